@@ -1,0 +1,23 @@
+# The C side as Cython sees it: simd.h (per ISA) and kernels.h (shared). `real` and `vf` are whatever simd.h says.
+
+cdef extern from "simd.h" nogil:
+    ctypedef float real
+    ctypedef float vf
+    enum: VLEN
+    enum: ROWS1
+    enum: ROWS2
+    enum: ROWS3
+    enum: ROWS4
+    vf vload(const real* p)
+    void vstore(real* p, vf v)
+    vf vload_part(const real* p, Py_ssize_t n)
+    void vstore_part(real* p, vf v, Py_ssize_t n)
+    vf vset(real x)
+    vf vfma(vf a, vf b, vf c)
+    vf vsigmoid(vf x)
+    vf vtanh(vf x)
+    vf vrelu(vf x)
+    void keep_value(vf v)
+    vf vrelu_gradient(vf h, vf d)
+
+include "structs.pxi"

@@ -1,0 +1,294 @@
+# A pass forward over a run: for every step, for every panel, for every tile of rows, the gate sums (bias, then
+# x's k in order, then h's k in order) and on them, still in L1, the cell's activations and state update.
+
+cdef struct step:
+    isize t, offset, next_offset        # packed row index of row 0, now and at the next step
+    isize active, next_active           # rows n0..active run now; rows below next_active go on
+    isize dy_offset, yc_offset
+    real* h                             # this step's slot, row n at n * padded size
+    real* h_next
+    real* c
+    real* c_next
+    real* y
+    const real* x
+    const real* pre                     # input parts of this step, or NULL; panels lie pre_panel apart
+    isize pre_panel
+
+
+cdef inline void store_output(real* row, vf v, isize j, isize size) noexcept nogil:
+    if j * VLEN < size:
+        vstore_part(row + j * VLEN, v, size - j * VLEN)
+
+
+cdef inline vf load_output(const real* row, isize j, isize size) noexcept nogil:
+    return vload_part(row + j * VLEN, size - j * VLEN) if j * VLEN < size else vset(0)
+
+
+cdef inline void store_state(run* s, step* t, vf h, isize j, isize n) noexcept nogil:
+    cdef isize width = s.c.state_units * VLEN
+    vstore((t.h_next if n < t.next_active else <real*>s.h_n) + n * width + j * VLEN, h)
+    if t.y != NULL:
+        store_output(t.y + n * s.y_n, h, j, s.c.state)
+
+
+cdef inline real* extra_row(run* s, step* t, isize n) noexcept nogil:
+    return <real*>s.extra + (t.offset + n if s.keep else n) * s.c.units * VLEN
+
+
+# Where step t finds its rows. running: rows of the whole batch that run now.
+cdef inline void locate(run* s, step* t, isize running, isize next_running) noexcept nogil:
+    cdef isize width = s.c.state_units * VLEN, units = s.c.units * VLEN
+    t.next_offset = t.offset + running
+    t.active = min(running, s.n1)
+    t.next_active = next_running
+    if s.keep:
+        t.h = <real*>s.h + t.offset * width
+        t.h_next = <real*>s.h + t.next_offset * width
+        t.c = <real*>s.c_state + t.offset * units
+        t.c_next = <real*>s.c_state + t.next_offset * units
+    else:
+        t.h = <real*>s.h + (t.t % 2) * s.N * width
+        t.h_next = <real*>s.h + ((t.t + 1) % 2) * s.N * width
+        t.c = t.c_next = <real*>s.c_state
+    if s.lengths != NULL:
+        t.x = <const real*>s.x + t.offset * s.x_n
+        t.y = <real*>s.y + t.offset * s.y_n
+        t.yc_offset = t.offset * s.yc_n
+        t.dy_offset = t.offset * s.dy_n
+    else:
+        t.x = <const real*>s.x + t.t * s.x_t
+        t.y = <real*>s.y + t.t * s.y_t
+        t.yc_offset = t.t * s.yc_t
+        t.dy_offset = t.t * s.dy_t
+
+
+# W x + b of `steps` steps from t0, to scratch as [panel][step][row][width][VLEN].
+cdef int input_parts(run* s, isize t0, isize steps) noexcept nogil:
+    cdef const matrix* w = &s.c.w_ih
+    cdef isize P = w.width, rows = s.n1 - s.n0
+    cdef isize p, outer, inner, R, outers, inners
+    cdef bint along_time = rows <= 4     # full tiles: over the steps of one row, or over the rows of one step
+    cdef isize outer_x = s.x_n if along_time else s.x_t
+    cdef isize outer_m = 1 if along_time else rows, inner_m = rows if along_time else 1
+    cdef tile_args a
+    outers = rows if along_time else steps
+    inners = steps if along_time else rows
+    a.init_row = 0
+    a.acc_row = inner_m * P * VLEN
+    a.w_step = P * VLEN
+    a.v_row = s.x_t if along_time else s.x_n
+    a.v_step = 1
+    a.v_outer = 0
+    a.outer = 1
+    a.depth = w.depth
+    for p in range(w.panels):
+        a.w = <const real*>w.data + p * w.depth * P * VLEN
+        a.init = <const real*>s.c.bias + p * P * VLEN
+        for outer in range(outers):
+            inner = 0
+            while inner < inners:
+                R = tile_rows(inners - inner, ROWS[P])
+                if should_stop_after(s.poll, &s.work, R * w.depth * P):
+                    return -1
+                a.v = <const real*>s.x + t0 * s.x_t + s.n0 * s.x_n + outer * outer_x + inner * a.v_row
+                a.acc = (<real*>s.scratch
+                         + (p * s.chunk * rows + outer * outer_m + inner * inner_m) * P * VLEN)
+                TILES[P][R](&a)
+                inner += R
+    return 0
+
+
+# acc[panel][row][gate] of panels p..p+Q and rows n..n+R. GRU: acc[.][.][2] holds W_hn h + b_hn alone, n_input W x + b_in.
+cdef inline void gate_sums(run* s, step* t, vf* acc, vf* n_input, isize p, isize Q, isize n, isize R) noexcept nogil:
+    cdef const matrix* w = &s.c.w_ih
+    cdef isize P = w.width, q, r, i
+    cdef const real* source
+    cdef tile_args a
+    a.acc = <real*>acc
+    a.acc_row = P * VLEN
+    a.acc_panel = R * P * VLEN
+    a.v_step = 1
+    a.v_outer = 0
+    a.outer = 1
+    if t.pre == NULL:
+        a.init = <const real*>s.c.bias + p * P * VLEN
+        a.init_row = 0
+        a.init_panel = P * VLEN
+        a.w = <const real*>w.data + p * w.depth * P * VLEN
+        a.w_step = P * VLEN
+        a.w_panel = w.depth * P * VLEN
+        a.v = t.x + n * s.x_n
+        a.v_row = s.x_n
+        a.depth = w.depth
+        if Q > 1:
+            ROW[P](&a)
+        else:
+            TILES[P][R](&a)
+        a.init = <const real*>acc
+        a.init_panel = a.acc_panel
+    else:
+        a.init = t.pre + p * t.pre_panel + (n - s.n0) * P * VLEN
+        a.init_panel = t.pre_panel
+    a.init_row = P * VLEN
+    if s.c.kind == GRU:
+        i = 0
+        for q in range(Q):
+            for r in range(R):
+                source = a.init + q * a.init_panel + r * P * VLEN
+                n_input[i] = vload(source + 2 * VLEN)
+                acc[3 * i] = vload(source)
+                acc[3 * i + 1] = vload(source + VLEN)
+                acc[3 * i + 2] = vload(<const real*>s.c.bias_n + (p + q) * VLEN)
+                i += 1
+        a.init = <const real*>acc
+        a.init_panel = a.acc_panel
+    elif s.c.kind == GRU_BEFORE and t.pre != NULL:
+        for i in range(3 * R):
+            acc[i] = vload(a.init + i * VLEN)
+        a.init = <const real*>acc
+    w = &s.c.w_hh
+    a.w = <const real*>w.data + p * w.depth * w.width * VLEN
+    a.w_step = w.width * VLEN
+    a.w_panel = w.depth * w.width * VLEN
+    a.v = t.h + n * s.c.state_units * VLEN
+    a.v_row = s.c.state_units * VLEN
+    a.depth = w.depth
+    if Q > 1:
+        ROW[w.width](&a)
+    else:
+        TILES[w.width][R](&a)
+
+
+# acc[row][q] = rows n..n+R of `left` times panel p of w, from init.
+cdef inline void panel_product(const matrix* w, isize p, const real* left, isize left_row, isize left_outer,
+                               const real* init, isize init_row, real* out, isize out_row, isize R) noexcept nogil:
+    cdef tile_args a
+    a.acc = out
+    a.acc_row = out_row
+    a.init = init
+    a.init_row = init_row
+    a.w = <const real*>w.data + p * w.outer * w.depth * w.width * VLEN
+    a.w_step = w.width * VLEN
+    a.v = left
+    a.v_row = left_row
+    a.v_step = 1
+    a.v_outer = left_outer
+    a.outer = w.outer
+    a.depth = w.depth
+    TILES[w.width][R](&a)
+
+
+cdef int forward_step(run* s, step* t) noexcept nogil:
+    cdef vf[32] acc
+    cdef vf[16] n_input
+    cdef isize P = s.c.w_ih.width, panels = s.c.w_ih.panels, p = 0, Q, n, R, r, j
+    cdef isize most = ROWS[P], units = s.c.units * VLEN
+    cdef int kind = s.c.kind
+    cdef const matrix* w
+    cdef real* between = <real*>s.scratch
+    cdef vf[4] zero
+    while p < panels:
+        Q = ROW_PANELS[P] if t.active - s.n0 == 1 and p + ROW_PANELS[P] <= panels and kind != GRU_BEFORE else 1
+        n = s.n0
+        while n < t.active:
+            R = tile_rows(t.active - n, most)
+            if should_stop_after(s.poll, &s.work, R * Q * P * (s.c.input + s.c.state)):
+                return -1
+            gate_sums(s, t, acc, n_input, p, Q, n, R)
+            if kind == LSTM:
+                lstm_cells(s, t, acc, p, Q, n, R)
+            elif kind == GRU:
+                gru_cells(s, t, acc, n_input, p, Q, n, R)
+            elif kind == GRU_BEFORE:
+                gru_before_gates(s, t, acc, between, p, n, R)
+            else:
+                rnn_cells(s, t, acc, p, Q, n, R)
+            n += R
+        p += Q
+    if kind == GRU_BEFORE:
+        w = &s.c.w_hn
+        for p in range(w.panels):
+            n = s.n0
+            while n < t.active:
+                R = tile_rows(t.active - n, ROWS[1])
+                if should_stop_after(s.poll, &s.work, R * w.depth):
+                    return -1
+                panel_product(w, p, extra_row(s, t, n), units, 0,
+                              between + ((n - s.n0) * s.c.units + p) * 2 * VLEN + VLEN, s.c.units * 2 * VLEN,
+                              <real*>acc, VLEN, R)
+                gru_before_cells(s, t, acc, between, p, n, R)
+                n += R
+    elif s.c.w_hr.data != NULL:
+        w = &s.c.w_hr
+        zero[0] = zero[1] = zero[2] = zero[3] = vset(0)
+        for p in range(w.panels):
+            n = s.n0
+            while n < t.active:
+                R = tile_rows(t.active - n, ROWS[w.width])
+                if should_stop_after(s.poll, &s.work, R * w.depth * w.width):
+                    return -1
+                panel_product(w, p, extra_row(s, t, n), units, 0, <const real*>zero, 0,
+                              <real*>acc, w.width * VLEN, R)
+                for r in range(R):
+                    for j in range(w.width):
+                        store_state(s, t, acc[r * w.width + j], p * w.width + j, n + r)
+                n += R
+    return 0
+
+
+# Rows whose reset_mask is set start this step from zero.
+cdef void reset_rows(run* s, step* t) noexcept nogil:
+    cdef isize n, width = s.c.state_units * VLEN, units = s.c.units * VLEN
+    for n in range(s.n0, t.active):
+        if s.reset[t.offset + n]:
+            memset(t.h + n * width, 0, <size_t>width * sizeof(real))
+            if s.c.kind == LSTM:
+                memset(t.c + n * units, 0, <size_t>units * sizeof(real))
+
+
+cdef int forward(run* s) noexcept nogil:
+    cdef step t
+    cdef isize running = s.N, next_running, rows = s.n1 - s.n0, P = s.c.w_ih.width
+    t.offset = 0
+    t.pre = NULL
+    t.pre_panel = s.chunk * rows * P * VLEN
+    for t.t in range(s.T):
+        if s.lengths != NULL:
+            while running > 0 and s.lengths[running - 1] <= t.t:
+                running -= 1
+        next_running = running if t.t + 1 < s.T else 0
+        if s.lengths != NULL:
+            while next_running > 0 and s.lengths[next_running - 1] <= t.t + 1:
+                next_running -= 1
+        if running <= s.n0:
+            break
+        locate(s, &t, running, next_running)
+        if s.reset != NULL:
+            reset_rows(s, &t)
+        if s.chunk > 0:
+            if t.t % s.chunk == 0 and input_parts(s, t.t, min(s.chunk, s.T - t.t)):
+                return -1
+            t.pre = <const real*>s.scratch + (t.t % s.chunk) * rows * P * VLEN
+        if forward_step(s, &t):
+            return -1
+        t.offset = t.next_offset
+    return 0
+
+
+cdef enum: L2 = 786432     # bytes of weights that may count on staying in a core's L2
+
+
+# The input's part is worth a pass of its own where a step has too few rows to fill a tile, or where the weights
+# pass L2 and reading W_ih once for many steps saves half of the traffic. Ragged rows lie too irregularly for it.
+cdef isize plan(run* s) noexcept nogil:
+    cdef isize rows = s.n1 - s.n0, width = s.c.w_ih.panels * s.c.w_ih.width * VLEN
+    cdef isize weights = (s.c.w_ih.depth + s.c.w_hh.depth) * width * <isize>sizeof(real)
+    cdef isize step_rows
+    s.chunk = 0
+    if s.c.kind == GRU_BEFORE:
+        return rows * s.c.units * 2 * VLEN
+    if s.lengths == NULL and s.T > 1 and s.c.input > 8 and (rows <= 4 or weights > L2):
+        step_rows = max(<isize>L2 // 2 // (width * <isize>sizeof(real)), <isize>24 if rows <= 4 else 8 * rows)
+        s.chunk = max(<isize>1, min(s.T, step_rows // rows))
+        return s.chunk * rows * width
+    return 0

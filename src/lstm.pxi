@@ -1,0 +1,57 @@
+# LSTM (Hochreiter & Schmidhuber 1997, forget gate of Gers et al. 2000; gates in torch's order i, f, g, o):
+#
+#     i, f, o = sigmoid(W x + b_ih + W h + b_hh)      g = tanh(...)
+#     c_t = f c_{t-1} + i g                           m_t = o tanh(c_t)        h_t = m_t, or W_hr m_t
+
+cdef inline void lstm_cells(run* s, step* t, const vf* acc, isize p, isize Q, isize n, isize R) noexcept nogil:
+    cdef isize j, q, r, row = s.c.units * VLEN
+    cdef vf i, f, g, o, c, m
+    cdef real* saved
+    for q in range(Q):
+        j = p + q
+        for r in range(n, n + R):
+            i = vsigmoid(acc[0])
+            f = vsigmoid(acc[1])
+            g = vtanh(acc[2])
+            o = vsigmoid(acc[3])
+            acc += 4
+            c = vfma(f, vload(t.c + r * row + j * VLEN), i * g)
+            m = o * vtanh(c)
+            vstore((t.c_next if r < t.next_active else <real*>s.c_n) + r * row + j * VLEN, c)
+            if s.y_c != NULL:
+                store_output(<real*>s.y_c + t.yc_offset + r * s.yc_n, c, j, s.c.hidden)
+            if s.keep:
+                saved = <real*>s.gates + (j * s.rows + t.offset + r) * 4 * VLEN
+                vstore(saved, i)
+                vstore(saved + VLEN, f)
+                vstore(saved + 2 * VLEN, g)
+                vstore(saved + 3 * VLEN, o)
+            if s.c.w_hr.data != NULL:
+                vstore(extra_row(s, t, r) + j * VLEN, m)
+            else:
+                store_state(s, t, m, j, r)
+
+
+# With the sum of all that flows into m_t and c_t:
+#
+#     do = dm tanh(c) o (1-o)       dc += dm o (1 - tanh(c)^2)      dc_{t-1} = dc f
+#     di = dc g i (1-i)             df = dc c_{t-1} f (1-f)         dg = dc i (1 - g^2)
+cdef void lstm_gradients(run* s, step* t, isize j, isize n, const real* dm_row) noexcept nogil:
+    cdef isize at = t.offset + n, row = s.c.units * VLEN
+    cdef vf one = vset(1)
+    cdef const real* saved = <const real*>s.gates + (j * s.rows + at) * 4 * VLEN
+    cdef vf i = vload(saved), f = vload(saved + VLEN), g = vload(saved + 2 * VLEN), o = vload(saved + 3 * VLEN)
+    cdef vf c_old = vload(<const real*>s.c_state + at * row + j * VLEN)
+    cdef vf tanh_c = vtanh(vfma(f, c_old, i * g))
+    cdef vf dm = vload(dm_row + j * VLEN)
+    cdef real* dc_at = <real*>s.dc + n * row + j * VLEN
+    cdef real* out = <real*>s.dgates + (j * s.rows + at) * 4 * VLEN
+    cdef vf dc
+    if s.c.w_hr.data == NULL:
+        dm = dm + load_output(<const real*>s.dy + t.dy_offset + n * s.dy_n, j, s.c.hidden)
+    dc = vfma(dm * o, one - tanh_c * tanh_c, vload(dc_at))
+    vstore(dc_at, dc * f)
+    vstore(out, dc * g * i * (one - i))
+    vstore(out + VLEN, dc * c_old * f * (one - f))
+    vstore(out + 2 * VLEN, dc * i * (one - g * g))
+    vstore(out + 3 * VLEN, dm * tanh_c * o * (one - o))

@@ -1,0 +1,55 @@
+# Parameters to and from the layouts of the tile. A "vector" of outputs is VLEN hidden units of one gate; vectors
+# stand in the order [unit][gate], so that a unit's gates meet in one panel. Lanes and units past H are zero.
+
+cdef void pack(void* out, const void* w, isize row, isize column, isize size, isize units,
+               const int* gate, isize gates, isize width, isize depth) noexcept nogil:
+    cdef isize vector, unit, k, l, lanes
+    cdef const real* source
+    cdef real* target
+    for vector in range(units * gates):
+        unit = vector // gates
+        lanes = max(<isize>0, min(<isize>VLEN, size - unit * VLEN))
+        source = <const real*>w + (gate[vector % gates] * size + unit * VLEN) * row
+        target = <real*>out + ((vector // width) * depth * width + vector % width) * VLEN
+        for k in range(depth):
+            for l in range(lanes):
+                target[l] = source[l * row + k * column]
+            for l in range(lanes, VLEN):
+                target[l] = 0
+            target += width * VLEN
+
+
+cdef void unpack(void* w, const void* packed, isize row, isize column, isize size, isize units,
+                 const int* gate, isize gates, isize width, isize depth) noexcept nogil:
+    cdef isize vector, unit, k, l, lanes
+    cdef real* target
+    cdef const real* source
+    for vector in range(units * gates):
+        unit = vector // gates
+        lanes = max(<isize>0, min(<isize>VLEN, size - unit * VLEN))
+        target = <real*>w + (gate[vector % gates] * size + unit * VLEN) * row
+        source = <const real*>packed + ((vector // width) * depth * width + vector % width) * VLEN
+        for k in range(depth):
+            for l in range(lanes):
+                target[l * row + k * column] = source[l]
+            source += width * VLEN
+
+
+# The transpose: outputs are the columns of w; the summed index runs over [unit][gate][lane].
+cdef void pack_t(void* out, const void* w, isize row, isize column, isize size, isize units,
+                 const int* gate, isize gates, isize panels, isize width, isize columns) noexcept nogil:
+    cdef isize depth = units * gates * VLEN
+    cdef isize k, unit, within, vector, l, lanes
+    cdef const real* source
+    cdef real* target
+    for k in range(depth):
+        unit = k // (gates * VLEN)
+        within = unit * VLEN + k % VLEN
+        source = <const real*>w + (gate[(k // VLEN) % gates] * size + within) * row
+        for vector in range(panels * width):
+            target = <real*>out + (((vector // width) * depth + k) * width + vector % width) * VLEN
+            lanes = max(<isize>0, min(<isize>VLEN, columns - vector * VLEN)) if within < size else 0
+            for l in range(lanes):
+                target[l] = source[(vector * VLEN + l) * column]
+            for l in range(lanes, VLEN):
+                target[l] = 0

@@ -1,0 +1,126 @@
+# Threads: a pool of plain OS threads that wait on CPython's own locks. No OpenMP: its runtimes clash and hang after a fork.
+#
+# run_tasks() gives task i to thread i % threads; thread 0 is the caller. Tasks write disjoint memory and a split never
+# changes the order of a sum, so results do not depend on how many threads there are, nor on whether the pool was free.
+
+from libc.stdlib cimport malloc
+
+cdef extern from "pythread.h" nogil:
+    ctypedef void* PyThread_type_lock
+    ctypedef enum PyLockStatus:
+        PY_LOCK_FAILURE
+        PY_LOCK_ACQUIRED
+    PyThread_type_lock PyThread_allocate_lock()
+    int PyThread_acquire_lock(PyThread_type_lock lock, int wait)
+    PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int interruptible)
+    void PyThread_release_lock(PyThread_type_lock lock)
+    unsigned long PyThread_get_thread_ident()
+    unsigned long PyThread_start_new_thread(void (*function)(void*) noexcept nogil, void* argument)
+
+cdef extern from "Python.h" nogil:
+    int PyErr_CheckSignals()         # holds the GIL when look() calls it; the exception stays with this thread
+    ctypedef int PyGILState_STATE
+    PyGILState_STATE PyGILState_Ensure()
+    void PyGILState_Release(PyGILState_STATE state)
+
+cdef enum: MAX_THREADS = 256
+cdef double LOOK_INTERVAL = 0.05     # seconds between looks for Ctrl-C
+cdef unsigned long NOT_STARTED = <unsigned long>-1
+
+ctypedef int (*task_function)(void*) noexcept nogil
+
+cdef struct task:
+    task_function function
+    void* argument
+    int result
+
+cdef struct worker:
+    PyThread_type_lock go, done      # both held while idle
+    task* tasks
+    int first, step, count
+
+cdef worker* workers[MAX_THREADS]
+cdef int started = 0
+cdef PyThread_type_lock pool_lock = PyThread_allocate_lock()
+
+
+cdef void run_share(task* tasks, int first, int step, int count) noexcept nogil:
+    cdef fp_mode mode = flush_subnormals()
+    cdef int i = first
+    while i < count:
+        tasks[i].result = tasks[i].function(tasks[i].argument)
+        i += step
+    restore_fp(mode)
+
+
+cdef void work(void* argument) noexcept nogil:
+    cdef worker* self = <worker*>argument
+    while True:
+        PyThread_acquire_lock(self.go, 1)
+        run_share(self.tasks, self.first, self.step, self.count)
+        PyThread_release_lock(self.done)
+
+
+cdef bint start_worker(int i) noexcept nogil:
+    cdef worker* w = <worker*>malloc(sizeof(worker))
+    if w == NULL:
+        return False
+    w.go = PyThread_allocate_lock()
+    w.done = PyThread_allocate_lock()
+    if w.go == NULL or w.done == NULL:
+        return False
+    PyThread_acquire_lock(w.go, 1)
+    PyThread_acquire_lock(w.done, 1)
+    workers[i] = w
+    return PyThread_start_new_thread(work, w) != NOT_STARTED
+
+
+# Runs signal handlers; nonzero when one raised. Only the caller's thread looks, and only every LOOK_INTERVAL.
+cdef int look(poll_state* poll) noexcept nogil:
+    cdef PyGILState_STATE gil = PyGILState_Ensure()
+    if PyErr_CheckSignals():
+        poll.cancelled = 1
+    PyGILState_Release(gil)
+    poll.next = clock_seconds() + LOOK_INTERVAL
+    return poll.cancelled
+
+
+cdef void start_poll(poll_state* poll) noexcept nogil:
+    poll.cancelled = 0
+    poll.look = look
+    poll.thread = PyThread_get_thread_ident()
+    poll.next = clock_seconds() + LOOK_INTERVAL
+
+
+# 0, or -1 with the exception of a signal handler set.
+cdef int run_tasks(task* tasks, int count, int threads, poll_state* poll) noexcept nogil:
+    global started
+    cdef int i, used = 1, wanted = min(min(threads, count), <int>MAX_THREADS)
+    cdef bint pooled = wanted > 1 and PyThread_acquire_lock(pool_lock, 0) != 0
+    if pooled:      # else another caller has the pool: the same work on this thread alone
+        while started < wanted - 1 and start_worker(started):
+            started += 1
+        used = min(wanted, started + 1)
+        for i in range(1, used):
+            workers[i - 1].tasks = tasks
+            workers[i - 1].first = i
+            workers[i - 1].step = used
+            workers[i - 1].count = count
+            PyThread_release_lock(workers[i - 1].go)
+    run_share(tasks, 0, used, count)
+    if pooled:
+        for i in range(1, used):
+            while PyThread_acquire_lock_timed(workers[i - 1].done, 20000, 0) != PY_LOCK_ACQUIRED:
+                look(poll)
+        PyThread_release_lock(pool_lock)
+    for i in range(count):
+        if tasks[i].result:
+            return -1
+    return 0
+
+
+def forget_pool():
+    """After a fork the child has none of the parent's threads: start afresh."""
+    global started, pool_lock
+    started = 0
+    pool_lock = PyThread_allocate_lock()

@@ -1,0 +1,247 @@
+/* The vector type of one instruction set and one dtype, and the elementary functions on it.
+ *
+ * FASTRNN_ISA (0 scalar, 1 baseline, 2 AVX2+FMA, 3 AVX-512) and FASTRNN_DOUBLE come from setup.py.
+ * Everything else in src/ is written once, on top of the names below:
+ *
+ *   real, VLEN, vf            element, elements in a vector, the vector
+ *   vload vstore vset         any alignment; vload_part / vstore_part move the first n elements
+ *   vfma(a, b, c)             a*b + c, rounded once where the machine has FMA
+ *   vsigmoid vtanh            see "Elementary functions"
+ *
+ * Contraction is off (-ffp-contract=off) and FMA explicit, so that each expression has one meaning
+ * wherever the compiler inlines it: the bitwise promises rest on that.
+ */
+#ifndef FASTRNN_SIMD_H
+#define FASTRNN_SIMD_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__GNUC__) || defined(__clang__)
+#define FN static inline __attribute__((always_inline))
+#else
+#define FN static inline
+#endif
+
+#ifdef FASTRNN_DOUBLE
+typedef double real;
+typedef int64_t bits;
+#define REAL(x) x
+#define MANTISSA 52
+#else
+typedef float real;
+typedef int32_t bits;
+#define REAL(x) x##f
+#define MANTISSA 23
+#endif
+
+/* ---- The vector ------------------------------------------------------------------------- */
+
+#if FASTRNN_ISA == 3
+#if !defined(__AVX512F__) || !defined(__AVX512DQ__)
+#error "the AVX-512 kernels need -mavx512f -mavx512dq"
+#endif
+#include <immintrin.h>
+#define VBYTES 64
+#elif FASTRNN_ISA == 2
+#if !defined(__AVX2__) || !defined(__FMA__)
+#error "the AVX2 kernels need -mavx2 -mfma"
+#endif
+#include <immintrin.h>
+#define VBYTES 32
+#elif FASTRNN_ISA == 1
+#if defined(__AVX__)
+#error "the baseline kernels must not be compiled with AVX"
+#endif
+#define VBYTES 16
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+#elif FASTRNN_ISA == 0
+#define VBYTES sizeof(real)
+#else
+#error "FASTRNN_ISA must be 0, 1, 2 or 3"
+#endif
+
+/* Tile rows for a panel of 1, 2, 3, 4 vectors: accumulators + operands fill the registers. */
+#if FASTRNN_ISA == 3 || (FASTRNN_ISA == 1 && defined(__aarch64__))
+enum { VLEN = VBYTES / sizeof(real), ROWS1 = 8, ROWS2 = 8, ROWS3 = 8, ROWS4 = 6 };
+#else
+enum { VLEN = VBYTES / sizeof(real), ROWS1 = 8, ROWS2 = 6, ROWS3 = 4, ROWS4 = 3 };
+#endif
+
+#if FASTRNN_ISA == 0
+typedef real vf;
+typedef bits vi;
+FN vf vload(const real *p) { return *p; }
+FN void vstore(real *p, vf v) { *p = v; }
+FN vi as_bits(vf v) { vi r; memcpy(&r, &v, sizeof r); return r; }
+FN vf as_real(vi v) { vf r; memcpy(&r, &v, sizeof r); return r; }
+FN vf vset(real x) { return x; }
+FN vi less(vf a, vf b) { return -(vi)(a < b); }
+#else
+typedef real vf __attribute__((vector_size(VBYTES)));
+typedef bits vi __attribute__((vector_size(VBYTES)));
+typedef real vf_any __attribute__((vector_size(VBYTES), aligned(sizeof(real)), may_alias));
+FN vf vload(const real *p) { return *(const vf_any *)p; }
+FN void vstore(real *p, vf v) { *(vf_any *)p = v; }
+FN vi as_bits(vf v) { return (vi)v; }
+FN vf as_real(vi v) { return (vf)v; }
+/* x - 0 folds away, signed zeros included; x + 0 would stay a real addition. */
+FN vf vset(real x) { return x - (vf){0}; }
+FN vi less(vf a, vf b) { return (vi)(a < b); }
+#endif
+
+FN vf vload_part(const real *p, ptrdiff_t n)
+{
+    vf v = vset(0);
+    if (n >= VLEN) return vload(p);
+    memcpy(&v, p, (size_t)n * sizeof(real));
+    return v;
+}
+
+FN void vstore_part(real *p, vf v, ptrdiff_t n)
+{
+    if (n >= VLEN) vstore(p, v);
+    else memcpy(p, &v, (size_t)n * sizeof(real));
+}
+
+/* vmin / vmax give their second argument when either is NaN: clamping keeps a NaN second argument. */
+#if FASTRNN_ISA == 3 && !defined(FASTRNN_DOUBLE)
+FN vf vfma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+FN vf vmin(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+FN vf vmax(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+#elif FASTRNN_ISA == 3
+FN vf vfma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c); }
+FN vf vmin(vf a, vf b) { return (vf)_mm512_min_pd((__m512d)a, (__m512d)b); }
+FN vf vmax(vf a, vf b) { return (vf)_mm512_max_pd((__m512d)a, (__m512d)b); }
+#elif FASTRNN_ISA == 2 && !defined(FASTRNN_DOUBLE)
+FN vf vfma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+FN vf vmin(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
+FN vf vmax(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+#elif FASTRNN_ISA == 2
+FN vf vfma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c); }
+FN vf vmin(vf a, vf b) { return (vf)_mm256_min_pd((__m256d)a, (__m256d)b); }
+FN vf vmax(vf a, vf b) { return (vf)_mm256_max_pd((__m256d)a, (__m256d)b); }
+#elif FASTRNN_ISA == 1 && defined(__SSE2__) && !defined(FASTRNN_DOUBLE)
+FN vf vfma(vf a, vf b, vf c) { return a * b + c; }
+FN vf vmin(vf a, vf b) { return (vf)_mm_min_ps((__m128)a, (__m128)b); }
+FN vf vmax(vf a, vf b) { return (vf)_mm_max_ps((__m128)a, (__m128)b); }
+#elif FASTRNN_ISA == 1 && defined(__SSE2__)
+FN vf vfma(vf a, vf b, vf c) { return a * b + c; }
+FN vf vmin(vf a, vf b) { return (vf)_mm_min_pd((__m128d)a, (__m128d)b); }
+FN vf vmax(vf a, vf b) { return (vf)_mm_max_pd((__m128d)a, (__m128d)b); }
+#else
+#if FASTRNN_ISA == 1 && defined(__aarch64__) && !defined(FASTRNN_DOUBLE)
+FN vf vfma(vf a, vf b, vf c) { return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+#elif FASTRNN_ISA == 1 && defined(__aarch64__)
+FN vf vfma(vf a, vf b, vf c) { return (vf)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b); }
+#else
+FN vf vfma(vf a, vf b, vf c) { return a * b + c; }
+#endif
+FN vf vmin(vf a, vf b) { vi m = less(a, b); return as_real((as_bits(a) & m) | (as_bits(b) & ~m)); }
+FN vf vmax(vf a, vf b) { vi m = less(b, a); return as_real((as_bits(a) & m) | (as_bits(b) & ~m)); }
+#endif
+
+/* a < b ? yes : no */
+FN vf vif_less(vf a, vf b, vf yes, vf no)
+{
+#if FASTRNN_ISA == 3 && !defined(FASTRNN_DOUBLE)
+    return (vf)_mm512_mask_blend_ps(_mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ), (__m512)no, (__m512)yes);
+#else
+    vi m = less(a, b);
+    return as_real((as_bits(yes) & m) | (as_bits(no) & ~m));
+#endif
+}
+
+/* ---- Elementary functions ---------------------------------------------------------------
+ *
+ * exp(x) = s (1 + p) with s = 2^n, n = round(x / ln 2), p = expm1(r), r = x - n ln 2 in
+ * [-ln2/2, ln2/2]. n is taken from the low mantissa bits of x/ln2 + 1.5 * 2^MANTISSA. A NaN x
+ * makes p NaN whatever s is. |x| must stay below 80: callers clamp. */
+typedef struct { vf s, p; } exp_parts;
+
+#ifdef FASTRNN_DOUBLE
+#define LN2_HI 0x1.62e42fefa38p-1
+#define LN2_LO 0x1.ef35793c7673p-45
+#else
+#define LN2_HI 0x1.62e4p-1f
+#define LN2_LO 0x1.7f7d1cp-20f
+#endif
+
+FN exp_parts vexp_parts(vf x)
+{
+    const real round_magic = REAL(1.5) * (real)((bits)1 << MANTISSA);
+    vf t = vfma(x, vset(REAL(1.442695040888963407)), vset(round_magic));
+    vf n = t - vset(round_magic);
+    vf r = vfma(n, vset(-LN2_LO), vfma(n, vset(-LN2_HI), x));
+    /* expm1(r) = r + r^2 c(r): a minimax fit in float32 (3e-9), Taylor's series in float64. */
+#ifdef FASTRNN_DOUBLE
+    static const real coefficient[12] = {
+        1. / 6227020800, 1. / 479001600, 1. / 39916800, 1. / 3628800, 1. / 362880, 1. / 40320,
+        1. / 5040, 1. / 720, 1. / 120, 1. / 24, 1. / 6, 1. / 2};
+    enum { TERMS = 12 };
+#else
+    static const real coefficient[5] = {
+        0.00139505f, 0.00836892f, 0.04166621f, 0.16666519f, 0.50000001f};
+    enum { TERMS = 5 };
+#endif
+    vf c = vset(coefficient[0]);
+    for (int i = 1; i < TERMS; i++) c = vfma(c, r, vset(coefficient[i]));
+    exp_parts e;
+    e.p = vfma(c, r * r, r);
+    e.s = as_real((as_bits(t) << MANTISSA) + as_bits(vset(1)));
+    return e;
+}
+
+/* sigmoid(x) = 1 - e / (1 + e), e = exp(-x). Near its upper limit the quotient is small and its
+ * error vanishes in the subtraction; at the lower one it is exactly 1. float32: 9.0e-8 absolute. */
+FN vf vsigmoid(vf x)
+{
+    x = vmax(vset(-45), vmin(vset(45), x));
+    exp_parts q = vexp_parts(-x);
+    vf e = vfma(q.p, q.s, q.s);
+    return vset(1) - e / (vset(1) + e);
+}
+
+/* tanh. float32: an odd polynomial below 0.6, sign(x) (1 - 2 / (exp(2|x|) + 1)) above: 1.4 ULP.
+ * float64: sign(x) m / (m + 2), m = expm1(2|x|): 3 ULP. */
+FN vf vtanh(vf x)
+{
+    vi sign = as_bits(x) & as_bits(vset(REAL(-0.0)));
+    vf a = vmin(vset(22), as_real(as_bits(x) ^ sign));
+    exp_parts q = vexp_parts(a + a);
+#ifdef FASTRNN_DOUBLE
+    vf m = vfma(q.p, q.s, q.s - vset(1));
+    return as_real(as_bits(m / (m + vset(2))) | sign);
+#else
+    vf large = vset(1) - vset(2) / (vset(1) + vfma(q.p, q.s, q.s));
+    large = as_real(as_bits(large) | sign);
+    vf u = x * x;
+    vf c = vset(-0.005895153502f);
+    c = vfma(c, u, vset(0.020795968104f));
+    c = vfma(c, u, vset(-0.05378382934f));
+    c = vfma(c, u, vset(0.133319241172f));
+    c = vfma(c, u, vset(-0.333332980018f));
+    return vif_less(u, vset(0.36f), vfma(c * u, x, x), large);
+#endif
+}
+
+/* max(x, 0), NaN kept. */
+FN vf vrelu(vf x) { return vmax(vset(0), x); }
+
+/* Makes the compiler believe v is used. */
+FN void keep_value(vf v)
+{
+    volatile real sink;
+    memcpy((void *)&sink, &v, sizeof sink);
+    (void)sink;
+}
+
+/* relu'(x) d, from h = relu(x). */
+FN vf vrelu_gradient(vf h, vf d) { return vif_less(vset(0), h, d, vset(0)); }
+
+#endif

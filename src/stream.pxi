@@ -1,0 +1,214 @@
+# A stream's hot path. The state of the batch lies in two sets of padded buffers, read from one and written to the other,
+# so that a step that is interrupted leaves it as it was. A step given `out` allocates nothing.
+
+cdef enum: HOLD_GIL = 100000     # multiply-adds of a step below which the GIL is kept, as NumPy does for small arrays
+
+cdef struct stream_layer:
+    run r
+    void* h[2]
+    void* c[2]
+    int (*forward)(run*) noexcept nogil
+
+
+cdef class StreamCore:
+    cdef readonly list parameters            # [Parameters], one a layer
+    cdef readonly isize batch_size, input_size, output_size
+    cdef isize count, itemsize
+    cdef int typenum, current, busy
+    cdef bint long_step
+    cdef list alive                          # the buffers that `layers` points into
+    cdef stream_layer* layers
+    cdef poll_state poll
+
+    def __cinit__(self, list parameters, isize batch_size, *args, **kwargs):
+        cdef Parameters p = parameters[0]
+        cdef Buffer b
+        cdef isize i, side, V = p.table.vlen, work = 0
+        cdef run* r
+        self.parameters, self.batch_size, self.count = parameters, batch_size, len(parameters)
+        self.itemsize, self.input_size = p.table.itemsize, p.c.input
+        self.typenum = cnp.NPY_FLOAT32 if self.itemsize == 4 else cnp.NPY_FLOAT64
+        b = Buffer(self.count, sizeof(stream_layer), 1, True)
+        self.alive = [b]
+        self.layers = <stream_layer*>b.data
+        for i in range(self.count):
+            p = parameters[i]
+            r = &self.layers[i].r
+            self.layers[i].forward = p.table.forward
+            r.c, r.T, r.N, r.n1, r.rows, r.poll = &p.c, 1, batch_size, batch_size, batch_size, &self.poll
+            r.x_n = p.c.input if i == 0 else self.layers[i - 1].r.c.state_units * V
+            for side in range(2):
+                self.layers[i].h[side] = self.new_buffer(state_row(&p.c, V), True)
+                self.layers[i].c[side] = self.new_buffer(units_row(&p.c, V), True)
+            r.extra = self.new_buffer(units_row(&p.c, V), False)
+            b = Buffer(max(<isize>1, p.table.plan(r)), 1, self.itemsize)
+            self.alive.append(b)
+            r.scratch = b.data
+            work += p.multiply_adds * batch_size
+        self.output_size = p.c.state
+        self.long_step = work > HOLD_GIL
+        start_poll(&self.poll)
+        self.poll.next = 1e300       # a short step never looks for signals
+
+    cdef void* new_buffer(self, isize row, bint zero) except NULL:
+        cdef Buffer b = Buffer(self.batch_size, row, self.itemsize, zero)
+        self.alive.append(b)
+        return b.data
+
+    def convert(self, x):
+        """A contiguous array of the model's dtype from any acceptable x; else raises. The subclass's."""
+        raise TypeError("StreamCore is to be subclassed")
+
+    def check_out(self, out, shape):
+        """Raises unless `out` can take the output. The subclass's."""
+        raise TypeError("StreamCore is to be subclassed")
+
+    # 1 unbatched, 2 batched, 0: not what the fast path takes.
+    cdef inline int fits(self, object array, isize size) noexcept:
+        cdef cnp.ndarray a
+        if not cnp.PyArray_CheckExact(array):
+            return 0
+        a = <cnp.ndarray>array
+        if cnp.PyArray_TYPE(a) != self.typenum or not cnp.PyArray_ISCARRAY_RO(a):
+            return 0
+        if cnp.PyArray_NDIM(a) == 1:
+            return self.batch_size == 1 and cnp.PyArray_DIM(a, 0) == size
+        if cnp.PyArray_NDIM(a) == 2 and cnp.PyArray_DIM(a, 0) == self.batch_size and cnp.PyArray_DIM(a, 1) == size:
+            return 2
+        return 0
+
+    def step(self, x, out=None):
+        """Advances every row by one step.
+
+        Parameters
+        ----------
+        x : array, [N, I], or [I] when batch_size is 1
+        out : array, [N, S] or [S], optional
+            Written in place and returned; with it a step allocates nothing.
+
+        Returns
+        -------
+        array
+            The last layer's output, in x's convention.
+
+        Raises
+        ------
+        RuntimeError
+            Another thread is in a step of this stream.
+        """
+        cdef int form = self.fits(x, self.input_size)
+        cdef cnp.npy_intp[2] shape
+        cdef cnp.ndarray target
+        cdef isize n
+        cdef const char* h
+        if form == 0:
+            x = self.convert(x)
+            form = cnp.PyArray_NDIM(<cnp.ndarray>x)
+        shape[0], shape[1] = self.batch_size, self.output_size
+        if out is not None and self.fits(out, self.output_size) == form and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out):
+            target = <cnp.ndarray>out
+        else:
+            if out is not None:
+                self.check_out(out, [self.batch_size, self.output_size][2 - form:])
+            target = cnp.PyArray_EMPTY(form, &shape[2 - form], self.typenum, 0)
+        self.enter()
+        h = <const char*>self.advance(cnp.PyArray_DATA(<cnp.ndarray>x))
+        if h != NULL:
+            for n in range(self.batch_size):
+                memcpy(<char*>cnp.PyArray_DATA(target) + n * self.output_size * self.itemsize,
+                       h + n * self.layers[self.count - 1].r.c.state_units * self.layers_vlen() * self.itemsize,
+                       self.output_size * self.itemsize)
+        self.busy = 0
+        check(0 if h != NULL else -1)
+        if out is not None and target is not out:
+            out[...] = target
+            return out
+        return target
+
+    cdef inline isize layers_vlen(self) noexcept:
+        return (<Parameters>self.parameters[0]).table.vlen
+
+    cdef inline int enter(self) except -1:
+        if self.busy:
+            raise RuntimeError("another thread is in a step of this stream; give each thread a stream of its own")
+        self.busy = 1
+        return 0
+
+    # The last layer's new state, or NULL with the exception of a signal handler set.
+    cdef void* advance(self, const void* x) noexcept:
+        cdef isize i
+        cdef int result
+        cdef run* r
+        for i in range(self.count):
+            r = &self.layers[i].r
+            r.h, r.h_n = self.layers[i].h[self.current], self.layers[i].h[1 - self.current]
+            r.c_state, r.c_n = self.layers[i].c[self.current], self.layers[i].c[1 - self.current]
+            r.x = x if i == 0 else self.layers[i - 1].r.h_n
+        if self.long_step:
+            start_poll(&self.poll)
+            with nogil:
+                result = run_layers(self.layers, self.count)
+        else:
+            result = run_layers(self.layers, self.count)
+        if result:
+            return NULL
+        self.current = 1 - self.current
+        return self.layers[self.count - 1].r.h_n
+
+    def get_state(self):
+        """h [L, N, S] and c [L, N, H] (None unless LSTM), copied."""
+        return self.copy_state(None, None, None)
+
+    def set_state(self, cnp.ndarray h, cnp.ndarray c):
+        """Takes contiguous h [L, N, S] and, for LSTM, c [L, N, H]."""
+        self.copy_state(h, c, None)
+
+    def clear(self, rows):
+        """Zeroes the state of the rows given as a list of indices."""
+        self.copy_state(None, None, rows)
+
+    cdef copy_state(self, cnp.ndarray h, cnp.ndarray c, rows):
+        cdef Parameters p = self.parameters[0]
+        cdef bint back = h is None, lstm = p.c.kind == LSTM
+        cdef isize i, n, V = p.table.vlen, size = self.itemsize, S = p.c.state, H = p.c.hidden
+        cdef char* at
+        self.enter()
+        try:
+            if rows is None and back:
+                h = np.empty((self.count, self.batch_size, S), p.dtype)
+                c = np.empty((self.count, self.batch_size, H), p.dtype) if lstm else None
+            for i in range(self.count):
+                p = self.parameters[i]
+                for n in range(self.batch_size) if rows is None else rows:
+                    at = <char*>self.layers[i].h[self.current] + n * state_row(&p.c, V) * size
+                    move(<char*>cnp.PyArray_DATA(h) + (i * self.batch_size + n) * S * size if rows is None else NULL,
+                         at, S * size, back)
+                    if lstm:
+                        at = <char*>self.layers[i].c[self.current] + n * units_row(&p.c, V) * size
+                        move(<char*>cnp.PyArray_DATA(c) + (i * self.batch_size + n) * H * size if rows is None else NULL,
+                             at, H * size, back)
+        finally:
+            self.busy = 0
+        return h, c
+
+
+# outside NULL: clears `inside`; back: copies it out; else in.
+cdef inline void move(char* outside, char* inside, isize size, bint back) noexcept:
+    if outside == NULL:
+        memset(inside, 0, size)
+    elif back:
+        memcpy(outside, inside, size)
+    else:
+        memcpy(inside, outside, size)
+
+
+cdef int run_layers(stream_layer* layers, isize count) noexcept nogil:
+    cdef fp_mode mode = flush_subnormals()
+    cdef isize i
+    cdef int result = 0
+    for i in range(count):
+        result = layers[i].forward(&layers[i].r)
+        if result:
+            break
+    restore_fp(mode)
+    return result
