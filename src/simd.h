@@ -159,61 +159,56 @@ FN vf vif_less(vf a, vf b, vf yes, vf no)
 
 /* ---- Elementary functions ---------------------------------------------------------------
  *
- * exp(x) = s (1 + p) with s = 2^n, n = round(x / ln 2), p = expm1(r), r = x - n ln 2 in
- * [-ln2/2, ln2/2]. n is taken from the low mantissa bits of x/ln2 + 1.5 * 2^MANTISSA. A NaN x
- * makes p NaN whatever s is. |x| must stay below 80: callers clamp. */
+ * exp(k x) = s (1 + p) for k = 1 or 2, with s = 2^n, n = round(k x / ln 2), p = expm1(k r) and
+ * r = x - n ln2/k. n is taken from the low mantissa bits of k x/ln2 + 1.5 * 2^MANTISSA; p is a polynomial
+ * r (k + r (c_0 k^2 + r (c_1 k^3 + ...))), whose factors k^i fold into the constants: a minimax fit in
+ * float32 (3e-9), Taylor's series in float64. A NaN x makes p NaN whatever s is. Callers clamp k x to +-90.
+ *
+ * float32 takes ln 2 in one piece: n is large only where the callers' 1 / (1 + exp) damps the error. */
 typedef struct { vf s, p; } exp_parts;
 
-#ifdef FASTRNN_DOUBLE
-#define LN2_HI 0x1.62e42fefa38p-1
-#define LN2_LO 0x1.ef35793c7673p-45
-#else
-#define LN2_HI 0x1.62e4p-1f
-#define LN2_LO 0x1.7f7d1cp-20f
-#endif
-
-FN exp_parts vexp_parts(vf x)
+FN exp_parts vexp_parts(vf x, const real k)
 {
     const real round_magic = REAL(1.5) * (real)((bits)1 << MANTISSA);
-    vf t = vfma(x, vset(REAL(1.442695040888963407)), vset(round_magic));
+    vf t = vfma(x, vset(k * REAL(1.442695040888963407)), vset(round_magic));
     vf n = t - vset(round_magic);
-    vf r = vfma(n, vset(-LN2_LO), vfma(n, vset(-LN2_HI), x));
-    /* expm1(r) = r + r^2 c(r): a minimax fit in float32 (3e-9), Taylor's series in float64. */
 #ifdef FASTRNN_DOUBLE
-    static const real coefficient[12] = {
-        1. / 6227020800, 1. / 479001600, 1. / 39916800, 1. / 3628800, 1. / 362880, 1. / 40320,
-        1. / 5040, 1. / 720, 1. / 120, 1. / 24, 1. / 6, 1. / 2};
+    static const real c[12] = {
+        1. / 2, 1. / 6, 1. / 24, 1. / 120, 1. / 720, 1. / 5040, 1. / 40320, 1. / 362880,
+        1. / 3628800, 1. / 39916800, 1. / 479001600, 1. / 6227020800};
     enum { TERMS = 12 };
+    vf r = vfma(n, vset(-0x1.ef35793c7673p-45 / k), vfma(n, vset(-0x1.62e42fefa38p-1 / k), x));
 #else
-    static const real coefficient[5] = {
-        0.00139505f, 0.00836892f, 0.04166621f, 0.16666519f, 0.50000001f};
+    static const real c[5] = {0.50000001f, 0.16666519f, 0.04166621f, 0.00836892f, 0.00139505f};
     enum { TERMS = 5 };
+    vf r = vfma(n, vset(-0.693147180559945f / k), x);
 #endif
-    vf c = vset(coefficient[0]);
-    for (int i = 1; i < TERMS; i++) c = vfma(c, r, vset(coefficient[i]));
+    vf y = vset(0);
+    for (int i = TERMS - 1; i >= 0; i--) {
+        real scale = k;
+        for (int j = 0; j <= i; j++) scale *= k;
+        y = i == TERMS - 1 ? vset(c[i] * scale) : vfma(y, r, vset(c[i] * scale));
+    }
     exp_parts e;
-    e.p = vfma(c, r * r, r);
+    e.p = r * vfma(y, r, vset(k));
     e.s = as_real((as_bits(t) << MANTISSA) + as_bits(vset(1)));
     return e;
 }
 
-/* sigmoid(x) = 1 - e / (1 + e), e = exp(-x). Near its upper limit the quotient is small and its
- * error vanishes in the subtraction; at the lower one it is exactly 1. float32: 9.0e-8 absolute. */
+/* sigmoid(x) = 1 - 1 / (1 + exp(x)). Near the upper limit the quotient is small and so is its error; at the
+ * lower one it is exactly 1. float32: 9.0e-8 absolute. */
 FN vf vsigmoid(vf x)
 {
-    x = vmax(vset(-45), vmin(vset(45), x));
-    exp_parts q = vexp_parts(-x);
-    vf e = vfma(q.p, q.s, q.s);
-    return vset(1) - e / (vset(1) + e);
+    exp_parts q = vexp_parts(vmax(vset(-45), vmin(vset(45), x)), 1);
+    return vset(1) - vset(1) / (vset(1) + vfma(q.p, q.s, q.s));
 }
 
-/* tanh. float32: an odd polynomial below 0.6, sign(x) (1 - 2 / (exp(2|x|) + 1)) above: 1.4 ULP.
+/* tanh. float32: an odd polynomial below 0.6, sign(x) (1 - 2 / (1 + exp(2|x|))) above: 1.4 ULP.
  * float64: sign(x) m / (m + 2), m = expm1(2|x|): 3 ULP. */
 FN vf vtanh(vf x)
 {
     vi sign = as_bits(x) & as_bits(vset(REAL(-0.0)));
-    vf a = vmin(vset(22), as_real(as_bits(x) ^ sign));
-    exp_parts q = vexp_parts(a + a);
+    exp_parts q = vexp_parts(vmin(vset(22), as_real(as_bits(x) ^ sign)), 2);
 #ifdef FASTRNN_DOUBLE
     vf m = vfma(q.p, q.s, q.s - vset(1));
     return as_real(as_bits(m / (m + vset(2))) | sign);
