@@ -54,6 +54,11 @@ cdef kernel_table* table_of(capsule) except NULL:
     return <kernel_table*>PyCapsule_GetPointer(capsule, "fastrnn.kernel_table")
 
 
+def vector_length(capsule):
+    """Elements in a vector of a kernel table."""
+    return table_of(capsule).vlen
+
+
 def elementwise(capsule, bint is_tanh, cnp.ndarray x):
     """The kernels' own tanh (else sigmoid) of a contiguous array, subnormals kept: what the accuracy tests measure."""
     cdef kernel_table* table = table_of(capsule)

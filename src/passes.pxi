@@ -228,10 +228,10 @@ cdef void take_output(Batch batch, cnp.ndarray y, isize d, isize S, isize size, 
                <char*>b.data, S * size, S * size, reverse, True)
 
 
-def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_n, bint need_dx, isize threads):
+def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_n, isize threads):
     """Gradients of what forward_layer kept: dy [T, N, D*S], dh_n [D, N, S], dc_n [D, N, H] or None.
 
-    Returns dx [T, N, I] (or None), dh_0, dc_0, and for each direction a dict of weight_ih, weight_hh, bias_ih, bias_hh,
+    Returns dx [T, N, I], dh_0, dc_0, and for each direction a dict of weight_ih, weight_hh, bias_ih, bias_hh,
     weight_hr (those that exist).
     """
     cdef Saved s = saved[0]
@@ -326,9 +326,8 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
             batch.copy_state(<char*>cnp.PyArray_DATA(out_c) + d * N * H * size, H * size,
                              <char*>dc.data, units_row(c, V) * size, H * size, True)
         gradients.append(parameter_gradients(s, deltas[d][0], deltas[d][1], threads))
-        if need_dx:
-            dx_d = input_gradient(s, deltas[d][0], threads)
-            dx = dx_d if dx is None else np.add(dx, dx_d, out=dx)
+        dx_d = input_gradient(s, deltas[d][0], threads)
+        dx = dx_d if dx is None else np.add(dx, dx_d, out=dx)
     return dx, out_h, out_c, gradients
 
 

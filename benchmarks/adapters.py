@@ -1,0 +1,473 @@
+"""The contestants of peers.py: one class a library, all with the same three methods.
+
+`step(problem)`, `sequence(problem)` and `training(problem)` return a Contestant, whose `run(n)` does the work n times (a
+loop inside, so that a context manager or a look-up is paid once and not at every step) and whose `output()` gives the
+arrays that are compared. Whatever a library wants to have prepared (sessions, packed weights, converted inputs) is
+prepared before. Every library gets its own array types; conversions from NumPy are not in the timed part.
+"""
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+import numpy as np
+
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+OPERATORS = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
+# ONNX orders the gates i o f c and z r h; torch and fastrnn i f g o and r z n.
+ONNX_ORDER = {"lstm": [0, 3, 1, 2], "gru": [1, 0, 2], "rnn": [0]}
+
+
+@dataclass
+class Problem:
+    """Weights with torch's names and shapes, x [T, N, I] and d_output [T, N, H], the same for every contestant."""
+    cell: str
+    T: int
+    N: int
+    I: int  # noqa: E741 the field's name
+    H: int
+    weights: dict = field(init=False, repr=False)
+
+    def __post_init__(self):
+        rng = np.random.default_rng(0)
+        rows = GATES[self.cell] * self.H
+        shapes = {"weight_ih_l0": (rows, self.I), "weight_hh_l0": (rows, self.H), "bias_ih_l0": rows, "bias_hh_l0": rows}
+        bound = self.H ** -0.5
+        self.weights = {name: rng.uniform(-bound, bound, shape).astype(np.float32) for name, shape in shapes.items()}
+        self.x = rng.standard_normal((self.T, self.N, self.I), np.float32)
+        # scaled so that gradients summed over T and N stay near 1 and one absolute bound serves all cases
+        self.d_output = rng.standard_normal((self.T, self.N, self.H), np.float32) / np.float32((self.T * self.N) ** 0.5)
+
+    @property
+    def multiply_adds(self):
+        """Multiply-adds of one row's step."""
+        return GATES[self.cell] * self.H * (self.I + self.H)
+
+
+@dataclass
+class Contestant:
+    run: object                  # run(n): the work, n times
+    output: object               # output(): list of arrays to compare
+    about: object = None         # fastrnn: its stream or layer; else what the reader should know
+
+
+def repeated(call):
+    """run(n) of a function without arguments, and its last result."""
+    last = []
+
+    def run(n):
+        for _ in range(n):
+            result = call()
+        last[:] = [result]
+
+    return run, lambda: last[0]
+
+
+class Peer:
+    """Base of the adapters. `name` heads a column; the constructor raises ImportError where the library is absent."""
+    name = ""
+    package = ""
+
+    def version(self):
+        return version(self.package)
+
+    def step(self, problem):
+        raise NotImplementedError("does not take part in steps")
+
+    def sequence(self, problem):
+        raise NotImplementedError("does not take part in sequences")
+
+    def training(self, problem):
+        raise NotImplementedError("inference only")
+
+
+class FastRNN(Peer):
+    name = package = "fastrnn"
+
+    def __init__(self):
+        import fastrnn
+        self.module = fastrnn
+
+    def version(self):
+        return getattr(self.module, "__version__", None) or super().version()
+
+    def layer(self, problem, **options):
+        layer = getattr(self.module, OPERATORS[problem.cell])(problem.I, problem.H, **options)
+        layer.load_state_dict(problem.weights if options.get("bias", True) else
+                              {name: w for name, w in problem.weights.items() if "bias" not in name})
+        return layer
+
+    def step(self, problem):
+        s, x, out = self.layer(problem).stream(), problem.x[0, 0], np.empty(problem.H, np.float32)
+
+        def run(n):
+            for _ in range(n):
+                s.step(x, out)
+
+        return Contestant(run, lambda: [out], s)
+
+    def read(self, stream):
+        """Reads the packed weights of a stream of one layer and does nothing else."""
+        return Contestant(stream.parameters[0].read, None)
+
+    def sequence(self, problem, state=None, lengths=None, **options):
+        layer, x = self.layer(problem, **options), problem.x
+        out = np.empty((problem.T, problem.N, problem.H), np.float32)
+
+        def run(n):
+            for _ in range(n):
+                layer(x, state, lengths=lengths, out=out)
+
+        return Contestant(run, lambda: [out], layer)
+
+    def training(self, problem):
+        layer, x, d_output = self.layer(problem), problem.x, problem.d_output
+
+        def call():
+            output, _, cache = layer.forward(x)
+            return output, layer.backward(cache, d_output)
+
+        def arrays():
+            output, grads = last()
+            return [output, grads.input, *(grads.parameters[name] for name in problem.weights)]
+
+        run, last = repeated(call)
+        return Contestant(run, arrays, layer)
+
+
+class Torch(Peer):
+    """nn.LSTM, nn.GRU, nn.RNN, or for steps alone the Cell classes; oneDNN on or off."""
+    package = "torch"
+
+    def __init__(self, onednn=True, cell=False):
+        import torch
+        self.torch, self.onednn, self.cell = torch, onednn, cell
+        self.name = "torch" + (" cell" if cell else "") + ("" if onednn else " -dnn")
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+
+    def module(self, problem):
+        torch = self.torch
+        make = getattr(torch.nn, OPERATORS[problem.cell] + ("Cell" if self.cell else ""))
+        module = make(problem.I, problem.H)
+        module.load_state_dict({name.removesuffix("_l0") if self.cell else name: torch.from_numpy(w)
+                                for name, w in problem.weights.items()})
+        return module
+
+    def contexts(self, inference=True):
+        stack = ExitStack()
+        stack.enter_context(self.torch.backends.mkldnn.flags(enabled=self.onednn))
+        if inference:
+            stack.enter_context(self.torch.inference_mode())
+        return stack
+
+    def step(self, problem):
+        module, state = self.module(problem), None
+        x = self.torch.from_numpy(problem.x[0] if self.cell else problem.x[:1])
+        lstm, cell, last = problem.cell == "lstm", self.cell, None
+
+        def run(n):
+            nonlocal state, last
+            with self.contexts():
+                if cell:
+                    for _ in range(n):
+                        state = module(x, state)
+                    last = state[0] if lstm else state
+                else:
+                    for _ in range(n):
+                        last, state = module(x, state)
+
+        return Contestant(run, lambda: [last.numpy()])
+
+    def sequence(self, problem):
+        if self.cell:
+            return super().sequence(problem)
+        module, x = self.module(problem), self.torch.from_numpy(problem.x)
+        loop, last = repeated(lambda: module(x))
+
+        def run(n):
+            with self.contexts():
+                loop(n)
+
+        return Contestant(run, lambda: [last()[0].numpy()])
+
+    def training(self, problem):
+        if self.cell:
+            raise NotImplementedError("does not take part in training")
+        torch, module = self.torch, self.module(problem)
+        x, d_output = torch.from_numpy(problem.x).requires_grad_(), torch.from_numpy(problem.d_output)
+        wanted = [x, *(getattr(module, name) for name in problem.weights)]
+
+        def call():
+            output, _ = module(x)
+            return output, torch.autograd.grad(output, wanted, d_output)
+
+        loop, last = repeated(call)
+
+        def run(n):
+            with self.contexts(inference=False):
+                loop(n)
+
+        def arrays():
+            output, grads = last()
+            return [output.detach().numpy(), *(g.numpy() for g in grads)]
+
+        return Contestant(run, arrays)
+
+
+def onnx_model(problem, T, states):
+    """One LSTM, GRU or RNN node as bytes. Inputs X [T, N, I] and, if asked for, states; outputs Y, Y_h (and Y_c)."""
+    from onnx import TensorProto, helper, numpy_helper
+    G, N, I, H = GATES[problem.cell], problem.N, problem.I, problem.H  # noqa: E741
+    order = ONNX_ORDER[problem.cell]
+    w = {name: a.reshape(G, H, -1)[order].reshape(1, G * H, -1) for name, a in problem.weights.items()}
+    arrays = {"W": w["weight_ih_l0"], "R": w["weight_hh_l0"],
+              "B": np.concatenate([w["bias_ih_l0"], w["bias_hh_l0"]], axis=1).reshape(1, 2 * G * H)}
+    names = ["h", "c"] if problem.cell == "lstm" else ["h"]
+    inputs = ["X", "W", "R", "B"] + (["", *(f"initial_{name}" for name in names)] if states else [])
+    attributes = {"linear_before_reset": 1} if problem.cell == "gru" else {}
+    node = helper.make_node(OPERATORS[problem.cell], inputs, ["Y", *(f"Y_{name}" for name in names)],
+                            hidden_size=H, **attributes)
+
+    def value(name, *shape):
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    graph = helper.make_graph(
+        [node], "recurrent",
+        [value("X", T, N, I)] + [value(f"initial_{name}", 1, N, H) for name in names if states],
+        [value("Y", T, 1, N, H)] + [value(f"Y_{name}", 1, N, H) for name in names],
+        [numpy_helper.from_array(a, name) for name, a in arrays.items()])
+    # an old IR version and opset: every runtime of recent years reads them
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 14)]).SerializeToString()
+
+
+class OnnxRuntime(Peer):
+    name = package = "onnxruntime"
+
+    def __init__(self):
+        import onnx  # noqa: F401 makes the models
+        import onnxruntime
+        self.ort = onnxruntime
+
+    def session(self, problem, T, states):
+        options = self.ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        return self.ort.InferenceSession(onnx_model(problem, T, states), options, providers=["CPUExecutionProvider"])
+
+    def faster(self, ways):
+        """The quicker of two contestants that compute the same; called with fresh state afterwards."""
+        def seconds(way):
+            contestant = way()
+            contestant.run(2)
+            times = []
+            for _ in range(5):
+                start = time.perf_counter()
+                contestant.run(3)
+                times.append(time.perf_counter() - start)
+            return min(times)
+
+        return min(ways, key=seconds)()
+
+    def step(self, problem):
+        session = self.session(problem, 1, True)
+        names = [i.name for i in session.get_inputs()][1:]
+        outputs = [o.name for o in session.get_outputs()]
+        zeros = np.zeros((1, problem.N, problem.H), np.float32)
+
+        def plain():
+            feed = {"X": problem.x[:1], **{name: zeros for name in names}}
+            last = None
+
+            def run(n):
+                nonlocal last
+                for _ in range(n):
+                    last = session.run(None, feed)
+                    for name, value in zip(names, last[1:]):
+                        feed[name] = value
+
+            return Contestant(run, lambda: [last[0]], "plain run")
+
+        def bound():
+            # two sets of states, each the input of one binding and the output of the other: nothing is copied
+            value = self.ort.OrtValue.ortvalue_from_numpy
+            x, y = value(problem.x[:1]), value(zeros.reshape(1, 1, problem.N, problem.H).copy())
+            sides = [[value(zeros.copy()) for _ in names] for _ in range(2)]
+            bindings = []
+            for old, new in (sides, sides[::-1]):
+                binding = session.io_binding()
+                binding.bind_ortvalue_input("X", x)
+                binding.bind_ortvalue_output("Y", y)
+                for i, name in enumerate(names):
+                    binding.bind_ortvalue_input(name, old[i])
+                    binding.bind_ortvalue_output(outputs[1 + i], new[i])
+                bindings.append(binding)
+            turn = 0
+
+            def run(n):
+                nonlocal turn
+                for _ in range(n):
+                    session.run_with_iobinding(bindings[turn])
+                    turn = 1 - turn
+
+            return Contestant(run, lambda: [y.numpy()], "io binding")
+
+        return self.faster([plain, bound])
+
+    def sequence(self, problem):
+        session = self.session(problem, problem.T, False)
+
+        def plain():
+            feed = {"X": problem.x}
+            run, last = repeated(lambda: session.run(None, feed))
+            return Contestant(run, lambda: [last()[0]], "plain run")
+
+        def bound():
+            value = self.ort.OrtValue.ortvalue_from_numpy
+            outputs = [value(np.zeros(o.shape, np.float32)) for o in session.get_outputs()]
+            binding = session.io_binding()
+            binding.bind_ortvalue_input("X", value(problem.x))
+            for o, target in zip(session.get_outputs(), outputs):
+                binding.bind_ortvalue_output(o.name, target)
+            run, _ = repeated(lambda: session.run_with_iobinding(binding))
+            return Contestant(run, lambda: [outputs[0].numpy()], "io binding")
+
+        return self.faster([plain, bound])
+
+
+class OpenVINO(Peer):
+    name = package = "openvino"
+
+    def __init__(self):
+        import onnx  # noqa: F401 makes the models
+        import openvino
+        self.ov, self.core = openvino, openvino.Core()
+
+    def request(self, problem, T, states):
+        # f32: where the CPU has bfloat16 OpenVINO takes it by default, which is another computation
+        model = self.core.read_model(onnx_model(problem, T, states), b"")
+        return self.core.compile_model(model, "CPU", {
+            "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": "1", "INFERENCE_PRECISION_HINT": "f32",
+        }).create_infer_request()
+
+    def step(self, problem):
+        request = self.request(problem, 1, True)
+        # inputs and outputs share memory with NumPy; the states are fed back by one small copy each
+        request.set_input_tensor(0, self.ov.Tensor(problem.x[:1].copy(), shared_memory=True))
+        states = []
+        for i in range(1, len(request.model_inputs)):
+            state = np.zeros((1, problem.N, problem.H), np.float32)
+            request.set_input_tensor(i, self.ov.Tensor(state, shared_memory=True))
+            states.append((state, request.get_output_tensor(i).data))
+        y = request.get_output_tensor(0).data
+
+        def run(n):
+            for _ in range(n):
+                request.infer(share_outputs=True)
+                for state, new in states:
+                    state[...] = new
+
+        return Contestant(run, lambda: [y])
+
+    def sequence(self, problem):
+        request = self.request(problem, problem.T, False)
+        request.set_input_tensor(0, self.ov.Tensor(problem.x, shared_memory=True))
+        run, _ = repeated(lambda: request.infer(share_outputs=True))
+        return Contestant(run, lambda: [request.get_output_tensor(0).data])
+
+
+class Jax(Peer):
+    """jax.jit of lax.scan; the input's share of all steps is one product before the scan, as one writes it by hand."""
+    name = package = "jax"
+
+    def __init__(self):
+        import jax
+        self.jax = jax
+        jax.config.update("jax_cpu_enable_async_dispatch", False)      # a hand-over to a second thread costs more here
+
+    def cell_function(self, cell):
+        """(weights, state, x_t @ W_ih.T + b) -> state, for state h [N, H] or (h, c)."""
+        jnp, sigmoid, split = self.jax.numpy, self.jax.nn.sigmoid, self.jax.numpy.split
+
+        def lstm(w, state, a):
+            h, c = state
+            i, f, g, o = split(a + h @ w["weight_hh_l0"].T + w["bias_hh_l0"], 4, axis=-1)
+            c = sigmoid(f) * c + sigmoid(i) * jnp.tanh(g)
+            return sigmoid(o) * jnp.tanh(c), c
+
+        def gru(w, state, a):
+            (h,) = state
+            (ar, az, an), (r, z, n) = split(a, 3, axis=-1), split(h @ w["weight_hh_l0"].T + w["bias_hh_l0"], 3, axis=-1)
+            n, z = jnp.tanh(an + sigmoid(ar + r) * n), sigmoid(az + z)
+            return ((1 - z) * n + z * h,)
+
+        def rnn(w, state, a):
+            return (jnp.tanh(a + state[0] @ w["weight_hh_l0"].T + w["bias_hh_l0"]),)
+
+        return {"lstm": lstm, "gru": gru, "rnn": rnn}[cell]
+
+    def zeros(self, problem):
+        return (self.jax.numpy.zeros((problem.N, problem.H)),) * (2 if problem.cell == "lstm" else 1)
+
+    def forward(self, problem):
+        """(weights, x) -> output [T, N, H]."""
+        cell, zeros, lax = self.cell_function(problem.cell), self.zeros(problem), self.jax.lax
+
+        def advance(w, state, a):
+            state = cell(w, state, a)
+            return state, state[0]
+
+        def forward(w, x):
+            a = x @ w["weight_ih_l0"].T + w["bias_ih_l0"]
+            return lax.scan(lambda state, a: advance(w, state, a), zeros, a)[1]
+
+        return forward
+
+    def step(self, problem):
+        cell, w = self.cell_function(problem.cell), {k: self.jax.numpy.asarray(v) for k, v in problem.weights.items()}
+        advance = self.jax.jit(lambda x, state: cell(w, state, x @ w["weight_ih_l0"].T + w["bias_ih_l0"]))
+        x, state = self.jax.numpy.asarray(problem.x[0]), self.zeros(problem)
+
+        def run(n):
+            nonlocal state
+            for _ in range(n):
+                state = advance(x, state)
+                state[0].block_until_ready()
+
+        return Contestant(run, lambda: [np.asarray(state[0])])
+
+    def sequence(self, problem):
+        # the weights are constants of the compiled function, as in an inference session
+        forward, w = self.forward(problem), {k: self.jax.numpy.asarray(v) for k, v in problem.weights.items()}
+        call, x = self.jax.jit(lambda x: forward(w, x)), self.jax.numpy.asarray(problem.x)
+        run, last = repeated(lambda: call(x).block_until_ready())
+        return Contestant(run, lambda: [np.asarray(last())])
+
+    def training(self, problem):
+        jax, forward = self.jax, self.forward(problem)
+
+        @jax.jit
+        def call(w, x, d_output):
+            output, backward = jax.vjp(forward, w, x)
+            return output, backward(d_output)
+
+        w = {k: jax.numpy.asarray(v) for k, v in problem.weights.items()}
+        x, d_output = jax.numpy.asarray(problem.x), jax.numpy.asarray(problem.d_output)
+        run, last = repeated(lambda: jax.block_until_ready(call(w, x, d_output)))
+
+        def arrays():
+            output, (d_w, d_x) = last()
+            return [np.asarray(a) for a in (output, d_x, *(d_w[name] for name in problem.weights))]
+
+        return Contestant(run, arrays)
+
+
+# column -> constructor; the order is the order of the columns and of the turns
+PEERS = {
+    "torch": Torch,
+    "torch -dnn": lambda: Torch(onednn=False),
+    "torch cell": lambda: Torch(cell=True),
+    "torch cell -dnn": lambda: Torch(onednn=False, cell=True),
+    "onnxruntime": OnnxRuntime,
+    "openvino": OpenVINO,
+    "jax": Jax,
+}

@@ -1,0 +1,206 @@
+"""The recurrent cells: one step of one layer, with the state in the caller's hands.
+
+A cell is a layer of one step under torch's cell names. Where the same state is carried on and on, a stream
+(``layer.stream()``) does the step with a tenth of the overhead.
+"""
+
+import contextlib
+
+import numpy as np
+
+from . import _validation as check
+from .layers import GRU, LSTM, RNN, Gradients
+
+
+def _layer_name(name):
+    return name + "_l0" if isinstance(name, str) else name
+
+
+class Cell:
+    """What RNNCell, LSTMCell and GRUCell share.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+    bias : bool
+    dtype : float32 or float64
+    rng : numpy.random.Generator, int seed or None
+        Parameters start from U(-1/sqrt(H), 1/sqrt(H)). They are weight_ih [G*H, I], weight_hh [G*H, H], bias_ih and
+        bias_hh [G*H].
+    """
+
+    def __init__(self, input_size, hidden_size, bias=True, *, dtype=np.float32, rng=None, **options):
+        self._layer = self._layer_class(input_size, hidden_size, bias=bias, dtype=dtype, rng=rng, **options)
+
+    input_size = property(lambda self: self._layer.input_size)
+    hidden_size = property(lambda self: self._layer.hidden_size)
+    bias = property(lambda self: self._layer.bias)
+    dtype = property(lambda self: self._layer.dtype)
+
+    @property
+    def parameters(self):
+        """Name -> array, read-only; ``updating()`` gives writable ones."""
+        return {name.removesuffix("_l0"): value for name, value in self._layer.parameters.items()}
+
+    def state_dict(self):
+        """A copy of every parameter, by torch's names."""
+        return {name: value.copy() for name, value in self.parameters.items()}
+
+    def load_state_dict(self, mapping, strict=True):
+        """As a layer's: a missing, unknown or wrongly shaped key is a ValueError and changes nothing."""
+        try:
+            mapping = {_layer_name(name): value for name, value in mapping.items()}
+        except AttributeError:
+            raise TypeError(f"state_dict: expected a mapping of names to arrays, got {type(mapping).__name__}") from None
+        self._layer.load_state_dict(mapping, strict)
+
+    @contextlib.contextmanager
+    def updating(self):
+        """Gives a dict of writable copies of the parameters; on a regular end they become the cell's."""
+        fresh = self.state_dict()
+        yield fresh
+        self.load_state_dict(fresh)
+
+    def _prepare(self, x, state):
+        """x as [1, N, I], the state as the layer takes it, and whether x came as [I]."""
+        x = check.array(x, "x", self.dtype)
+        if x.ndim not in (1, 2) or x.shape[-1] != self.input_size:
+            raise ValueError(f"x: expected [N, {self.input_size}] or [{self.input_size}], got shape {x.shape}")
+        unbatched = x.ndim == 1
+        x = x.reshape(1, -1, self.input_size) if not unbatched else x[None, None]
+        return x, self._wrap(state, "state", x.shape[1], unbatched), unbatched
+
+    def _wrap(self, state, name, N, unbatched):
+        """A state in the cell's shape as the layer's [1, N, H]."""
+        if state is None:
+            return None
+        shape = (self.hidden_size,) if unbatched else (N, self.hidden_size)
+
+        def one(value):
+            return check.shaped(check.array(value, name, self.dtype), name, shape).reshape(1, N, self.hidden_size)
+
+        return tuple(one(value) for value in check.pair(state, name)) if self._layer._is_lstm else one(state)
+
+    def _unwrap(self, state, unbatched):
+        def one(value):
+            return value[0, 0] if unbatched else value[0]
+
+        return tuple(map(one, state)) if isinstance(state, tuple) else one(state)
+
+    def __call__(self, x, state=None, out=None):
+        """One step.
+
+        Parameters
+        ----------
+        x : array [N, I] or [I]
+        state : array [N, H] or [H], or a pair (h, c) of them for LSTM, optional
+        out : like the state, optional
+            Written in place and returned.
+
+        Returns
+        -------
+        array, or pair of arrays for LSTM
+            The new state.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An unsuitable argument, by name, with what was expected.
+        """
+        x, wrapped, unbatched = self._prepare(x, state)
+        targets = None
+        if out is not None:
+            shape = (self.hidden_size,) if unbatched else (x.shape[1], self.hidden_size)
+            targets = check.pair(out, "out") if self._layer._is_lstm else (out,)
+            targets = tuple(check.output(target, "out", shape, self.dtype) for target in targets)
+        _, new = self._layer(x, wrapped)
+        new = self._unwrap(new, unbatched)
+        if targets is None:
+            return new
+        for target, value in zip(targets, new if self._layer._is_lstm else (new,), strict=True):
+            target[...] = value
+        return out
+
+    def forward(self, x, state=None):
+        """As calling the cell, and keeps what ``backward`` needs.
+
+        Returns
+        -------
+        state : array, or pair of arrays for LSTM
+        cache : Cache
+        """
+        x, wrapped, unbatched = self._prepare(x, state)
+        _, new, cache = self._layer.forward(x, wrapped)
+        return self._unwrap(new, unbatched), (cache, unbatched)
+
+    def backward(self, cache, d_state):
+        """Gradients of a loss L from dL/dh (for LSTM the pair dL/dh, dL/dc) of the new state.
+
+        Returns
+        -------
+        Gradients
+            ``input``, ``state``, ``parameters``: shaped as x, the state, each parameter.
+        """
+        if not isinstance(cache, tuple) or len(cache) != 2:
+            raise TypeError(f"cache: expected what forward returned, got {type(cache).__name__}")
+        if d_state is None:
+            raise TypeError("d_state: expected an array, got None")
+        cache, unbatched = cache
+        N = cache.shape[1]
+        wrapped = self._wrap(d_state, "d_state", N, unbatched)
+        grads = self._layer.backward(cache, np.zeros((1, N, self.hidden_size), self.dtype), wrapped)
+        return Gradients(grads.input[0, 0] if unbatched else grads.input[0], self._unwrap(grads.state, unbatched),
+                         {name.removesuffix("_l0"): value for name, value in grads.parameters.items()})
+
+    def __repr__(self):
+        return repr(self._layer).replace(self._layer_class.__name__, type(self).__name__, 1)
+
+
+class RNNCell(Cell):
+    __doc__ = """One step of a plain RNN: h' = tanh or relu (W_ih x + b_ih + W_hh h + b_hh).
+
+    nonlinearity: "tanh" or "relu". Everything else:
+
+    """ + Cell.__doc__ + """
+    Examples
+    --------
+    >>> import numpy as np
+    >>> RNNCell(3, 5, rng=0)(np.ones((2, 3), np.float32)).shape
+    (2, 5)
+    """
+    _layer_class = RNN
+
+    def __init__(self, input_size, hidden_size, bias=True, nonlinearity="tanh", **options):
+        super().__init__(input_size, hidden_size, bias, nonlinearity=nonlinearity, **options)
+
+
+class GRUCell(Cell):
+    __doc__ = """One step of a GRU (equations: :class:`fastrnn.GRU`).
+
+    reset_after: as of the layer. Everything else:
+
+    """ + Cell.__doc__ + """
+    Examples
+    --------
+    >>> import numpy as np
+    >>> GRUCell(3, 5, rng=0)(np.ones(3, np.float32)).shape
+    (5,)
+    """
+    _layer_class = GRU
+
+    def __init__(self, input_size, hidden_size, bias=True, *, reset_after=True, **options):
+        super().__init__(input_size, hidden_size, bias, reset_after=reset_after, **options)
+
+
+class LSTMCell(Cell):
+    __doc__ = """One step of an LSTM (equations: :class:`fastrnn.LSTM`): h, c = cell(x, (h, c)).
+
+    """ + Cell.__doc__ + """
+    Examples
+    --------
+    >>> import numpy as np
+    >>> h, c = LSTMCell(3, 5, rng=0)(np.ones((2, 3), np.float32))
+    >>> h.shape, c.shape
+    ((2, 5), (2, 5))
+    """
+    _layer_class = LSTM

@@ -1,0 +1,458 @@
+"""The recurrent layers: stacks of RNN, LSTM and GRU over whole sequences, forward and backward.
+
+A call reads in one direction: validate (``_validation``), pack (``Recurrent._packed``, once for each version of the
+parameters), kernel (``_core.forward_layer``, layer by layer), result.
+"""
+
+import contextlib
+import copy
+import types
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import _core, _dispatch, parameters
+from . import _validation as check
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What ``backward`` returns.
+
+    Attributes
+    ----------
+    input : array
+        dL/dx, shaped as x.
+    state : array, or pair of arrays for LSTM
+        dL/dh_0 (and dL/dc_0), shaped as the state.
+    parameters : dict of str to array
+        dL/dparameter by the names of ``state_dict``.
+    """
+
+    input: np.ndarray
+    state: np.ndarray | tuple
+    parameters: dict
+
+
+class Cache:
+    """What ``forward`` keeps for ``backward``: activations, and the parameters they were computed with."""
+
+    __slots__ = ("model", "saved", "dropped", "unbatched", "shape", "layers")
+
+    def __init__(self, model, saved, dropped, unbatched, shape, layers):
+        self.model, self.saved, self.dropped = model, saved, dropped
+        self.unbatched, self.shape, self.layers = unbatched, shape, layers
+
+
+class Parametrised:
+    """Parameters by torch's names: read, loaded, updated; packed for the kernels when they have changed."""
+
+    _parameters: dict
+    _pack = None            # (parameters, instruction set, packed): valid while both are current
+
+    @property
+    def parameters(self):
+        """Name -> array, read-only; ``updating()`` gives writable ones."""
+        return types.MappingProxyType(self._parameters)
+
+    def state_dict(self):
+        """A copy of every parameter, by torch's names."""
+        return {name: value.copy() for name, value in self._parameters.items()}
+
+    def load_state_dict(self, mapping, strict=True):
+        """Takes parameters from a mapping such as ``state_dict()`` or torch's, turned to NumPy.
+
+        Parameters
+        ----------
+        mapping : mapping of str to array
+        strict : bool
+            False: keys that are missing or unknown are passed over.
+
+        Raises
+        ------
+        ValueError
+            A missing, unknown or wrongly shaped key, by name; nothing is changed then.
+        """
+        self._parameters = parameters.load(mapping, self._parameters, self.dtype, check.flag(strict, "strict"))
+
+    @contextlib.contextmanager
+    def updating(self):
+        """Gives a dict of writable copies of the parameters; on a regular end they become the layer's.
+
+        >>> layer = GRU(2, 3, rng=0)
+        >>> with layer.updating() as p:
+        ...     p["bias_ih_l0"] += 1.0
+        """
+        fresh = self.state_dict()
+        yield fresh
+        self._parameters = parameters.load(fresh, self._parameters, self.dtype, True)
+
+    def _packed(self):
+        """[layer][direction] packed for the active instruction set."""
+        values, isa = self._parameters, _dispatch.active_isa()
+        pack = self._pack
+        if pack is None or pack[0] is not values or pack[1] != isa:
+            pack = self._pack = (values, isa, self._make_pack(values))
+        return pack[2]
+
+    def __getstate__(self):
+        return {name: value for name, value in self.__dict__.items() if name not in ("_pack", "_fingerprint")}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._parameters = {name: parameters.freeze(value) for name, value in self._parameters.items()}
+
+
+class Recurrent(Parametrised):
+    """What RNN, LSTM and GRU share. Dims: T steps, N rows, I input_size, H hidden_size, S state (H, or proj_size),
+    L num_layers, D directions.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+    num_layers : int
+        Layers stacked, each reading the outputs of the one before.
+    bias : bool
+    batch_first : bool
+        x and output are [N, T, ...]; states and masks are never affected.
+    dropout : float
+        Probability of zeroing an output between layers, in ``forward`` alone; the others are scaled by 1/(1-dropout).
+    bidirectional : bool
+        A second set of parameters walks the sequence from its end; outputs are concatenated.
+    proj_size : int
+        LSTM only: h_t = W_hr m_t has this size (Sak, Senior & Beaufays 2014). 0: none.
+    dtype : float32 or float64
+    rng : numpy.random.Generator, int seed or None
+        Parameters start from U(-1/sqrt(H), 1/sqrt(H)).
+
+    Raises
+    ------
+    TypeError, ValueError
+        An unsuitable argument, by name.
+    """
+
+    _is_lstm = False
+
+    def __init__(self, input_size, hidden_size, num_layers=1, *, bias=True, batch_first=False, dropout=0.0,
+                 bidirectional=False, proj_size=0, dtype=np.float32, rng=None):
+        self.input_size = check.size(input_size, "input_size")
+        self.hidden_size = check.size(hidden_size, "hidden_size")
+        self.num_layers = check.size(num_layers, "num_layers")
+        self.bias = check.flag(bias, "bias")
+        self.batch_first = check.flag(batch_first, "batch_first")
+        self.dropout = check.probability(dropout, "dropout")
+        self.bidirectional = check.flag(bidirectional, "bidirectional")
+        self.proj_size = check.size(proj_size, "proj_size", least=0)
+        self.dtype = check.model_dtype(dtype)
+        if self.proj_size and not self._is_lstm:
+            raise ValueError(f"proj_size: only an LSTM has a projection, got {proj_size}")
+        if self.proj_size >= self.hidden_size:
+            raise ValueError(f"proj_size: expected less than hidden_size {hidden_size}, got {proj_size}")
+        if self.dropout and self.num_layers == 1:
+            warnings.warn("dropout acts between layers: with num_layers=1 it has no effect", UserWarning, stacklevel=3)
+        rng = check.generator(rng)
+        shapes = parameters.stacked_shapes(parameters.GATES[self._kind], self.input_size, self.hidden_size,
+                                           self.num_layers, self._directions, self.bias, self.proj_size)
+        self._parameters = parameters.initialise(shapes, self.hidden_size, self.dtype, rng)
+
+    @property
+    def _directions(self):
+        return 2 if self.bidirectional else 1
+
+    @property
+    def _state_size(self):
+        return self.proj_size or self.hidden_size
+
+    def _make_pack(self, values):
+        table = _dispatch.table(self.dtype)
+        return [[_core.Parameters(table, self._kind, *(
+                    values.get(name + parameters.layer_suffix(layer, direction)) for name in parameters.NAMES))
+                 for direction in range(self._directions)] for layer in range(self.num_layers)]
+
+    def __repr__(self):
+        options = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False,
+                   "proj_size": 0, "nonlinearity": "tanh", "reset_after": True, "dtype": np.dtype(np.float32)}
+        shown = "".join(f", {name}={getattr(self, name)!s}" for name, default in options.items()
+                        if getattr(self, name, default) != default)
+        return f"{type(self).__name__}({self.input_size}, {self.hidden_size}{shown})"
+
+    # ---- Forward ---------------------------------------------------------------------------------
+
+    def __call__(self, x, state=None, *, lengths=None, reset_mask=None, out=None):
+        """Runs the layers over sequences; nothing is kept for ``backward``.
+
+        Parameters
+        ----------
+        x : array
+            [T, N, I], [N, T, I] with batch_first, or unbatched [T, I]. Of the model's dtype, or one that converts
+            up to it.
+        state : array, or pair of arrays for LSTM, optional
+            h_0 [L*D, N, S] (unbatched [L*D, S]) and c_0 [L*D, N, H]; zeros if not given.
+        lengths : ints [N], optional
+            Valid steps of each row, 0 to T, in any order. Later outputs are exactly 0 and cost nothing; h_n is the
+            state after the last valid step.
+        reset_mask : bools [T, N], optional
+            The state of row n is zeroed before step t.
+        out : array, optional
+            Written in place and returned as output.
+
+        Returns
+        -------
+        output : array
+            [T, N, D*S] in x's convention.
+        state : array, or pair of arrays for LSTM
+            h_n (and c_n), shaped as the initial state.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An unsuitable argument, by name, with what was expected.
+        """
+        return self._run(x, state, lengths, reset_mask, out)[:2]
+
+    def forward(self, x, state=None, lengths=None, reset_mask=None, rng=None):
+        """As calling the layer, and keeps what ``backward`` needs; dropout acts here.
+
+        Parameters
+        ----------
+        x, state, lengths, reset_mask
+            As in ``__call__``.
+        rng : numpy.random.Generator, int seed or None
+            Of the dropout.
+
+        Returns
+        -------
+        output, state
+            As ``__call__``, to the bit where dropout is 0.
+        cache : Cache
+            For ``backward``, any number of times. It holds copies: the caller may overwrite x.
+        """
+        rng = check.generator(rng) if self.dropout else None
+        output, state, _, cache = self._run(x, state, lengths, reset_mask, None, keep=True, rng=rng)
+        return output, state, cache
+
+    def _states(self, state, N, unbatched, name="state", names=("h_0", "c_0")):
+        """The pair (h, c) as contiguous [L*D, N, ...]; c is None unless LSTM."""
+        layers = self.num_layers * self._directions
+        h, c = check.pair(state, name) if self._is_lstm and state is not None else (state, None)
+        if state is not None and self._is_lstm and (h is None or c is None):
+            raise TypeError(f"{name}: expected a pair of arrays, got None in it")
+        h = check.one_state(h, f"{name} {names[0]}" if self._is_lstm else name, layers, N, self._state_size,
+                            self.dtype, unbatched)
+        if self._is_lstm:
+            c = check.one_state(c, f"{name} {names[1]}", layers, N, self.hidden_size, self.dtype, unbatched)
+        return h, c
+
+    def _state_result(self, h, c, unbatched):
+        if unbatched:
+            h, c = h[:, 0], None if c is None else c[:, 0]
+        return (h, c) if self._is_lstm else h
+
+    def _external(self, shape3, unbatched):
+        """The caller's shape of [T, N, width]."""
+        T, N, width = shape3
+        return (T, width) if unbatched else (N, T, width) if self.batch_first else shape3
+
+    def _internal(self, a, unbatched):
+        """[T, N, width] view of an array in the caller's convention."""
+        return a[:, None] if unbatched else a.swapaxes(0, 1) if self.batch_first else a
+
+    def _run(self, x, state, lengths, reset_mask, out, return_cell_states=False, keep=False, rng=None):
+        x, unbatched = check.sequence(x, self.input_size, self.dtype, self.batch_first)
+        T, N, _ = x.shape
+        h_0, c_0 = self._states(state, N, unbatched)
+        falling, order = check.row_lengths(lengths, T, N)
+        mask = check.mask(reset_mask, T, N, unbatched)
+        D, S, H = self._directions, self._state_size, self.hidden_size
+        check.addressable("output", T, N, D * S, itemsize=self.dtype.itemsize)
+        shape = self._external((T, N, D * S), unbatched)
+        blank = np.empty if falling is None else np.zeros
+        output = blank(shape, self.dtype)[...] if out is None else check.output(out, "out", shape, self.dtype)
+        target = self._internal(output, unbatched)
+        if out is not None and not check.writable_in_place(target, x, h_0, c_0, mask):
+            target = blank((T, N, D * S), self.dtype)
+        elif out is not None and falling is not None:
+            target[...] = 0
+        cells = blank(self._external((T, N, D * H), unbatched), self.dtype) if return_cell_states else None
+
+        batch = _core.Batch(T, N, falling, order)
+        packed, threads = self._packed(), _dispatch.get_num_threads()
+        h_n, c_n = np.empty_like(h_0), None if c_0 is None else np.empty_like(c_0)
+        saved, dropped, inputs = [], [], x
+        for layer, directions in enumerate(packed):
+            last = layer == self.num_layers - 1
+            at = slice(layer * D, (layer + 1) * D)
+            y = target if last else np.empty((T, N, D * S), self.dtype)
+            h_n[at], c, kept = _core.forward_layer(
+                directions, batch, inputs, h_0[at], None if c_0 is None else c_0[at], mask, y,
+                self._internal(cells, unbatched) if last and cells is not None else None, keep, threads)
+            if c is not None:
+                c_n[at] = c
+            saved.append(kept)
+            if rng is not None and not last:
+                scale = self.dtype.type(0 if self.dropout == 1 else 1 / (1 - self.dropout))
+                dropped.append((rng.random(y.shape, np.float32) >= self.dropout) * scale)
+                y *= dropped[-1]
+            inputs = y
+        if out is not None and not np.may_share_memory(target, output):
+            self._internal(output, unbatched)[...] = target
+        cache = Cache(self, saved, dropped, unbatched, (T, N), packed) if keep else None
+        return output, self._state_result(h_n, c_n, unbatched), cells, cache
+
+    # ---- Backward --------------------------------------------------------------------------------
+
+    def backward(self, cache, d_output, d_state=None):
+        """Gradients of a loss L by back-propagation through time.
+
+        Parameters
+        ----------
+        cache : Cache
+            Of this layer's ``forward``. The parameters it was computed with are used, updated or not since.
+        d_output : array
+            dL/doutput, shaped as output; past a row's length it is not looked at.
+        d_state : array, or pair of arrays for LSTM, optional
+            dL/dh_n (and dL/dc_n), shaped as the state; zeros if not given.
+
+        Returns
+        -------
+        Gradients
+            ``input``, ``state``, ``parameters``: shaped as x, the initial state, each parameter. The same bits for any
+            number of threads and from run to run.
+        """
+        if not isinstance(cache, Cache):
+            raise TypeError(f"cache: expected what forward returned, got {type(cache).__name__}")
+        if cache.model is not self:
+            raise ValueError("cache: it is of another layer's forward")
+        T, N = cache.shape
+        D, S = self._directions, self._state_size
+        shape = self._external((T, N, D * S), cache.unbatched)
+        dy = check.shaped(check.array(d_output, "d_output", self.dtype), "d_output", shape)
+        dy = check.walkable(self._internal(dy, cache.unbatched))
+        dh_n, dc_n = self._states(d_state, N, cache.unbatched, "d_state", ("dh_n", "dc_n"))
+        dh_0, dc_0 = np.empty_like(dh_n), None if dc_n is None else np.empty_like(dc_n)
+        gradients, threads = {}, _dispatch.get_num_threads()
+        for layer in reversed(range(self.num_layers)):
+            at = slice(layer * D, (layer + 1) * D)
+            dy, dh_0[at], dc, found = _core.backward_layer(
+                cache.saved[layer], dy, dh_n[at], None if dc_n is None else dc_n[at], threads)
+            if dc is not None:
+                dc_0[at] = dc
+            if layer and cache.dropped:
+                dy *= cache.dropped[layer - 1]
+            for direction, values in enumerate(found):
+                suffix = parameters.layer_suffix(layer, direction)
+                gradients.update((name + suffix, value) for name, value in values.items())
+        dx = dy[:, 0] if cache.unbatched else dy.swapaxes(0, 1) if self.batch_first else dy
+        return Gradients(np.ascontiguousarray(dx), self._state_result(dh_0, dc_0, cache.unbatched),
+                         {name: gradients[name] for name in self._parameters})
+
+    # ---- Streaming -------------------------------------------------------------------------------
+
+    def stream(self, batch_size=1):
+        """A :class:`Stream`: this layer's weights as they are now, and a state of its own, stepped one by one."""
+        from .streaming import Stream
+        return Stream.of(self, check.size(batch_size, "batch_size"))
+
+    def restore(self, snapshot):
+        """The stream that ``Stream.snapshot`` wrote; ValueError if it is of another model, or damaged."""
+        from .streaming import Stream
+        return Stream.restored(self, snapshot)
+
+    def _frozen(self):
+        """This layer as it is now; later updates of the original leave it alone."""
+        return copy.copy(self)
+
+
+class RNN(Recurrent):
+    __doc__ = """Plain (Elman 1990) recurrent layers:
+
+        h_t = tanh or relu (W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
+
+    nonlinearity: "tanh" or "relu". Everything else:
+
+    """ + Recurrent.__doc__ + """
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = RNN(3, 5, rng=0)
+    >>> output, h_n = layer(np.ones((7, 2, 3), np.float32))
+    >>> output.shape, h_n.shape
+    ((7, 2, 5), (1, 2, 5))
+    """
+
+    def __init__(self, input_size, hidden_size, num_layers=1, *, nonlinearity="tanh", **options):
+        self.nonlinearity = check.choice(nonlinearity, "nonlinearity", ("tanh", "relu"))
+        super().__init__(input_size, hidden_size, num_layers, **options)
+
+    @property
+    def _kind(self):
+        return "rnn_" + self.nonlinearity
+
+
+class GRU(Recurrent):
+    __doc__ = """Gated recurrent units (Cho et al. 2014), gates in torch's order r, z, n:
+
+        r_t = sigmoid(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)
+        z_t = sigmoid(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)
+        n_t = tanh(W_in x_t + b_in + r_t (W_hn h_{t-1} + b_hn))
+        h_t = (1 - z_t) n_t + z_t h_{t-1}
+
+    reset_after: True, as above: torch, Keras' default, ONNX linear_before_reset=1. False, the paper's form:
+    n_t = tanh(W_in x_t + b_in + W_hn (r_t h_{t-1}) + b_hn). Everything else:
+
+    """ + Recurrent.__doc__ + """
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = GRU(3, 5, batch_first=True, rng=0)
+    >>> output, h_n = layer(np.ones((2, 7, 3), np.float32), lengths=[7, 4])
+    >>> bool(np.all(output[1, 4:] == 0)), bool(np.array_equal(h_n[0, 1], output[1, 3]))
+    (True, True)
+    """
+
+    def __init__(self, input_size, hidden_size, num_layers=1, *, reset_after=True, **options):
+        self.reset_after = check.flag(reset_after, "reset_after")
+        super().__init__(input_size, hidden_size, num_layers, **options)
+
+    @property
+    def _kind(self):
+        return "gru" if self.reset_after else "gru_before"
+
+
+class LSTM(Recurrent):
+    __doc__ = """Long short-term memory (Hochreiter & Schmidhuber 1997; Gers et al. 2000), gates in torch's order i, f, g, o:
+
+        i_t, f_t, o_t = sigmoid(W_i. x_t + b_i. + W_h. h_{t-1} + b_h.)
+        g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)
+        c_t = f_t c_{t-1} + i_t g_t
+        h_t = o_t tanh(c_t),  or W_hr (o_t tanh(c_t)) with proj_size
+
+    """ + Recurrent.__doc__ + """
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = LSTM(3, 5, rng=0)
+    >>> x = np.ones((7, 2, 3), np.float32)
+    >>> output, (h_n, c_n), cache = layer.forward(x)
+    >>> grads = layer.backward(cache, np.ones_like(output))
+    >>> grads.input.shape, grads.parameters["weight_hh_l0"].shape
+    ((7, 2, 3), (20, 5))
+    """
+
+    _kind = "lstm"
+    _is_lstm = True
+
+    def __call__(self, x, state=None, *, lengths=None, reset_mask=None, out=None, return_cell_states=False):
+        output, state, cells, _ = self._run(x, state, lengths, reset_mask, out,
+                                            check.flag(return_cell_states, "return_cell_states"))
+        return (output, state, cells) if return_cell_states else (output, state)
+
+    __call__.__doc__ = Recurrent.__call__.__doc__.replace("""        Returns
+        -------
+""", """        return_cell_states : bool
+            Also return the last layer's cell states of all steps, [T, N, D*H] in x's convention.
+
+        Returns
+        -------
+""")

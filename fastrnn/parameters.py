@@ -1,0 +1,75 @@
+"""Names, shapes, initialisation and loading of parameters, by torch's conventions."""
+
+import numpy as np
+
+from . import _validation as check
+
+GATES = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3, "gru_before": 3}
+NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+
+
+def shapes(gates, input_size, hidden_size, bias, proj_size=0):
+    """Name -> shape of one direction of one layer, in torch's order. S is proj_size, or H without projection."""
+    state_size = proj_size or hidden_size
+    rows = gates * hidden_size
+    found = {"weight_ih": (rows, input_size), "weight_hh": (rows, state_size)}
+    if bias:
+        found.update(bias_ih=(rows,), bias_hh=(rows,))
+    if proj_size:
+        found["weight_hr"] = (proj_size, hidden_size)
+    return found
+
+
+def layer_suffix(layer, direction):
+    """torch's ending of a parameter's name: _l0, _l0_reverse, _l1, ..."""
+    return f"_l{layer}" + ("_reverse" if direction else "")
+
+
+def stacked_shapes(gates, input_size, hidden_size, num_layers, directions, bias, proj_size):
+    """Name -> shape of a stack of layers."""
+    state_size = proj_size or hidden_size
+    found = {}
+    for layer in range(num_layers):
+        inputs = input_size if layer == 0 else directions * state_size
+        for direction in range(directions):
+            for name, shape in shapes(gates, inputs, hidden_size, bias, proj_size).items():
+                found[name + layer_suffix(layer, direction)] = shape
+    return found
+
+
+def freeze(a):
+    a.flags.writeable = False
+    return a
+
+
+def initialise(wanted, hidden_size, dtype, rng):
+    """Every parameter from U(-1/sqrt(H), 1/sqrt(H)), as torch does."""
+    bound = 1 / np.sqrt(hidden_size)
+    found = {}
+    for name, shape in wanted.items():
+        check.addressable(name, *shape, itemsize=dtype.itemsize)
+        values = rng.random(shape, dtype=dtype)
+        values *= 2 * bound
+        values -= bound
+        found[name] = freeze(values)
+    return found
+
+
+def load(mapping, current, dtype, strict):
+    """New parameters from a mapping; raises, naming the key, before anything is changed."""
+    try:
+        given = dict(mapping.items())
+    except AttributeError:
+        raise TypeError(f"state_dict: expected a mapping of names to arrays, got {type(mapping).__name__}") from None
+    missing = [name for name in current if name not in given]
+    unknown = [name for name in given if name not in current]
+    if strict and (missing or unknown):
+        raise ValueError("state_dict: " + "; ".join(
+            f"{what} key{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
+            for what, names in (("missing", missing), ("unknown", unknown)) if names))
+    loaded = dict(current)
+    for name in current:
+        if name in given:
+            value = check.shaped(check.array(given[name], name, dtype), name, current[name].shape)
+            loaded[name] = freeze(np.array(value, dtype, order="C", copy=True))
+    return loaded
