@@ -7,6 +7,7 @@ prepared before. Every library gets its own array types; conversions from NumPy 
 """
 import os
 import time
+import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -49,7 +50,8 @@ class Problem:
 class Contestant:
     run: object                  # run(n): the work, n times
     output: object               # output(): list of arrays to compare
-    about: object = None         # fastrnn: its stream or layer; else what the reader should know
+    about: object = None         # fastrnn: its stream or layer; ONNX Runtime: which way of calling it was the faster
+    keep: object = None          # memory that a runtime was given the address of, and does not keep alive itself
 
 
 def repeated(call):
@@ -144,6 +146,8 @@ class Torch(Peer):
         import torch
         self.torch, self.onednn, self.cell = torch, onednn, cell
         self.name = "torch" + (" cell" if cell else "") + ("" if onednn else " -dnn")
+        # said at every mkldnn.flags() by a torch without Intel GPU support
+        warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
 
     def module(self, problem):
@@ -309,7 +313,7 @@ class OnnxRuntime(Peer):
                     session.run_with_iobinding(bindings[turn])
                     turn = 1 - turn
 
-            return Contestant(run, lambda: [y.numpy()], "io binding")
+            return Contestant(run, lambda: [y.numpy()], "io binding", (x, sides))
 
         return self.faster([plain, bound])
 
@@ -323,13 +327,13 @@ class OnnxRuntime(Peer):
 
         def bound():
             value = self.ort.OrtValue.ortvalue_from_numpy
-            outputs = [value(np.zeros(o.shape, np.float32)) for o in session.get_outputs()]
+            x, outputs = value(problem.x), [value(np.zeros(o.shape, np.float32)) for o in session.get_outputs()]
             binding = session.io_binding()
-            binding.bind_ortvalue_input("X", value(problem.x))
+            binding.bind_ortvalue_input("X", x)
             for o, target in zip(session.get_outputs(), outputs):
                 binding.bind_ortvalue_output(o.name, target)
             run, _ = repeated(lambda: session.run_with_iobinding(binding))
-            return Contestant(run, lambda: [outputs[0].numpy()], "io binding")
+            return Contestant(run, lambda: [outputs[0].numpy()], "io binding", (x, outputs))
 
         return self.faster([plain, bound])
 
@@ -352,8 +356,8 @@ class OpenVINO(Peer):
     def step(self, problem):
         request = self.request(problem, 1, True)
         # inputs and outputs share memory with NumPy; the states are fed back by one small copy each
-        request.set_input_tensor(0, self.ov.Tensor(problem.x[:1].copy(), shared_memory=True))
-        states = []
+        x, states = problem.x[:1], []
+        request.set_input_tensor(0, self.ov.Tensor(x, shared_memory=True))
         for i in range(1, len(request.model_inputs)):
             state = np.zeros((1, problem.N, problem.H), np.float32)
             request.set_input_tensor(i, self.ov.Tensor(state, shared_memory=True))
@@ -366,13 +370,13 @@ class OpenVINO(Peer):
                 for state, new in states:
                     state[...] = new
 
-        return Contestant(run, lambda: [y])
+        return Contestant(run, lambda: [y], keep=x)
 
     def sequence(self, problem):
         request = self.request(problem, problem.T, False)
         request.set_input_tensor(0, self.ov.Tensor(problem.x, shared_memory=True))
         run, _ = repeated(lambda: request.infer(share_outputs=True))
-        return Contestant(run, lambda: [request.get_output_tensor(0).data])
+        return Contestant(run, lambda: [request.get_output_tensor(0).data], keep=problem)
 
 
 class Jax(Peer):
