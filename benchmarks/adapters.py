@@ -1,9 +1,9 @@
 """The contestants of peers.py: one class a library, all with the same three methods.
 
-`step(problem)`, `sequence(problem)` and `training(problem)` return a Contestant, whose `run(n)` does the work n times (a
-loop inside, so that a context manager or a look-up is paid once and not at every step) and whose `output()` gives the
-arrays that are compared. Whatever a library wants to have prepared (sessions, packed weights, converted inputs) is
-prepared before. Every library gets its own array types; conversions from NumPy are not in the timed part.
+`step(problem)`, `sequence(problem)` and `training(problem)` return a Contestant, whose `run(n)` does the work n times
+(a loop inside, so that a context manager or a look-up is paid once and not at every step) and whose `output()` gives
+the arrays that are compared. Whatever a library wants to have prepared (sessions, packed weights, converted inputs) is
+prepared before, and every library gets its own array type: conversions from NumPy are not in the timed part.
 """
 import os
 import time
@@ -11,6 +11,7 @@ import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import repeat
 
 import numpy as np
 
@@ -26,14 +27,15 @@ class Problem:
     cell: str
     T: int
     N: int
-    I: int  # noqa: E741 the field's name
+    I: int
     H: int
     weights: dict = field(init=False, repr=False)
 
     def __post_init__(self):
         rng = np.random.default_rng(0)
         rows = GATES[self.cell] * self.H
-        shapes = {"weight_ih_l0": (rows, self.I), "weight_hh_l0": (rows, self.H), "bias_ih_l0": rows, "bias_hh_l0": rows}
+        shapes = {"weight_ih_l0": (rows, self.I), "weight_hh_l0": (rows, self.H),
+                  "bias_ih_l0": rows, "bias_hh_l0": rows}
         bound = self.H ** -0.5
         self.weights = {name: rng.uniform(-bound, bound, shape).astype(np.float32) for name, shape in shapes.items()}
         self.x = rng.standard_normal((self.T, self.N, self.I), np.float32)
@@ -54,21 +56,44 @@ class Contestant:
     keep: object = None          # memory that a runtime was given the address of, and does not keep alive itself
 
 
+def difference(theirs, mine):
+    """The largest absolute difference; of an array whose numbers pass 1 (gradients) relative to its maximum."""
+    if len(theirs) != len(mine):
+        raise ValueError(f"{len(theirs)} arrays to compare with {len(mine)}")
+    return max(float(np.max(np.abs(t.reshape(m.shape) - m)) / max(1, np.max(np.abs(m)))) for t, m in zip(theirs, mine))
+
+
+def sgemm(size=1024):
+    """np.matmul in float32: the rate that a product of matrices reaches here. 2 size**3 operations."""
+    a, b = np.random.default_rng(0).standard_normal((2, size, size), np.float32)
+    c = np.empty_like(a)
+    return Contestant(repeated(lambda: np.matmul(a, b, out=c))[0], lambda: [c])
+
+
+def small_add(size):
+    """np.add of two small arrays into a third: what any call of NumPy costs."""
+    a, b, c = np.ones((3, size), np.float32)
+
+    def run(n):
+        for _ in repeat(None, n):
+            np.add(a, b, out=c)
+
+    return Contestant(run, lambda: [c])
+
+
 def repeated(call):
     """run(n) of a function without arguments, and its last result."""
     last = []
 
     def run(n):
-        for _ in range(n):
-            result = call()
-        last[:] = [result]
+        for _ in repeat(None, n):
+            last[:] = [call()]
 
     return run, lambda: last[0]
 
 
 class Peer:
-    """Base of the adapters. `name` heads a column; the constructor raises ImportError where the library is absent."""
-    name = ""
+    """Base of the adapters. The constructor raises ImportError where the library is absent."""
     package = ""
 
     def version(self):
@@ -85,7 +110,7 @@ class Peer:
 
 
 class FastRNN(Peer):
-    name = package = "fastrnn"
+    package = "fastrnn"
 
     def __init__(self):
         import fastrnn
@@ -100,11 +125,14 @@ class FastRNN(Peer):
                               {name: w for name, w in problem.weights.items() if "bias" not in name})
         return layer
 
-    def step(self, problem):
-        s, x, out = self.layer(problem).stream(), problem.x[0, 0], np.empty(problem.H, np.float32)
+    def step(self, problem, state=None, **options):
+        """`state`, if given, is set anew at the beginning of every run."""
+        s, x, out = self.layer(problem, **options).stream(), problem.x[0, 0], np.empty(problem.H, np.float32)
 
         def run(n):
-            for _ in range(n):
+            if state is not None:
+                s.state = state
+            for _ in repeat(None, n):
                 s.step(x, out)
 
         return Contestant(run, lambda: [out], s)
@@ -118,7 +146,7 @@ class FastRNN(Peer):
         out = np.empty((problem.T, problem.N, problem.H), np.float32)
 
         def run(n):
-            for _ in range(n):
+            for _ in repeat(None, n):
                 layer(x, state, lengths=lengths, out=out)
 
         return Contestant(run, lambda: [out], layer)
@@ -145,7 +173,6 @@ class Torch(Peer):
     def __init__(self, onednn=True, cell=False):
         import torch
         self.torch, self.onednn, self.cell = torch, onednn, cell
-        self.name = "torch" + (" cell" if cell else "") + ("" if onednn else " -dnn")
         # said at every mkldnn.flags() by a torch without Intel GPU support
         warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
@@ -174,11 +201,11 @@ class Torch(Peer):
             nonlocal state, last
             with self.contexts():
                 if cell:
-                    for _ in range(n):
+                    for _ in repeat(None, n):
                         state = module(x, state)
                     last = state[0] if lstm else state
                 else:
-                    for _ in range(n):
+                    for _ in repeat(None, n):
                         last, state = module(x, state)
 
         return Contestant(run, lambda: [last.numpy()])
@@ -222,7 +249,7 @@ class Torch(Peer):
 def onnx_model(problem, T, states):
     """One LSTM, GRU or RNN node as bytes. Inputs X [T, N, I] and, if asked for, states; outputs Y, Y_h (and Y_c)."""
     from onnx import TensorProto, helper, numpy_helper
-    G, N, I, H = GATES[problem.cell], problem.N, problem.I, problem.H  # noqa: E741
+    G, N, I, H = GATES[problem.cell], problem.N, problem.I, problem.H
     order = ONNX_ORDER[problem.cell]
     w = {name: a.reshape(G, H, -1)[order].reshape(1, G * H, -1) for name, a in problem.weights.items()}
     arrays = {"W": w["weight_ih_l0"], "R": w["weight_hh_l0"],
@@ -246,7 +273,7 @@ def onnx_model(problem, T, states):
 
 
 class OnnxRuntime(Peer):
-    name = package = "onnxruntime"
+    package = "onnxruntime"
 
     def __init__(self):
         import onnx  # noqa: F401 makes the models
@@ -284,7 +311,7 @@ class OnnxRuntime(Peer):
 
             def run(n):
                 nonlocal last
-                for _ in range(n):
+                for _ in repeat(None, n):
                     last = session.run(None, feed)
                     for name, value in zip(names, last[1:]):
                         feed[name] = value
@@ -309,7 +336,7 @@ class OnnxRuntime(Peer):
 
             def run(n):
                 nonlocal turn
-                for _ in range(n):
+                for _ in repeat(None, n):
                     session.run_with_iobinding(bindings[turn])
                     turn = 1 - turn
 
@@ -339,7 +366,7 @@ class OnnxRuntime(Peer):
 
 
 class OpenVINO(Peer):
-    name = package = "openvino"
+    package = "openvino"
 
     def __init__(self):
         import onnx  # noqa: F401 makes the models
@@ -365,7 +392,7 @@ class OpenVINO(Peer):
         y = request.get_output_tensor(0).data
 
         def run(n):
-            for _ in range(n):
+            for _ in repeat(None, n):
                 request.infer(share_outputs=True)
                 for state, new in states:
                     state[...] = new
@@ -381,7 +408,7 @@ class OpenVINO(Peer):
 
 class Jax(Peer):
     """jax.jit of lax.scan; the input's share of all steps is one product before the scan, as one writes it by hand."""
-    name = package = "jax"
+    package = "jax"
 
     def __init__(self):
         import jax
@@ -433,7 +460,7 @@ class Jax(Peer):
 
         def run(n):
             nonlocal state
-            for _ in range(n):
+            for _ in repeat(None, n):
                 state = advance(x, state)
                 state[0].block_until_ready()
 
@@ -465,13 +492,13 @@ class Jax(Peer):
         return Contestant(run, arrays)
 
 
-# column -> constructor; the order is the order of the columns and of the turns
+# name -> (head of its column, constructor), in the order of the turns
 PEERS = {
-    "torch": Torch,
-    "torch -dnn": lambda: Torch(onednn=False),
-    "torch cell": lambda: Torch(cell=True),
-    "torch cell -dnn": lambda: Torch(onednn=False, cell=True),
-    "onnxruntime": OnnxRuntime,
-    "openvino": OpenVINO,
-    "jax": Jax,
+    "torch": ("torch", Torch),
+    "torch without oneDNN": ("torch-", lambda: Torch(onednn=False)),
+    "torch cell": ("cell", lambda: Torch(cell=True)),
+    "torch cell without oneDNN": ("cell-", lambda: Torch(onednn=False, cell=True)),
+    "onnxruntime": ("onnxrt", OnnxRuntime),
+    "openvino": ("openvino", OpenVINO),
+    "jax": ("jax", Jax),
 }

@@ -5,7 +5,6 @@ Callers have validated every argument (fastrnn/_validation.py): shapes agree, dt
 axis is contiguous. Here buffers are laid out, rows split over threads, and results unpacked.
 """
 
-cimport cython
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport uintptr_t
@@ -35,12 +34,16 @@ cdef class Buffer:
         if <double>a * <double>b * <double>itemsize > 9.0e18:
             raise MemoryError(f"a buffer of {a} x {b} elements passes the address space")
         cdef cnp.npy_intp size = a * b * itemsize + 64
-        self.memory = cnp.PyArray_ZEROS(1, &size, cnp.NPY_UINT8, 0) if zero else cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
+        if zero:
+            self.memory = cnp.PyArray_ZEROS(1, &size, cnp.NPY_UINT8, 0)
+        else:
+            self.memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
         self.data = <void*>((<uintptr_t>cnp.PyArray_DATA(self.memory) + 63) & ~<uintptr_t>63)
 
 
 include "pool.pxi"
 include "parameters.pxi"
+include "batch.pxi"
 include "passes.pxi"
 include "stream.pxi"
 

@@ -3,9 +3,10 @@
 
 # Columns of dgates, as vectors of a unit: gate order in the packed forward matrices, in the recurrent product and its
 # gradient, and in the input's gradient. torch's order of the rows: LSTM i f g o, GRU r z n.
-cdef int[4] IN_ORDER = [0, 1, 2, 3]
-cdef int[3] GRU_RECURRENT = [2, 0, 1]       # n first: dgates hold d(W_hn h), dr, dz, dn
-cdef int[1] GATE_N = [2]
+cdef int[8] GATE_ORDERS = [0, 1, 2, 3, 2, 0, 1, 2]
+cdef const int* IN_ORDER = GATE_ORDERS
+cdef const int* GRU_RECURRENT = GATE_ORDERS + 4     # n first: dgates hold d(W_hn h), dr, dz, dn
+cdef const int* GATE_N = GATE_ORDERS + 2
 
 
 # Vectors in a panel of `vectors` outputs: 3 or 4, whichever pads less.

@@ -13,7 +13,7 @@ cdef struct stream_layer:
 cdef class StreamCore:
     cdef readonly list parameters            # [Parameters], one a layer
     cdef readonly isize batch_size, input_size, output_size
-    cdef isize count, itemsize
+    cdef isize count, itemsize, output_row
     cdef int typenum, current, busy
     cdef bint long_step
     cdef list alive                          # the buffers that `layers` points into
@@ -45,7 +45,7 @@ cdef class StreamCore:
             self.alive.append(b)
             r.scratch = b.data
             work += p.multiply_adds * batch_size
-        self.output_size = p.c.state
+        self.output_size, self.output_row = p.c.state, state_row(&p.c, V)
         self.long_step = work > HOLD_GIL
         start_poll(&self.poll)
         self.poll.next = 1e300       # a short step never looks for signals
@@ -112,21 +112,17 @@ cdef class StreamCore:
                 self.check_out(out, [self.batch_size, self.output_size][2 - form:])
             target = cnp.PyArray_EMPTY(form, &shape[2 - form], self.typenum, 0)
         self.enter()
-        h = <const char*>self.advance(cnp.PyArray_DATA(<cnp.ndarray>x))
-        if h != NULL:
-            for n in range(self.batch_size):
-                memcpy(<char*>cnp.PyArray_DATA(target) + n * self.output_size * self.itemsize,
-                       h + n * self.layers[self.count - 1].r.c.state_units * self.layers_vlen() * self.itemsize,
-                       self.output_size * self.itemsize)
-        self.busy = 0
-        check(0 if h != NULL else -1)
+        try:
+            h = <const char*>self.advance(cnp.PyArray_DATA(<cnp.ndarray>x))
+        finally:
+            self.busy = 0
+        for n in range(self.batch_size):
+            memcpy(<char*>cnp.PyArray_DATA(target) + n * self.output_size * self.itemsize,
+                   h + n * self.output_row * self.itemsize, self.output_size * self.itemsize)
         if out is not None and target is not out:
             out[...] = target
             return out
         return target
-
-    cdef inline isize layers_vlen(self) noexcept:
-        return (<Parameters>self.parameters[0]).table.vlen
 
     cdef inline int enter(self) except -1:
         if self.busy:
@@ -135,7 +131,7 @@ cdef class StreamCore:
         return 0
 
     # The last layer's new state, or NULL with the exception of a signal handler set.
-    cdef void* advance(self, const void* x) noexcept:
+    cdef void* advance(self, const void* x) except NULL:
         cdef isize i
         cdef int result
         cdef run* r

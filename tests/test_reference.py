@@ -236,7 +236,7 @@ def test_gradients_agree_with_central_differences(kind, proj_size, reverse, bias
     variables = dict(zip(("dx", "dh_0", "dc_0"), (x, *state))) | without_none(parameters)
     actual = run(kind, *case, **options)
     assert_close({name: value for name, value in actual.items() if name not in ("y", "h_n", "c_n", "c_all")},
-                 {name: central_differences(loss, value) for name, value in variables.items()}, rtol=1e-6, atol=2e-9)
+                 {name: central_differences(loss, value) for name, value in variables.items()}, rtol=1e-6, atol=1e-9)
 
 
 # Manners

@@ -1,0 +1,75 @@
+# Every command of the project. Each makes what it needs, on a fresh machine too: a C compiler, make and Python 3.11
+# to 3.13 with venv are all that must be there.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+SOURCES = $(wildcard src/*.pyx src/*.pxi src/*.h) setup.py pyproject.toml
+.DEFAULT_GOAL = help
+
+help:           ## this list
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
+
+demo: $(VENV)/.demo  ## train, forecast and stream a real series; writes out/demo.png
+	$(BIN)/python -m fastrnn demo
+
+test: $(VENV)/.test  ## the whole suite
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/.bench  ## fastrnn beside PyTorch, ONNX Runtime, OpenVINO and JAX; writes out/peers.json, out/peers.png
+	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/peers.py --only threads
+
+parts: $(VENV)/.test  ## micro-benchmarks of the parts
+	$(BIN)/python -m pytest benchmarks/test_parts.py --benchmark-columns=median,iqr,rounds
+
+lint: $(VENV)/.lint  ## ruff, cython-lint, stubs against the compiled modules
+	$(BIN)/ruff check .
+	$(BIN)/cython-lint src/*.pyx src/*.pxi
+	$(BIN)/python -m mypy.stubtest fastrnn._core --ignore-disjoint-bases
+
+exhaustive: $(VENV)/.test  ## tanh and sigmoid over all 2^32 float32 inputs, every instruction set (about an hour)
+	$(BIN)/python tests/exhaustive.py
+
+exhaustive-slice: $(VENV)/.test
+	$(BIN)/python tests/exhaustive.py --stride 256
+
+fuzz: $(VENV)/.test  ## junk arguments to every public call, for long
+	FASTRNN_FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest tests/test_bad_input.py -k fuzz
+
+# The same suite's core on a build of another kind, laid in a folder of its own that PYTHONPATH puts first.
+VARIANT_TESTS = tests/test_kernels.py tests/test_promises.py tests/test_bad_input.py
+scalar: $(VENV)/.test  ## the suite's core on a build without vector extensions
+	FASTRNN_SCALAR=1 $(BIN)/python setup.py -q build --build-base build/scalar --build-lib build/scalar/lib
+	PYTHONPATH=build/scalar/lib $(BIN)/pytest $(VARIANT_TESTS) $(SLICE)
+
+sanitize: $(VENV)/.test  ## the suite's core under AddressSanitizer and UBSan
+	FASTRNN_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0,allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1,print_stacktrace=1 \
+	PYTHONPATH=build/sanitize/lib $(BIN)/pytest -p no:faulthandler $(VARIANT_TESTS) $(SLICE)
+
+wheel: $(VENV)/.build  ## the wheel, its size, and its import beside NumPy alone
+	rm -rf build/wheel && $(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w build/wheel .
+	$(PYTHON) -m venv build/wheel/venv && build/wheel/venv/bin/python -m pip install -q build/wheel/*.whl
+	$(BIN)/python tests/wheel_check.py build/wheel
+
+clean:          ## everything made
+	rm -rf $(VENV) build out fastrnn/*.so *.egg-info
+
+# ---- The environment: a stamp for each set of requirements -----------------------------------------
+
+$(VENV)/.venv:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.build: $(VENV)/.venv $(SOURCES)
+	$(BIN)/python -m pip install -q 'setuptools>=77' 'cython>=3.1' 'numpy>=2.0' wheel
+	$(BIN)/python -m pip install -q --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.lint: $(VENV)/.%: $(VENV)/.build
+	$(BIN)/python -m pip install -q --no-build-isolation -e '.[$*]'
+	touch $@
+
+.PHONY: help demo test bench parts lint exhaustive exhaustive-slice fuzz scalar sanitize wheel clean

@@ -1,0 +1,589 @@
+"""fastrnn beside torch, ONNX Runtime, OpenVINO and JAX: same weights, same inputs, outputs compared.
+
+    python benchmarks/peers.py                         everything, about ten minutes
+    python benchmarks/peers.py --quick                 few rounds, no large cases: a look, not a result
+    python benchmarks/peers.py --only step --cell gru
+    python benchmarks/peers.py --json out/peers.json --plot out/peers.png
+
+How it measures. One process; the contestants of a case take turns within a round, and there are many rounds: a time is
+the median over rounds, a ratio the median of the rounds' ratios, so that a neighbour's noise meets all alike. One CPU
+is pinned and every library has one thread, except for two threads against one, which runs in a process of its own.
+A turn lasts at least 2 ms (short calls are repeated in it) and begins with one call that is not timed. A contestant
+five times slower than the best peer leaves after three rounds. The limits (the sgemm rate of np.matmul 1024^3, one
+read of the packed weights) are contestants too: same run, same rounds. GFLOP/s count 2 operations a multiply-add of
+the gates' products, training three times that. Every output and gradient is compared with fastrnn's; a difference
+above 1e-4 is an error, and the exit status 1. A target that is missed is only said.
+"""
+# Nothing but the standard library may be imported here: threads and CPU are set before NumPy and the peers load.
+import argparse
+import datetime
+import gc
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections import namedtuple
+from itertools import repeat
+from pathlib import Path
+from statistics import geometric_mean, median
+
+SECTIONS = ["step", "sequence", "training", "limits", "threads"]
+CELLS = ["lstm", "gru", "rnn"]
+STEP = [(1, 1, 16, 32), (1, 1, 32, 64), (1, 1, 64, 128), (1, 1, 128, 256), (1, 1, 512, 512)]     # T, N, I, H
+SEQUENCE = [(100, 1, 64, 128), (100, 1, 256, 256), (100, 1, 512, 512), (100, 4, 64, 128), (100, 16, 128, 128),
+            (100, 32, 256, 256), (50, 64, 512, 512), (50, 128, 128, 128), (784, 64, 1, 128), (1000, 1, 16, 32)]
+TRAINING = [(100, 1, 64, 128), (50, 8, 32, 64), (100, 16, 128, 128), (100, 32, 256, 256), (50, 128, 128, 128),
+            (30, 64, 512, 512), (784, 64, 1, 128)]
+CASES = {"step": STEP, "sequence": SEQUENCE, "training": TRAINING}
+RAGGED = (100, 64, 128, 128)
+MEMORY_STEPS = 10_000_000
+TOLERANCE = 1e-4
+SUBNORMAL = 1e-40
+SGEMM = 2 * 1024 ** 3                  # operations
+SLOW, TRIAL_ROUNDS = 5, 3              # who is SLOW times slower than the best peer leaves after TRIAL_ROUNDS
+UNITS = {"step": (1e6, "us"), "sequence": (1e3, "ms"), "training": (1e3, "ms")}
+
+
+def arguments():
+    first, rest = __doc__.split("\n\n", 1)
+    parser = argparse.ArgumentParser(description=first, epilog=rest,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="5 rounds of short turns, large cases left out")
+    parser.add_argument("--only", choices=SECTIONS, help="one section instead of all")
+    parser.add_argument("--cell", choices=CELLS, help="one cell instead of all")
+    parser.add_argument("--isa", metavar="NAME", help="run fastrnn with FASTRNN_ISA=NAME, for example avx2")
+    parser.add_argument("--peers", metavar="LIST", help="comma-separated instead of all; 'none' for fastrnn alone")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of every case (default 25)")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write everything measured here")
+    parser.add_argument("--plot", type=Path, metavar="PATH", help="write the picture for the README here")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)     # rows only, for a parent process
+    args = parser.parse_args()
+    if args.rounds is not None and args.rounds < 1:
+        parser.error("--rounds: at least 1")
+    args.rounds = args.rounds or (5 if args.quick else 25)
+    args.budget = 0.5e-3 if args.quick else 2e-3
+    return args
+
+
+def prepare_process(args):
+    """One thread for every library, one CPU for the process (not for the threads section). Returns the CPU's number."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.setdefault("OPENVINO_TELEMETRY", "0")
+    if args.isa:
+        os.environ["FASTRNN_ISA"] = args.isa
+    # a checkout built in place is used where fastrnn is not installed
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
+    if args.only == "threads" or not hasattr(os, "sched_setaffinity"):
+        return None
+    cpu = max(os.sched_getaffinity(0))            # the last: interrupts tend to be served by the first
+    os.sched_setaffinity(0, {cpu})
+    return cpu
+
+
+def timed(run, n):
+    start = time.perf_counter()
+    run(n)
+    return time.perf_counter() - start
+
+
+def measure(runs, rounds, budget, competing=()):
+    """Seconds of one call, in every round, of every run(n) in the dict `runs`. `competing`: names that may leave early."""
+    counts, times = {}, {name: [] for name in runs}
+    for name, run in runs.items():
+        run(1)
+        n, took = 1, timed(run, 1)
+        while took < budget / 2:
+            n = min(10 * n, int(n * budget / took) + 1)
+            took = timed(run, n)
+        counts[name] = max(1, round(n * budget / took))
+    staying = list(runs)
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(rounds):
+            if number == TRIAL_ROUNDS and competing:
+                bound = SLOW * min(median(times[name]) for name in competing)
+                staying = [name for name in runs if name not in competing or median(times[name]) <= bound]
+            for name in staying if number % 2 == 0 else staying[::-1]:
+                runs[name](1)                     # its weights and code are in the caches again
+                times[name].append(timed(runs[name], counts[name]) / counts[name])
+    finally:
+        gc.enable()
+    return times
+
+
+def ratio(above, below):
+    """Median of the rounds' ratios; who left early is compared over the rounds it was in."""
+    return median(a / b for a, b in zip(above, below))
+
+
+class Bench:
+    """Runs the sections; `rows` has one dict for every case measured."""
+
+    def __init__(self, args, cpu):
+        import adapters
+        self.args, self.cpu, self.adapters, self.rows, self.bar = args, cpu, adapters, [], None
+        try:
+            self.fastrnn = adapters.FastRNN()
+        except ImportError as error:
+            sys.exit(f"fastrnn cannot be imported ({error}): install it, or python setup.py build_ext --inplace")
+        if cpu is not None:
+            self.fastrnn.module.set_num_threads(1)
+        self.isa = self.fastrnn.module.active_isa()
+        # what an AVX2 kernel can reach on a machine whose sgemm uses AVX-512
+        halved = self.isa == "avx2" and "avx512" in self.fastrnn.module.available_isas()
+        self.share_of = 0.5 if halved else 1.0
+        self.peers, self.absent = {}, {}
+        names = list(adapters.PEERS) if args.peers is None else [n.strip() for n in args.peers.split(",")]
+        names = [] if names == ["none"] else names
+        for name in names:
+            if name not in adapters.PEERS:
+                sys.exit(f"--peers: {name!r} is none of {', '.join(adapters.PEERS)}")
+            if args.only in (None, *CASES):
+                try:
+                    self.peers[name] = adapters.PEERS[name][1]()
+                except Exception as error:        # a broken installation raises anything
+                    self.absent[name] = f"{type(error).__name__}: {error}"
+
+    def header(self):
+        import numpy as np
+        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+        versions = {name: peer.version() for name, peer in self.peers.items() if not name.startswith("torch ")}
+        return {
+            "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "machine": f"{cpu_model()}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}",
+            "load": " ".join(f"{x:.2f}" for x in os.getloadavg()) if hasattr(os, "getloadavg") else "unknown",
+            "pinned to": "no CPU" if self.cpu is None else f"CPU {self.cpu}",
+            "fastrnn": f"{self.fastrnn.version()}, {self.isa} of {', '.join(self.fastrnn.module.available_isas())}",
+            "python": f"{platform.python_version()}, numpy {np.__version__} with {blas['name']} {blas['version']}",
+            "peers": ", ".join(f"{name} {number}" for name, number in versions.items()) or "none",
+            "not taking part": "; ".join(f"{name} ({why})" for name, why in self.absent.items()) or "nobody",
+            "rounds": self.args.rounds,
+            "quick": self.args.quick,
+        }
+
+    def problems(self, section, wanted=lambda case: True):
+        """(cell, case) of a section, as the command line restricts them."""
+        cases = [case for case in CASES.get(section, section) if wanted(case) and not (self.args.quick and large(case))]
+        return [(cell, case) for cell in CELLS if self.args.cell in (None, cell) for case in cases]
+
+    def run(self):
+        """The sections asked for that run in this process."""
+        plans = {name: getattr(self, name) for name in SECTIONS if self.args.only in (None, name)}
+        if self.args.only is None:
+            del plans["threads"]                  # not pinned: a process of its own
+        for name, section in plans.items():
+            section()
+        if self.bar:
+            self.bar.close()
+
+    def say(self, text):
+        self.bar.write(text) if self.bar else print(text, flush=True)
+
+    def steps_of_progress(self, problems, title):
+        """Yields the problems; a bar on stderr where tqdm is there and stderr is a terminal, else the rows are it."""
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            yield from problems
+            return
+        with tqdm(problems, desc=title, disable=None, leave=False) as bar:
+            self.bar = None if bar.disable else bar
+            for cell, case in bar:
+                bar.set_postfix_str(f"{cell} {label(case)}")
+                yield cell, case
+            self.bar = None
+
+    def measure(self, runs, competing=()):
+        return measure(runs, self.args.rounds, self.args.budget, competing)
+
+    def row(self, section, cell, case, **figures):
+        row = {"section": section, "cell": cell, "case": case, "isa": self.isa, **figures}
+        self.rows.append(row)
+        return row
+
+    def contest(self, section, cell, case):
+        """fastrnn, its peers and the limits in one case of step, sequence or training."""
+        problem = self.adapters.Problem(cell, *case)
+        calls = 3 if section == "step" else 1     # the third step has a state other than 0 behind it
+        mine = getattr(self.fastrnn, section)(problem)
+        mine.run(calls)
+        expected = [array.copy() for array in mine.output()]
+        runs, keep, competing, differences, errors = {"fastrnn": mine.run}, [], [], {}, {}
+        for name, peer in self.peers.items():
+            try:
+                theirs = getattr(peer, section)(problem)
+                theirs.run(calls)
+                differences[name] = self.adapters.difference(theirs.output(), expected)
+            except NotImplementedError:
+                continue
+            except Exception as error:            # whatever a peer raises is its row's entry, not our end
+                errors[name] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                continue
+            if not differences[name] <= TOLERANCE:         # NaN too
+                errors[name] = f"differs by {differences[name]:.2g}"
+                continue
+            runs[name] = theirs.run
+            competing.append(name)
+            keep.append(theirs)
+        if section == "step":
+            read = self.fastrnn.read(mine.about)
+            runs["read"] = read.run
+            if (cell, case) == ("lstm", STEP[0]):
+                runs["np.add"] = self.adapters.small_add(case[3]).run
+        else:
+            runs["sgemm"] = self.adapters.sgemm().run
+        times = self.measure(runs, competing)
+        row = self.row(section, cell, case, differences=differences, errors=errors,
+                       seconds={name: median(t) for name, t in times.items()}, rounds=times,
+                       ratios={name: ratio(times[name], times["fastrnn"]) for name in competing})
+        if competing:
+            row["best"] = min(row["ratios"], key=row["ratios"].get)
+            row["ratio"] = row["ratios"][row["best"]]
+        if section == "step":
+            row["packed_bytes"] = mine.about.parameters[0].packed_bytes
+            row["of_read"] = ratio(times["fastrnn"], times["read"])
+            row["of_add"] = ratio(times["fastrnn"], times["np.add"]) if "np.add" in times else None
+        else:
+            work = 2 * problem.multiply_adds * problem.T * problem.N * (3 if section == "training" else 1)
+            row["gflops"] = work / row["seconds"]["fastrnn"] / 1e9
+            row["sgemm_gflops"] = SGEMM / row["seconds"]["sgemm"] / 1e9
+            row["share"] = ratio(times["sgemm"], times["fastrnn"]) * work / SGEMM / self.share_of
+        return row
+
+    def columns(self, section):
+        return [name for name in self.peers if section == "step" or " cell" not in name]
+
+    def table_head(self, section):
+        unit = UNITS[section][1]
+        heads = "".join(f"{head:>9}" for head in ["fastrnn", *(self.adapters.PEERS[n][0] for n in self.columns(section))])
+        tail = "  of read" if section == "step" else f"  GFLOP/s  of sgemm{'/2' if self.share_of < 1 else ''}"
+        title = {"step": "one step, N = 1", "sequence": "sequences, forward", "training": "training step"}[section]
+        self.say(f"\n{title}; {unit} a call; ratio: the best peer's time over ours"
+                 f"\n{'':5}{'T, N, I, H':<18}{heads}   ratio  best{tail}  max diff")
+
+    def table_row(self, row):
+        scale = UNITS[row["section"]][0]
+        cells = [f"{row['seconds'][name] * scale:9.4g}" if name in row["seconds"] else f"{'error':>9}"
+                 if name in row["errors"] else f"{'-':>9}" for name in ["fastrnn", *self.columns(row["section"])]]
+        best = self.adapters.PEERS[row["best"]][0] if "best" in row else "-"
+        tail = f"{row['of_read']:8.2f}x" if row["section"] == "step" else f"{row['gflops']:9.1f}{row['share']:9.0%}"
+        worst = max(row["differences"].values(), default=0)
+        self.say(f"{row['cell']:5}{label(row['case']):<18}{''.join(cells)} {row.get('ratio', 0):6.2f}x  {best:<8}"
+                 f"{tail[4 if row['section'] == 'step' else 0:]}{worst:10.1e}")
+        for name, message in row["errors"].items():
+            self.say(f"     {name}: {message}")
+        if row.get("of_add"):
+            self.say(f"     np.add of two arrays of {row['case'][3]}: {row['seconds']['np.add'] * scale:.3f} us; "
+                     f"the step takes {row['of_add']:.2f} of it")
+
+    def contests(self, section, wanted=lambda case: True):
+        self.table_head(section)
+        for cell, case in self.steps_of_progress(self.problems(section, wanted), section):
+            self.table_row(self.contest(section, cell, case))
+
+    def step(self):
+        self.contests("step")
+
+    def sequence(self):
+        # a child measures what the AVX2 target asks for, no more
+        self.contests("sequence", (lambda case: case[1] >= 16) if self.args.child else lambda case: True)
+
+    def training(self):
+        self.contests("training")
+
+    def limits(self):
+        """Ragged batches, subnormal numbers, memory: fastrnn against itself."""
+        import numpy as np
+        problem = self.adapters.Problem
+        T, N, _, H = RAGGED
+        lengths = np.random.default_rng(0).integers(1, T + 1, N)
+        self.say(f"\nragged batch {label(RAGGED)}, lengths uniform in 1..{T} ({lengths.mean() / T:.2f} of the steps): "
+                 "time over unragged")
+        for cell, case in self.steps_of_progress(self.problems([RAGGED]), "ragged"):
+            times = self.measure({"whole": self.fastrnn.sequence(problem(cell, *case)).run,
+                                  "ragged": self.fastrnn.sequence(problem(cell, *case), lengths=lengths).run})
+            row = self.row("ragged", cell, case, value=ratio(times["ragged"], times["whole"]), rounds=times)
+            self.say(f"{cell:5}{row['value']:.3f}")
+        self.say("\nsubnormal input and state against normal: time over time")
+        for cell, case in self.steps_of_progress(self.problems([STEP[2], (1, 16, 128, 128), SEQUENCE[4]]), "subnormal"):
+            runs = {}
+            for kind, value in (("normal", None), ("subnormal", SUBNORMAL)):
+                task = problem(cell, *case)
+                state = np.random.default_rng(1).standard_normal((1, case[1], case[3]), np.float32)
+                if value:
+                    task.x[...], state[...] = value, value
+                state = (state, state) if cell == "lstm" else state
+                # without a bias, which would make the state normal at once
+                method = self.fastrnn.step if case in STEP else self.fastrnn.sequence
+                runs[kind] = method(task, state=state, bias=False).run
+            times = self.measure(runs)
+            row = self.row("subnormal", cell, case, value=ratio(times["subnormal"], times["normal"]), rounds=times)
+            self.say(f"{cell:5}{label(case):<18}{row['value']:.3f}")
+        self.memory()
+
+    def memory(self):
+        """Growth of the process over many steps of a stream, and what one step allocates."""
+        steps = MEMORY_STEPS // 100 if self.args.quick else MEMORY_STEPS
+        run = self.fastrnn.step(self.adapters.Problem("lstm", *STEP[0])).run
+        run(1000)
+        before = resident_bytes()
+        for _ in range(10):
+            run(steps // 10)
+        growth = None if before is None else resident_bytes() - before
+        # the loop's own iterator is the same for any number of steps, so it is subtracted
+        allocated = allocations(lambda: run(1000)) - allocations(lambda: run(0))
+        self.row("memory", "lstm", STEP[0], steps=steps, growth=growth, allocated=allocated)
+        self.say(f"\na stream of {steps} steps, lstm {label(STEP[0])}: resident memory grew by "
+                 f"{'unknown' if growth is None else growth} bytes; 1000 steps with out allocated {allocated} bytes")
+
+    def threads(self):
+        """Two threads over one, in this process, which is not pinned."""
+        module = self.fastrnn.module
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        if cpus < 2:
+            self.say("\ntwo threads over one: this process may use one CPU only, not measured")
+            return
+        for section in ("sequence", "training"):
+            self.say(f"\ntwo threads over one, {section}")
+            for cell, case in self.steps_of_progress(self.problems(section, lambda case: case[1] >= 16), "threads"):
+                inner = getattr(self.fastrnn, section)(self.adapters.Problem(cell, *case)).run
+
+                def run_with(number, inner=inner):
+                    def run(n):
+                        with module.threads(number):
+                            inner(n)
+                    return run
+
+                times = self.measure({"one": run_with(1), "two": run_with(2)})
+                row = self.row("threads", cell, case, kind=section, value=ratio(times["one"], times["two"]),
+                               rounds=times)
+                self.say(f"{cell:5}{label(case):<18}{median(times['one']) * 1e3:9.4g} ms {median(times['two']) * 1e3:9.4g}"
+                         f" ms {row['value']:6.2f}x")
+
+
+def large(case):
+    T, N, I, H = case
+    return T * N * H * (I + H) > 4e8
+
+
+def label(case):
+    return "{}, {}, {}, {}".format(*case)
+
+
+def cpu_model():
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown CPU"
+
+
+def l1_bytes():
+    try:
+        return int(Path("/sys/devices/system/cpu/cpu0/cache/index0/size").read_text().strip().rstrip("K")) * 1024
+    except (OSError, ValueError):
+        return 32 * 1024
+
+
+def resident_bytes():
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None
+
+
+def allocations(call):
+    """The most bytes that Python and NumPy held at once for a call."""
+    call()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        call()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+def child(args, mask, *options):
+    """Rows of this program run once more as a process of its own on the CPUs in `mask`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.json"
+        command = [sys.executable, __file__, "--child", "--json", str(path), "--rounds", str(args.rounds), *options]
+        command += ["--quick"] if args.quick else []
+        command += ["--cell", args.cell] if args.cell else []
+        pinned = os.sched_getaffinity(0) if mask else None
+        if mask:
+            os.sched_setaffinity(0, mask)         # inherited
+        try:
+            code = subprocess.run(command).returncode
+        finally:
+            if mask:
+                os.sched_setaffinity(0, pinned)
+        if code or not path.exists():
+            print(f"{' '.join(options)}: failed with status {code}; its figures are missing")
+            return []
+        return json.loads(path.read_text())["rows"]
+
+
+Target = namedtuple("Target", "name needed value met note")
+
+
+def check(name, rows, key, bound, most=False, suffix="x"):
+    """A target that every row has to meet: its value is the worst row's, its note the rows that miss."""
+    rows = sorted((row for row in rows if row.get(key) is not None), key=lambda row: row[key], reverse=most)
+    needed = f"{'<=' if most else '>='} {bound}{suffix}"
+    if not rows:
+        return Target(name, needed, None, None, "not measured in this run")
+    missed = [row for row in rows if (row[key] > bound if most else row[key] < bound)]
+    notes = [f"{row['cell']} ({label(row['case'])}) {row[key]:.3g}" for row in missed[:6] or rows[:1]]
+    note = (f"{len(missed)} of {len(rows)} miss: " if missed else f"worst of {len(rows)}: ") + "; ".join(notes)
+    return Target(name, needed, rows[0][key], not missed, note)
+
+
+def targets(rows):
+    """The targets of the project (issue 2), each against what was measured."""
+    def of(section, wanted=lambda row: True):
+        return [row for row in rows if row["section"] == section and wanted(row)]
+
+    found = []
+    for name, bound, wanted in (
+            ("step, H <= 64: ratio to the best peer", 20, lambda r: r["case"][3] <= 64),
+            ("step, LSTM and GRU 64->128", 6, lambda r: r["case"][3] == 128 and r["cell"] != "rnn"),
+            ("step, 128->256", 3.5, lambda r: r["case"][3] == 256),
+            ("step, 512->512", 1.6, lambda r: r["case"][3] == 512)):
+        found.append(check(name, of("step", wanted), "ratio", bound))
+    cached = l1_bytes()
+    found.append(check("step over one read of the packed weights (past L1)",
+                       of("step", lambda r: r["packed_bytes"] > cached), "of_read", 1.3, most=True))
+    found.append(check("step, LSTM 16->32, over np.add", of("step"), "of_add", 1.0, most=True))
+    for section, means, share in (("sequence", (1.25, 1.6, 1.8), 0.8), ("training", (1.4, 2, 2), 0.65)):
+        found.append(check(f"{section}: ratio to the best peer, every case", of(section), "ratio", 1.0))
+        for cell, bound in zip(CELLS, means):
+            ratios = [row["ratio"] for row in of(section, lambda r, cell=cell: r["cell"] == cell) if "ratio" in row]
+            mean = geometric_mean(ratios) if ratios else None
+            found.append(Target(f"{section}: geometric mean, {cell}", f">= {bound}x", mean, mean and mean >= bound,
+                                f"of {len(ratios)} cases" if ratios else "not measured in this run"))
+        found.append(check(f"{section}: share of sgemm, N >= 16 and H >= 128",
+                           of(section, lambda r: r["case"][1] >= 16 and r["case"][3] >= 128 and r["isa"] != "avx2"),
+                           "share", share, suffix=""))
+    for kind in ("sequence", "training"):
+        found.append(check(f"two threads over one, {kind}, N >= 16", of("threads", lambda r, k=kind: r["kind"] == k),
+                           "value", 1.7))
+    avx2 = of("avx2") + of("sequence", lambda r: r["isa"] == "avx2" and r["case"][1] >= 16)
+    found.append(check("AVX2, sequences N >= 16: share of its limit", avx2, "share", 0.8, suffix=""))
+    found.append(check("ragged over unragged", of("ragged"), "value", 0.6, most=True, suffix=""))
+    found.append(check("stream of 10^7 steps: bytes of growth", of("memory"), "growth", 2 ** 20 - 1, True, ""))
+    found.append(check("bytes allocated by steps with out", of("memory"), "allocated", 0, True, ""))
+    found.append(check("subnormal over normal", of("subnormal"), "value", 1.2, most=True, suffix=""))
+    return found
+
+
+def summary(rows, found):
+    print("\nsummary")
+    rates = [row["sgemm_gflops"] for row in rows if "sgemm_gflops" in row]
+    if rates:
+        print(f"  sgemm rate in this run: median {median(rates):.1f} GFLOP/s, {min(rates):.1f} to {max(rates):.1f}")
+    for target in found:
+        verdict = {None: "-", True: "met", False: "MISSED"}[target.met]
+        value = "" if target.value is None else f"{target.value:.3g}"
+        print(f"  {verdict:<7}{target.name:<55}{target.needed:<12}{value:<9}{target.note}")
+    print("  every promise of the API: see the tests, not measured here")
+
+
+def plot(rows, header, path):
+    """One panel each for step, sequence and training: a bar from 1 to the ratio to the best peer, grouped by cell."""
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import FixedLocator, NullLocator
+    panels = {name: [row for row in rows if row["section"] == name and "ratio" in row] for name in CASES}
+    panels = {name: found for name, found in panels.items() if found}
+    if not panels:
+        print("nothing to draw: no peer was measured")
+        return
+    titles = {"step": "One step, N = 1  (I → H)", "sequence": "Sequences, forward  (T, N, I, H)",
+              "training": "Training step  (T, N, I, H)"}
+    colors = dict(zip(CELLS, ("#1b6ca8", "#d1495b", "#3c8d40")))
+    tallest = max(len(found) for found in panels.values())
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.9 * len(panels), 1.5 + 0.23 * tallest), squeeze=False)
+    for axis, (name, found) in zip(axes[0], panels.items()):
+        y, ticks, names = 0, [], []
+        for cell in CELLS:
+            group = [row for row in found if row["cell"] == cell]
+            for row in group:
+                axis.barh(y, row["ratio"] - 1, left=1, height=0.72, color=colors[cell],
+                          label=cell.upper() if row is group[0] else None)
+                axis.annotate(f"{row['ratio']:.3g}× {row['best'].replace(' without oneDNN', '')}", (max(row["ratio"], 1), y),
+                              xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
+                ticks.append(y)
+                names.append("{2} → {3}".format(*row["case"]) if name == "step" else label(row["case"]))
+                y += 1
+            y += 0.8 if group else 0
+        top, bottom = max(row["ratio"] for row in found), min(row["ratio"] for row in found)
+        axis.set(xscale="log", title=titles[name], ylim=(y - 0.3, -1), xlim=(min(0.8, 0.85 * bottom), 1.3 * max(top, 1.2) ** 1.45))
+        shown = [x for x in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if axis.get_xlim()[0] <= x <= 1.3 * top]
+        axis.xaxis.set_major_locator(FixedLocator(shown))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.set_xticklabels([f"{x:g}×" for x in shown])
+        axis.set_yticks(ticks, names, fontsize=7.5)
+        axis.tick_params(axis="y", length=0)
+        axis.axvline(1, color="black", linewidth=1)
+        axis.grid(axis="x", color="0.9")
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.legend(loc="lower right", fontsize=8, frameon=False)
+    figure.suptitle("How many times faster than the best peer (its name beside the bar): float32, one thread", fontsize=12)
+    figure.text(0.5, 0.005, f"{header['machine']}; fastrnn {header['fastrnn'].split(' of ')[0]}; {header['peers']}; "
+                f"{header['date'][:10]}", ha="center", fontsize=7, color="0.35")
+    figure.tight_layout(rect=(0, 0.02, 1, 0.99))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    print(f"picture: {path}")
+
+
+def main():
+    args = arguments()
+    mask = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    bench = Bench(args, prepare_process(args))
+    header = bench.header()
+    if not args.child:
+        for key, value in header.items():
+            print(f"{key:<16}{value}", flush=True)
+    wall, cpu = time.perf_counter(), time.process_time()
+    bench.run()
+    used = (time.process_time() - cpu) / (time.perf_counter() - wall)
+    if bench.cpu is not None and used > 1.02:
+        print(f"\nwarning: {used:.2f} CPUs were used although one was pinned: a library moved its threads elsewhere")
+    rows = bench.rows
+    if args.only is None:
+        rows += child(args, mask, "--only", "threads", *(["--isa", args.isa] if args.isa else []))
+        if bench.isa == "avx512":
+            print("\nthe AVX2 kernels, in a process of their own")
+            found = child(args, mask, "--only", "sequence", "--isa", "avx2", "--peers", "none")
+            rows += [{**row, "section": "avx2"} for row in found]
+    found = targets(rows)
+    if not args.child:
+        summary(rows, found)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps({"header": header, "rows": rows, "targets": [t._asdict() for t in found]}, indent=1))
+        print(end="" if args.child else f"everything: {args.json}\n")
+    if args.plot:
+        plot(rows, header, args.plot)
+    wrong = [(row, name) for row in rows for name, d in row.get("differences", {}).items() if not d <= TOLERANCE]
+    for row, name in wrong:
+        print(f"ERROR: {row['section']} {row['cell']} ({label(row['case'])}): {name} {row['errors'][name]}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

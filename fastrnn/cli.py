@@ -1,0 +1,94 @@
+"""The commands: ``python -m fastrnn demo | bench | info``. Each loads its module only when it is called."""
+
+import argparse
+import sys
+
+COMMANDS = {
+    "demo": "train a GRU on a year of weather, forecast held-out weeks, stream them step by step",
+    "bench": "time this machine: steps, sequences and training beside NumPy (and torch, if installed)",
+    "info": "print versions, instruction sets and threads: what a bug report should bear",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, and whose help ends with an example laid out as written."""
+
+    def __init__(self, command, description, example):
+        super().__init__(prog=f"python -m fastrnn {command}".rstrip(), description=description, epilog=example,
+                         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} (--help shows what is)\n")
+
+
+def natural(text):
+    """An argparse type: a whole number of at least 0."""
+    if not text.isdecimal():
+        raise ValueError
+    return int(text)
+
+
+def positive(kind):
+    """An argparse type: a finite number of the kind (int or float) above 0."""
+    def convert(text):
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise ValueError
+        return value
+    convert.__name__ = f"positive {kind.__name__}"      # argparse says "invalid positive int value: '-3'"
+    return convert
+
+
+def info(argv):
+    """Prints what ``fastrnn.show_config`` does."""
+    import fastrnn
+    Parser("info", "Prints versions, instruction sets and threads: what a bug report should bear.",
+           "example:\n  python -m fastrnn info\n  FASTRNN_ISA=baseline python -m fastrnn info").parse_args(argv)
+    fastrnn.show_config()
+    return 0
+
+
+def command(name):
+    """The function of a command: takes its arguments, returns an exit code or None."""
+    if name == "demo":
+        from .demo import main
+    elif name == "bench":
+        from .bench import main
+    else:
+        main = info
+    return main
+
+
+def main(argv=None):
+    """Runs a command.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Command and its arguments; those of the process if not given.
+
+    Returns
+    -------
+    int
+        Exit code: 0 done, 1 a file could not be read or written, 2 wrong arguments, 130 interrupted by Ctrl-C.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    width = max(map(len, COMMANDS))
+    parser = Parser("", "Recurrent networks on a CPU: what can be run from the command line.", "\n".join(
+        ["commands:", *(f"  {name:{width}}  {about}" for name, about in COMMANDS.items()),
+         "", "example:", "  python -m fastrnn demo --epochs 20 --out demo.png", "  python -m fastrnn bench --help"]))
+    parser.add_argument("command", metavar="{" + ",".join(COMMANDS) + "}", help="see below; each has its own --help")
+    if not argv:
+        parser.print_help()
+        return 0
+    name = parser.parse_args(argv[:1]).command
+    if name not in COMMANDS:
+        parser.error(f"unknown command {name!r}: expected one of {', '.join(COMMANDS)}")
+    try:
+        return command(name)(argv[1:]) or 0
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"python -m fastrnn {name}: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,101 @@
+# How a batch is walked, and what a direction keeps of it.
+#
+# Each direction takes its rows in processing order: step 0 is where it starts, rows by falling length. Where the
+# caller's array lies so already (or reversed: a negative step), the kernel walks it in place; else rows are gathered
+# into a packed buffer before and scattered after. What training keeps is always such a buffer.
+
+# lengths: int64 [N], falling; order: int64 [N], the caller's row of each; both None: every row has T steps.
+cdef class Batch:
+    cdef readonly isize T, N, rows
+    cdef readonly cnp.ndarray lengths, order
+    cdef const isize* length
+    cdef const isize* row
+
+    def __cinit__(self, isize T, isize N, cnp.ndarray lengths, cnp.ndarray order):
+        self.T, self.N, self.lengths, self.order = T, N, lengths, order
+        self.rows = T * N
+        if lengths is not None:
+            self.rows = lengths.sum()
+            self.length = <const isize*>cnp.PyArray_DATA(lengths)
+            self.row = <const isize*>cnp.PyArray_DATA(order)
+
+    cdef isize first_rows(self) noexcept:
+        """Rows that run at step 0."""
+        cdef isize n = self.N if self.T > 0 else 0
+        while n > 0 and self.length != NULL and self.length[n - 1] == 0:
+            n -= 1
+        return n
+
+    # Packed rows from [T, N] rows of `size` bytes, or back. Strides of `outside` in bytes.
+    cdef void copy(self, char* outside, isize step, isize row, char* packed, isize packed_row, isize size,
+                   bint reverse, bint back) noexcept nogil:
+        cdef isize t, n, length, running = self.N
+        cdef char* at
+        for t in range(self.T):
+            while self.length != NULL and running > 0 and self.length[running - 1] <= t:
+                running -= 1
+            for n in range(running):
+                length = self.T if self.length == NULL else self.length[n]
+                at = (outside + (length - 1 - t if reverse else t) * step
+                      + (n if self.row == NULL else self.row[n]) * row)
+                if back:
+                    memcpy(at, packed, size)
+                else:
+                    memcpy(packed, at, size)
+                packed += packed_row
+
+    # The caller's [N, size] state to padded rows in processing order, or back.
+    cdef void copy_state(self, char* outside, isize row, char* padded, isize padded_row, isize size,
+                         bint back) noexcept nogil:
+        cdef isize n
+        cdef char* at
+        for n in range(self.N):
+            at = outside + (n if self.row == NULL else self.row[n]) * row
+            if back:
+                memcpy(at, padded + n * padded_row, size)
+            else:
+                memcpy(padded + n * padded_row, at, size)
+
+    # Rows where part i of `parts` begins: parts of equal work.
+    cdef isize split(self, isize i, isize parts) noexcept:
+        cdef isize n, done = 0
+        if self.length == NULL:
+            return self.N * i // parts
+        for n in range(self.N):
+            if done * parts >= self.rows * i:
+                return n
+            done += self.length[n]
+        return self.N
+
+
+# What one direction keeps between forward and backward.
+cdef class Saved:
+    cdef Parameters parameters
+    cdef Batch batch
+    cdef Buffer x, h, c, gates, extra, reset
+    cdef bint reverse
+
+
+# Where the kernel finds columns `first`.. of [T, N, ...] without copying: strides in elements, from the end if reversed.
+cdef void in_place(cnp.ndarray a, isize first, isize T, bint reverse, void** data, isize* step, isize* row) noexcept:
+    cdef isize size = cnp.PyArray_ITEMSIZE(a)
+    data[0] = <char*>cnp.PyArray_DATA(a) + first * size
+    step[0], row[0] = cnp.PyArray_STRIDE(a, 0) // size, cnp.PyArray_STRIDE(a, 1) // size
+    if reverse:
+        data[0] = <char*>data[0] + (T - 1) * cnp.PyArray_STRIDE(a, 0)
+        step[0] = -step[0]
+
+
+# One direction's state [N, width] of the caller's [D, N, width], to padded rows or back.
+cdef void exchange_state(Batch batch, cnp.ndarray a, isize d, Buffer padded, isize padded_row, bint back) noexcept:
+    cdef isize size = cnp.PyArray_ITEMSIZE(a)
+    batch.copy_state(<char*>cnp.PyArray_DATA(a) + d * cnp.PyArray_STRIDE(a, 0), cnp.PyArray_STRIDE(a, 1),
+                     <char*>padded.data, padded_row * size, cnp.PyArray_DIM(a, 2) * size, back)
+
+
+# One direction's columns first.. of the caller's [T, N, ...], to packed rows of `width` elements or back.
+cdef void exchange_rows(Batch batch, cnp.ndarray a, isize first, Buffer packed, isize width, bint reverse,
+                        bint back) noexcept:
+    cdef isize size = cnp.PyArray_ITEMSIZE(a)
+    batch.copy(<char*>cnp.PyArray_DATA(a) + first * size, cnp.PyArray_STRIDE(a, 0), cnp.PyArray_STRIDE(a, 1),
+               <char*>packed.data, width * size, width * size, reverse, back)

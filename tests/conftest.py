@@ -1,0 +1,33 @@
+"""Fixtures of the whole suite."""
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+from helpers import using_isa
+
+import fastrnn
+
+# In CI the same examples every time; elsewhere new ones. Kernels are timed by benchmarks, not here.
+hypothesis.settings.register_profile("fastrnn", deadline=None, derandomize="CI" in os.environ, print_blob=True)
+hypothesis.settings.load_profile("fastrnn")
+
+
+@pytest.fixture(params=fastrnn.available_isas())
+def isa(request):
+    """Every instruction set of this machine in turn; in use while the test runs."""
+    with using_isa(request.param):
+        yield request.param
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    """The folder of models and goldens, outside the project: FASTRNN_DATA, else ../shared/data beside the repository."""
+    place = Path(os.environ.get("FASTRNN_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not place.is_dir():
+        message = f"no test data at {place}: set FASTRNN_DATA to its folder"
+        if os.environ.get("CI"):
+            pytest.fail(message + " (in CI it must be there)")
+        pytest.skip(message)
+    return place
