@@ -77,7 +77,8 @@ def main(argv=None):
     parser = Parser("", "Recurrent networks on a CPU: what can be run from the command line.", "\n".join(
         ["commands:", *(f"  {name:{width}}  {about}" for name, about in COMMANDS.items()),
          "", "example:", "  python -m fastrnn demo --epochs 20 --out demo.png", "  python -m fastrnn bench --help"]))
-    parser.add_argument("command", metavar="{" + ",".join(COMMANDS) + "}", help="see below; each has its own --help")
+    parser.add_argument("command", nargs="?", metavar="{" + ",".join(COMMANDS) + "}",
+                        help="see below; each has its own --help")
     if not argv:
         parser.print_help()
         return 0

@@ -29,7 +29,7 @@ MONTHS = "January February March April May June July August September October No
 
 @dataclass(frozen=True)
 class Series:
-    """A year hour by hour, arrays [8760]: month and day from 1, hour 1 to 24, temperature in deg C, irradiance in W/m2."""
+    """A year by the hour, arrays [8760]: month and day from 1, hour 1 to 24, temperature (deg C), irradiance (W/m2)."""
 
     month: np.ndarray
     day: np.ndarray
@@ -62,7 +62,7 @@ def load(path=SERIES):
 
 
 def features(series):
-    """The GRU's input [8760, 6]: temperature and irradiance scaled by what training may see, time of day and of year."""
+    """The GRU's input [8760, 6]: temperature and irradiance scaled by what training may see, time of day and year."""
     seen = series.trained_on
     scaled = [(a - a[seen].mean()) / a[seen].std() for a in (series.temperature, series.irradiance)]
     day, year = 2 * np.pi * series.hour / 24, 2 * np.pi * np.arange(len(seen)) / len(seen)
@@ -91,8 +91,8 @@ def training_windows(series, horizon, rng=None):
 
 
 def held_out_sequences(series, horizon):
-    """Hours of the 12 held-out weeks, [hours, 12]: context, then `horizon` hours in which the first forecasts for the week
-    are made, then the week."""
+    """Hours of the 12 held-out weeks, [hours, 12]: context, then `horizon` hours in which the first forecasts for the
+    week are made, then the week."""
     starts = np.flatnonzero(np.diff(series.held_out, prepend=False) & series.held_out)
     return starts + np.arange(-horizon - CONTEXT, 24 * len(WEEK))[:, None]
 
@@ -109,8 +109,8 @@ class Model:
 
     def changes(self, h):
         """Forecast changes [..., horizon] in deg C from states [..., H]."""
-        # Not a matrix product: BLAS may sum in an order that depends on the number of rows, and then a forecast made alone
-        # would not equal, to the bit, the same forecast made among others.
+        # Not a matrix product: BLAS may sum in an order that depends on the number of rows, and then a forecast made
+        # alone would not equal, to the bit, the same forecast made among others.
         return ((h[..., None, :] * self.head["weight"]).sum(-1) + self.head["bias"]) * self.scale
 
 
@@ -373,7 +373,8 @@ def draw(path, series, errors, times, weeks=(1, 6)):
     bins = np.geomspace(0.6 * min(t.min() for t in shown), 1.6 * max(t.max() for t in shown), 90)
     for (name, t), of, look in zip(times.items(), shown, ("GRU", "persistence"), strict=True):
         color, high = looks[look]["color"], np.percentile(t, 99)
-        label = f"{name}: median {np.median(t):.2g} µs, 99 % within {high:.2g} µs"
+        median, most = (f"{value:.{2 if value < 10 else 0}f} µs" for value in (np.median(t), high))
+        label = f"{name}: median {median}, 99 % within {most}"
         axes.hist(of, bins, color=color, alpha=0.85, label=label)
         axes.axvline(high, 0, 0.75, color=color, lw=1, ls="--")
     axes.set(xscale="log", xlim=(bins[0], bins[-1]), xlabel="one step of the stream, microseconds", ylabel="steps",
@@ -436,10 +437,11 @@ example:
 
     streamed, times, difference = stream(model, x[at])
     equal = np.array_equal(streamed, predicted)
-    print(f"\nThe same weeks as a stream, {times['NumPy'].size} steps of one row (kernels: {active_isa()}); one step took")
+    print(f"\nThe same weeks as a stream, {times['NumPy'].size} steps of one row ({active_isa()} kernels); a step took")
     for name, t in times.items():
         print(f"{name:>9}: median {np.median(t):7.2f} us, 99th percentile {np.percentile(t, 99):7.2f} us")
-    print(f"    ratio: median {np.median(times['NumPy']) / np.median(times['fastrnn']):7.1f} (NumPy: fastrnn.reference)")
+    print(f"    ratio: median {np.median(times['NumPy']) / np.median(times['fastrnn']):7.1f}\n"
+          "NumPy: fastrnn.reference. The 99th percentile also shows what else the machine was doing.")
     print(f"streamed forecasts and those of one batched call: {'equal to the bit' if equal else 'NOT EQUAL'}; "
           f"states and the NumPy reference's differ by {difference:.1g} at most")
 

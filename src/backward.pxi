@@ -9,6 +9,12 @@ cdef inline real* state_gradient(run* s, isize n) noexcept nogil:
     return <real*>s.dh + n * state_gradient_width(s)
 
 
+# dL/dh of unit j from later steps, and from this step's output.
+cdef inline vf take_state_gradient(run* s, step* t, isize j, isize n) noexcept nogil:
+    return (vload(state_gradient(s, n) + j * VLEN)
+            + load_output(<const real*>s.dy + t.dy_offset + n * s.dy_n, j, s.c.hidden))
+
+
 # Rows n0..active of out += left w, out padded to whole panels.
 cdef int rows_product(run* s, step* t, const matrix* w, const real* left, isize left_row, isize left_outer,
                       real* out, isize out_row) noexcept nogil:
@@ -30,7 +36,7 @@ cdef int rows_product(run* s, step* t, const matrix* w, const real* left, isize 
 cdef int projection_gradients(run* s, step* t) noexcept nogil:
     cdef isize n, j, width = s.c.state_units * VLEN, dm_row = s.c.w_hr_t.panels * s.c.w_hr_t.width * VLEN
     cdef real* kept = <real*>s.dstate + t.offset * width
-    cdef real* dm = <real*>s.scratch - s.n0 * dm_row
+    cdef real* dm = <real*>s.scratch - s.n0 * dm_row        # row n at n * dm_row
     for n in range(s.n0, t.active):
         for j in range(s.c.state_units):
             vstore(kept + n * width + j * VLEN,
@@ -42,38 +48,32 @@ cdef int projection_gradients(run* s, step* t) noexcept nogil:
 
 
 cdef int backward_step(run* s, step* t) noexcept nogil:
-    cdef isize n, j, at = t.offset * s.c.deltas * VLEN, delta_row = s.c.deltas * VLEN
+    cdef isize j, at = t.offset * s.c.deltas * VLEN, delta_row = s.c.deltas * VLEN
     cdef isize panel = s.rows * delta_row, state_width = state_gradient_width(s)
     cdef isize dm_row = s.c.w_hr_t.panels * s.c.w_hr_t.width * VLEN
     cdef isize drh_row = s.c.w_hn_t.panels * s.c.w_hn_t.width * VLEN
     cdef real* deltas = <real*>s.dgates + at
-    cdef real* scratch = <real*>s.scratch
+    cdef real* scratch = <real*>s.scratch - s.n0 * max(dm_row, drh_row)     # row n at n * its width
     cdef int kind = s.c.kind
     if s.c.w_hr.data != NULL and projection_gradients(s, t):
         return -1
     for j in range(s.c.units):
         if should_stop_after(s.poll, &s.work, (t.active - s.n0) * 64):
             return -1
-        for n in range(s.n0, t.active):
-            if kind == LSTM:
-                if s.c.w_hr.data != NULL:
-                    lstm_gradients(s, t, j, n, scratch + (n - s.n0) * dm_row)
-                else:
-                    lstm_gradients(s, t, j, n, state_gradient(s, n))
-                    vstore(state_gradient(s, n) + j * VLEN, vset(0))
-            elif kind == GRU:
-                gru_gradients(s, t, j, n)
-            elif kind == GRU_BEFORE:
-                gru_before_gradients(s, t, j, n)
-            else:
-                rnn_gradients(s, t, j, n)
+        if kind == LSTM:
+            lstm_gradients(s, t, j, scratch, dm_row)
+        elif kind == GRU:
+            gru_gradients(s, t, j)
+        elif kind == GRU_BEFORE:
+            gru_before_gradients(s, t, j)
+        else:
+            rnn_gradients(s, t, j)
     if kind == GRU_BEFORE:
-        memset(scratch, 0, <size_t>((s.n1 - s.n0) * drh_row) * sizeof(real))
-        if rows_product(s, t, &s.c.w_hn_t, deltas + 2 * VLEN, delta_row, panel, scratch - s.n0 * drh_row, drh_row):
+        memset(scratch + s.n0 * drh_row, 0, <size_t>((t.active - s.n0) * drh_row) * sizeof(real))
+        if rows_product(s, t, &s.c.w_hn_t, deltas + 2 * VLEN, delta_row, panel, scratch, drh_row):
             return -1
         for j in range(s.c.units):
-            for n in range(s.n0, t.active):
-                gru_before_reset_gradients(s, t, j, n, scratch + (n - s.n0) * drh_row)
+            gru_before_reset_gradients(s, t, j, scratch, drh_row)
     return rows_product(s, t, &s.c.w_hh_t, deltas, delta_row, panel, <real*>s.dh, state_width)
 
 

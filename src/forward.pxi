@@ -47,8 +47,8 @@ cdef inline void locate(run* s, step* t, isize running, isize next_running) noex
         t.c = <real*>s.c_state + t.offset * units
         t.c_next = <real*>s.c_state + t.next_offset * units
     else:
-        t.h = <real*>s.h + (t.t % 2) * s.N * width
-        t.h_next = <real*>s.h + ((t.t + 1) % 2) * s.N * width
+        t.h = <real*>s.h + (t.t & 1) * s.N * width
+        t.h_next = <real*>s.h + ((t.t + 1) & 1) * s.N * width
         t.c = t.c_next = <real*>s.c_state
     if s.lengths != NULL:
         t.x = <const real*>s.x + t.offset * s.x_n

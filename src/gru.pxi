@@ -33,21 +33,26 @@ cdef inline void gru_cells(run* s, step* t, const vf* acc, const vf* n_input, is
 #     d(W_hn h) = dn r              dr = dn (W_hn h + b_hn) r (1-r)
 #
 # kept as d(W_hn h), dr, dz, dn: the recurrent product takes the first three, the input's the last three.
-cdef void gru_gradients(run* s, step* t, isize j, isize n_row) noexcept nogil:
-    cdef isize at = t.offset + n_row
+cdef void gru_gradients(run* s, step* t, isize j) noexcept nogil:
+    cdef isize row, at, width = s.c.state_units * VLEN
     cdef vf one = vset(1)
-    cdef const real* saved = <const real*>s.gates + (j * s.rows + at) * 4 * VLEN
-    cdef vf r = vload(saved), z = vload(saved + VLEN), n = vload(saved + 2 * VLEN)
-    cdef vf h_old = vload(<const real*>s.h + at * s.c.state_units * VLEN + j * VLEN)
-    cdef real* dh_at = state_gradient(s, n_row) + j * VLEN
-    cdef real* out = <real*>s.dgates + (j * s.rows + at) * 4 * VLEN
-    cdef vf dh = vload(dh_at) + load_output(<const real*>s.dy + t.dy_offset + n_row * s.dy_n, j, s.c.hidden)
-    cdef vf dn = dh * (one - z) * (one - n * n)
-    vstore(dh_at, dh * z)
-    vstore(out, dn * r)
-    vstore(out + VLEN, dn * vload(saved + 3 * VLEN) * r * (one - r))
-    vstore(out + 2 * VLEN, dh * (h_old - n) * z * (one - z))
-    vstore(out + 3 * VLEN, dn)
+    cdef vf r, z, n, dh, dn
+    cdef const real* saved
+    cdef real* out
+    for row in range(s.n0, t.active):
+        at = (j * s.rows + t.offset + row) * 4 * VLEN
+        saved = <const real*>s.gates + at
+        out = <real*>s.dgates + at
+        r = vload(saved)
+        z = vload(saved + VLEN)
+        n = vload(saved + 2 * VLEN)
+        dh = take_state_gradient(s, t, j, row)
+        dn = dh * (one - z) * (one - n * n)
+        vstore(state_gradient(s, row) + j * VLEN, dh * z)
+        vstore(out, dn * r)
+        vstore(out + VLEN, dn * vload(saved + 3 * VLEN) * r * (one - r))
+        vstore(out + 2 * VLEN, dh * (vload(t.h + row * width + j * VLEN) - n) * z * (one - z))
+        vstore(out + 3 * VLEN, dn)
 
 
 # GRU_BEFORE goes through the units twice: r and z of every unit first, then n, which needs all of r h.
@@ -84,25 +89,30 @@ cdef inline void gru_before_cells(run* s, step* t, const vf* acc, const real* be
 
 
 #     dn, dz as above; then, with d(r h) = W_hn' dn:     dr = d(r h) h r (1-r)        dh_{t-1} = dh z + d(r h) r + ...
-cdef void gru_before_gradients(run* s, step* t, isize j, isize n_row) noexcept nogil:
-    cdef isize at = t.offset + n_row
+cdef void gru_before_gradients(run* s, step* t, isize j) noexcept nogil:
+    cdef isize row, at, width = s.c.state_units * VLEN
     cdef vf one = vset(1)
-    cdef const real* saved = <const real*>s.gates + (j * s.rows + at) * 3 * VLEN
-    cdef vf z = vload(saved + VLEN), n = vload(saved + 2 * VLEN)
-    cdef vf h_old = vload(<const real*>s.h + at * s.c.state_units * VLEN + j * VLEN)
-    cdef real* dh_at = state_gradient(s, n_row) + j * VLEN
-    cdef real* out = <real*>s.dgates + (j * s.rows + at) * 3 * VLEN
-    cdef vf dh = vload(dh_at) + load_output(<const real*>s.dy + t.dy_offset + n_row * s.dy_n, j, s.c.hidden)
-    vstore(dh_at, dh * z)
-    vstore(out + VLEN, dh * (h_old - n) * z * (one - z))
-    vstore(out + 2 * VLEN, dh * (one - z) * (one - n * n))
+    cdef vf z, n, dh
+    cdef real* out
+    for row in range(s.n0, t.active):
+        at = (j * s.rows + t.offset + row) * 3 * VLEN
+        z = vload(<const real*>s.gates + at + VLEN)
+        n = vload(<const real*>s.gates + at + 2 * VLEN)
+        out = <real*>s.dgates + at
+        dh = take_state_gradient(s, t, j, row)
+        vstore(state_gradient(s, row) + j * VLEN, dh * z)
+        vstore(out + VLEN, dh * (vload(t.h + row * width + j * VLEN) - n) * z * (one - z))
+        vstore(out + 2 * VLEN, dh * (one - z) * (one - n * n))
 
 
-cdef void gru_before_reset_gradients(run* s, step* t, isize j, isize n_row, const real* drh_row) noexcept nogil:
-    cdef isize at = t.offset + n_row
-    cdef vf r = vload(<const real*>s.gates + (j * s.rows + at) * 3 * VLEN)
-    cdef vf h_old = vload(<const real*>s.h + at * s.c.state_units * VLEN + j * VLEN)
-    cdef vf drh = vload(drh_row + j * VLEN)
-    cdef real* dh_at = state_gradient(s, n_row) + j * VLEN
-    vstore(dh_at, vfma(drh, r, vload(dh_at)))
-    vstore(<real*>s.dgates + (j * s.rows + at) * 3 * VLEN, drh * h_old * r * (vset(1) - r))
+cdef void gru_before_reset_gradients(run* s, step* t, isize j, const real* drh_rows, isize drh_row) noexcept nogil:
+    cdef isize row, at, width = s.c.state_units * VLEN
+    cdef vf r, drh
+    cdef real* dh_at
+    for row in range(s.n0, t.active):
+        at = (j * s.rows + t.offset + row) * 3 * VLEN
+        r = vload(<const real*>s.gates + at)
+        drh = vload(drh_rows + row * drh_row + j * VLEN)
+        dh_at = state_gradient(s, row) + j * VLEN
+        vstore(dh_at, vfma(drh, r, vload(dh_at)))
+        vstore(<real*>s.dgates + at, drh * vload(t.h + row * width + j * VLEN) * r * (vset(1) - r))

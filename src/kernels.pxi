@@ -29,10 +29,10 @@ cdef inline bint should_stop_after(poll_state* poll, isize* done, isize work) no
 
 include "tile.pxi"
 include "forward.pxi"
+include "backward.pxi"
 include "lstm.pxi"
 include "gru.pxi"
 include "rnn.pxi"
-include "backward.pxi"
 include "packing.pxi"
 
 

@@ -36,22 +36,33 @@ cdef inline void lstm_cells(run* s, step* t, const vf* acc, isize p, isize Q, is
 #
 #     do = dm tanh(c) o (1-o)       dc += dm o (1 - tanh(c)^2)      dc_{t-1} = dc f
 #     di = dc g i (1-i)             df = dc c_{t-1} f (1-f)         dg = dc i (1 - g^2)
-cdef void lstm_gradients(run* s, step* t, isize j, isize n, const real* dm_row) noexcept nogil:
-    cdef isize at = t.offset + n, row = s.c.units * VLEN
+cdef void lstm_gradients(run* s, step* t, isize j, const real* dm_rows, isize dm_row) noexcept nogil:
+    cdef isize n, at, row = s.c.units * VLEN
+    cdef bint projected = s.c.w_hr.data != NULL
     cdef vf one = vset(1)
-    cdef const real* saved = <const real*>s.gates + (j * s.rows + at) * 4 * VLEN
-    cdef vf i = vload(saved), f = vload(saved + VLEN), g = vload(saved + 2 * VLEN), o = vload(saved + 3 * VLEN)
-    cdef vf c_old = vload(<const real*>s.c_state + at * row + j * VLEN)
-    cdef vf tanh_c = vtanh(vfma(f, c_old, i * g))
-    cdef vf dm = vload(dm_row + j * VLEN)
-    cdef real* dc_at = <real*>s.dc + n * row + j * VLEN
-    cdef real* out = <real*>s.dgates + (j * s.rows + at) * 4 * VLEN
-    cdef vf dc
-    if s.c.w_hr.data == NULL:
-        dm = dm + load_output(<const real*>s.dy + t.dy_offset + n * s.dy_n, j, s.c.hidden)
-    dc = vfma(dm * o, one - tanh_c * tanh_c, vload(dc_at))
-    vstore(dc_at, dc * f)
-    vstore(out, dc * g * i * (one - i))
-    vstore(out + VLEN, dc * c_old * f * (one - f))
-    vstore(out + 2 * VLEN, dc * i * (one - g * g))
-    vstore(out + 3 * VLEN, dm * tanh_c * o * (one - o))
+    cdef vf i, f, g, o, c_old, tanh_c, dm, dc
+    cdef const real* saved
+    cdef real* dc_at
+    cdef real* out
+    for n in range(s.n0, t.active):
+        at = (j * s.rows + t.offset + n) * 4 * VLEN
+        saved = <const real*>s.gates + at
+        out = <real*>s.dgates + at
+        i = vload(saved)
+        f = vload(saved + VLEN)
+        g = vload(saved + 2 * VLEN)
+        o = vload(saved + 3 * VLEN)
+        c_old = vload(<const real*>s.c_state + (t.offset + n) * row + j * VLEN)
+        tanh_c = vtanh(vfma(f, c_old, i * g))
+        if projected:
+            dm = vload(dm_rows + n * dm_row + j * VLEN)
+        else:
+            dm = take_state_gradient(s, t, j, n)
+            vstore(state_gradient(s, n) + j * VLEN, vset(0))
+        dc_at = <real*>s.dc + n * row + j * VLEN
+        dc = vfma(dm * o, one - tanh_c * tanh_c, vload(dc_at))
+        vstore(dc_at, dc * f)
+        vstore(out, dc * g * i * (one - i))
+        vstore(out + VLEN, dc * c_old * f * (one - f))
+        vstore(out + 2 * VLEN, dc * i * (one - g * g))
+        vstore(out + 3 * VLEN, dm * tanh_c * o * (one - o))

@@ -14,12 +14,13 @@ cdef inline void rnn_cells(run* s, step* t, const vf* acc, isize p, isize Q, isi
 
 
 #     d = dh (1 - h^2),  or dh where h > 0
-cdef void rnn_gradients(run* s, step* t, isize j, isize n) noexcept nogil:
-    cdef isize P = s.c.w_ih.width
-    cdef isize at = (((j // P) * s.rows + t.offset + n) * P + j % P) * VLEN
-    cdef vf h = vload(<const real*>s.gates + at)
-    cdef real* dh_at = state_gradient(s, n) + j * VLEN
-    cdef vf dh = vload(dh_at) + load_output(<const real*>s.dy + t.dy_offset + n * s.dy_n, j, s.c.hidden)
-    vstore(dh_at, vset(0))
-    vstore(<real*>s.dgates + at,
-           dh * (vset(1) - h * h) if s.c.kind == RNN_TANH else vrelu_gradient(h, dh))
+cdef void rnn_gradients(run* s, step* t, isize j) noexcept nogil:
+    cdef isize P = s.c.w_ih.width, n, at, first = ((j // P) * s.rows + t.offset) * P + j % P
+    cdef vf h, dh
+    for n in range(s.n0, t.active):
+        at = (first + n * P) * VLEN
+        h = vload(<const real*>s.gates + at)
+        dh = take_state_gradient(s, t, j, n)
+        vstore(state_gradient(s, n) + j * VLEN, vset(0))
+        vstore(<real*>s.dgates + at,
+               dh * (vset(1) - h * h) if s.c.kind == RNN_TANH else vrelu_gradient(h, dh))

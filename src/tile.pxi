@@ -132,7 +132,10 @@ ROW_PANELS = [1, 4, 4, 2, 2]
 
 # Rows of the next tile when `left` remain: near-equal tiles, 16 rows by at most 6 go as 6, 5, 5.
 cdef inline isize tile_rows(isize left, isize most) noexcept nogil:
-    cdef isize tiles = (left + most - 1) // most
+    cdef isize tiles
+    if left <= most:        # a division costs a short step several nanoseconds
+        return left
+    tiles = (left + most - 1) // most
     return (left + tiles - 1) // tiles
 
 

@@ -148,7 +148,7 @@ def _where(difference):
     return tuple(int(i) for i in np.unravel_index(np.argmax(difference), np.shape(difference)))
 
 
-def assert_close(actual, expected, tolerance, floor=1.0):
+def assert_close(actual, expected, tolerance, floor=1.0, title=""):
     """Same names and shapes; |difference| <= tolerance * max(floor, largest |expected|), array by array.
 
     The message lists every array that differs, with its largest difference.
@@ -164,7 +164,7 @@ def assert_close(actual, expected, tolerance, floor=1.0):
             at = _where(np.nan_to_num(difference, nan=np.inf))
             faults.append(f"{name}: largest difference {difference[at]:.3e} (bound {bound:.3e}) at {at}: "
                           f"{got[at]:.9e} for {want[at]:.9e}")
-    assert not faults, "\n".join(["", *faults])
+    assert not faults, "\n".join([title, *faults])
 
 
 def assert_same_bits(actual, expected):

@@ -73,7 +73,8 @@ def external(a, case):
     return a[:, 0] if case.unbatched else a.swapaxes(0, 1) if case.batch_first else a
 
 
-def check_against_oracle(case):
+def agrees_with_the_oracle(case):
+    """Raises where it does not; False where no comparison is due: a sum lies within rounding of relu's corner."""
     rng = np.random.default_rng(case.seed)
     layer = make_layer(case.kind, case.I, case.H, case.num_layers, rng=rng, bias=case.bias, dtype=case.dtype,
                        bidirectional=case.bidirectional, batch_first=case.batch_first,
@@ -85,8 +86,8 @@ def check_against_oracle(case):
     lengths = rng.integers(0, T + 1, N) if case.lengths else None
     resets = rng.random((T, N)) < 0.2 if case.resets else None
     expected, margin = oracle(layer, x, state, d_output, d_state, lengths, resets)
-    # Where a sum is within rounding of relu's corner, the derivative is that of either side.
-    hypothesis.assume(margin > 100 * np.finfo(layer.dtype).eps)
+    if margin < 32 * np.finfo(layer.dtype).eps:
+        return False
     for name in ("output", "cells", "dx"):
         if name in expected:
             expected[name] = external(expected[name], case)
@@ -103,37 +104,36 @@ def check_against_oracle(case):
         options["reset_mask"] = arrange[2](resets[:, 0] if case.unbatched else resets)
     layer.load_state_dict({name: arrange[5](value) for name, value in layer.state_dict().items()})
     for isa in fastrnn.available_isas():
-        hypothesis.note(isa)
         with using_isa(isa), fastrnn.threads(case.threads):
             actual = run(layer, arrange[0](external(x, case)), states[0], arrange[3](external(d_output, case)),
                          states[1], **options)
         assert {value.dtype for value in actual.values()} == {layer.dtype}
-        assert_close(actual, expected, TOLERANCE[case.dtype], FLOOR)
+        assert_close(actual, expected, TOLERANCE[case.dtype], FLOOR, title=isa)
+    return True
 
 
-@hypothesis.settings(max_examples=200)
+@hypothesis.settings(max_examples=400)
 @hypothesis.given(cases())
 def test_agrees_with_the_oracle(case):
-    check_against_oracle(case)
+    hypothesis.assume(agrees_with_the_oracle(case))
 
 
-LARGE = {       # past the 2e6 multiply-adds below which a call keeps to one thread
+LARGE = {       # even at half the length past the 2e6 multiply-adds below which a call keeps to one thread
     "full": Case("", "", 40, 130, 12, 19),
     "ragged": Case("", "", 40, 130, 12, 20, lengths=True, resets=True),
-    "two_ways": Case("", "", 65, 100, 12, 9, num_layers=2, bidirectional=True, lengths=True),
-    "past_L2": Case("", "", 320, 300, 10, 11, resets=True),
+    "two_ways": Case("", "", 65, 100, 12, 17, num_layers=2, bidirectional=True, lengths=True),
+    "past_L2": Case("", "", 330, 320, 12, 29, resets=True),     # the input's part in chunks of steps
 }
 
 
-@pytest.mark.parametrize("threads", [2, 3])
-@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("dtype, threads", [("float32", 2), ("float64", 3)])
 @pytest.mark.parametrize("size", list(LARGE))
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_large_work_on_threads_agrees_with_the_oracle(kind, size, dtype, threads):
-    case = LARGE[size]
-    layer = make_layer(kind, case.I, case.H, rng=0)
-    assert multiply_adds(layer, case.T * case.N) > 2e6
-    check_against_oracle(dataclasses.replace(case, kind=kind, dtype=dtype, threads=threads, seed=7))
+    case = dataclasses.replace(LARGE[size], kind=kind, dtype=dtype, threads=threads)
+    layer = make_layer(kind, case.I, case.H, rng=0, bidirectional=case.bidirectional)
+    assert multiply_adds(layer, case.T * case.N) > 4e6
+    assert any(agrees_with_the_oracle(dataclasses.replace(case, seed=seed)) for seed in range(5))
 
 
 # ---- Layouts: the bits of the contiguous copy ----------------------------------------------------

@@ -1,0 +1,465 @@
+"""The promises of docs: equal bits however a sequence is cut, batched or threaded; bounds of tanh and sigmoid; what NaN,
+Inf and huge sums may touch."""
+
+import concurrent.futures
+import types
+
+import numpy as np
+import pytest
+from helpers import (
+    KINDS,
+    as_parts,
+    as_state,
+    assert_same_bits,
+    directions,
+    make_layer,
+    make_state,
+    multiply_adds,
+    named_state,
+    run,
+    state_sizes,
+)
+
+import fastrnn
+from fastrnn import _core, _dispatch
+
+VARIANTS = {**dict.fromkeys(KINDS, {}), "lstm_projection": {"projected": True}}
+DTYPES = ["float32", "float64"]
+
+# I, H, num_layers, T, N: between them every way through the kernels. One vector of units and many, whole and padded;
+# inputs narrow enough to be walked with the state, and wider; weights in L2 and past it, where the input's part is
+# computed for some steps at once.
+SIZES = [(1, 1, 1, 40, 17), (3, 5, 2, 40, 13), (16, 16, 1, 23, 17), (1, 33, 2, 17, 8), (16, 64, 1, 20, 17),
+         (40, 64, 2, 12, 5), (3, 100, 2, 9, 11), (40, 130, 1, 30, 17), (330, 301, 1, 11, 13)]
+
+
+def make_case(variant, dtype, size, **options):
+    """A layer, x, an initial state, and what a call on all of it gives."""
+    I, H, num_layers, T, N = size
+    if VARIANTS[variant]:
+        H = max(H, 2)
+        options["proj_size"] = max(1, H // 3)
+    rng = np.random.default_rng(23)
+    layer = make_layer(variant.removesuffix("_projection"), I, H, num_layers, rng=rng, dtype=dtype, **options)
+    x = rng.standard_normal((T, N, I)).astype(dtype)
+    case = types.SimpleNamespace(layer=layer, x=x, state=make_state(layer, N, rng), T=T, N=N, rng=rng)
+    case.whole = call(layer, x, case.state)
+    return case
+
+
+def call(layer, x, state, **options):
+    output, last = layer(x, as_state(state), **options)
+    return {"output": output, **named_state(last, "h_n", "c_n")}
+
+
+def rows_of(parts, rows):
+    return tuple(part[:, rows] for part in parts)
+
+
+def rows_of_result(result, rows):
+    return {name: value[:, rows] for name, value in result.items()}      # rows are axis 1 in all of them
+
+
+@pytest.fixture(params=SIZES, ids=lambda size: "I{}-H{}-L{}-T{}-N{}".format(*size))
+def size(request):
+    return request.param
+
+
+@pytest.fixture(params=DTYPES)
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture(params=list(VARIANTS))
+def variant(request):
+    return request.param
+
+
+@pytest.fixture
+def case(isa, variant, dtype, size):
+    return make_case(variant, dtype, size)
+
+
+@pytest.fixture
+def two_way_case(isa, variant, dtype, size):
+    return make_case(variant, dtype, size, bidirectional=True)
+
+
+# ---- Promise 1: equal bits -----------------------------------------------------------------------
+
+def stream_of(case, rows):
+    stream = case.layer.stream(len(range(case.N)[rows]))
+    stream.state = as_state(rows_of(case.state, rows))
+    return stream
+
+
+def test_stream_steps_equal_one_call(case):
+    everything, one = slice(None), slice(case.N // 2, case.N // 2 + 1)
+    for rows in (everything, one):
+        stream, out = stream_of(case, rows), None
+        outputs = []
+        for t, x in enumerate(case.x[:, rows]):
+            out = np.empty_like(outputs[0]) if t % 2 else None      # the path that allocates, and the one that does not
+            outputs.append(stream.step(x, out=out))
+            assert out is None or outputs[-1] is out
+        assert_same_bits({"output": np.stack(outputs), **named_state(stream.state, "h_n", "c_n")},
+                         rows_of_result(case.whole, rows))
+    stream = stream_of(case, one)
+    unbatched = [stream.step(x) for x in case.x[:, case.N // 2]]
+    assert_same_bits(np.stack(unbatched), case.whole["output"][:, case.N // 2])
+
+
+def test_stream_run_equals_one_call(case):
+    stream = stream_of(case, slice(None))
+    cuts = np.split(case.x, sorted(case.rng.integers(0, case.T + 1, 3)))
+    outputs = np.concatenate([stream.run(block) if t != 1 else np.stack([stream.step(x) for x in block], axis=0)
+                              if len(block) else stream.run(block) for t, block in enumerate(cuts)])
+    assert_same_bits({"output": outputs, **named_state(stream.state, "h_n", "c_n")}, case.whole)
+
+
+def test_chunks_equal_one_call(case):
+    state, outputs = case.state, []
+    for chunk in np.split(case.x, sorted(case.rng.integers(0, case.T + 1, 3))):
+        found = call(case.layer, chunk, state)
+        outputs.append(found.pop("output"))
+        state = tuple(found.values())
+    assert_same_bits({"output": np.concatenate(outputs), **named_state(as_state(state), "h_n", "c_n")}, case.whole)
+
+
+def test_row_equals_itself_in_any_batch(two_way_case):
+    case = two_way_case
+    for rows in [[n] for n in range(case.N)] + [range(n) for n in range(2, case.N)] + [case.rng.permutation(case.N)]:
+        rows = list(rows)
+        assert_same_bits(call(case.layer, case.x[:, rows], rows_of(case.state, rows)), rows_of_result(case.whole, rows))
+    # one row at every place of a batch of itself
+    rows = [case.N - 1] * case.N
+    assert_same_bits(call(case.layer, case.x[:, rows], rows_of(case.state, rows)), rows_of_result(case.whole, rows))
+
+
+def test_lengths_equal_the_row_cut_short(two_way_case):
+    case = two_way_case
+    lengths = case.rng.integers(0, case.T + 1, case.N)
+    lengths[:2] = case.T, 0
+    ragged = call(case.layer, case.x, case.state, lengths=lengths)
+    for n, length in enumerate(lengths):
+        row = slice(n, n + 1)
+        expected = call(case.layer, case.x[:length, row], rows_of(case.state, row))
+        padding = np.zeros((case.T - length, *expected["output"].shape[1:]), case.x.dtype)
+        expected["output"] = np.concatenate([expected["output"], padding])
+        assert_same_bits(rows_of_result(ragged, row), expected)
+
+
+def test_reset_equals_a_fresh_start(case):
+    resets = case.rng.random((case.T, case.N)) < 0.15
+    resets[0, 0] = True
+    found = call(case.layer, case.x, case.state, reset_mask=resets)
+    for n in range(case.N):
+        row, starts = slice(n, n + 1), np.flatnonzero(resets[:, n])
+        outputs, state = [], rows_of(case.state, row)
+        for part in np.split(np.arange(case.T), starts):
+            if len(part) and part[0] in starts:
+                state = tuple(np.zeros_like(s) for s in state)
+            one = call(case.layer, case.x[part, row], state)
+            outputs.append(one.pop("output"))
+            state = tuple(one.values())
+        assert_same_bits(rows_of_result(found, row), {"output": np.concatenate(outputs),
+                                                      **named_state(as_state(state), "h_n", "c_n")})
+
+
+def test_forward_equals_call(two_way_case):
+    case = two_way_case
+    for options in ({}, {"lengths": case.rng.integers(0, case.T + 1, case.N)},
+                    {"reset_mask": case.rng.random((case.T, case.N)) < 0.2}):
+        output, last, _ = case.layer.forward(case.x, as_state(case.state), **options)
+        assert_same_bits({"output": output, **named_state(last, "h_n", "c_n")},
+                         call(case.layer, case.x, case.state, **options))
+
+
+def test_cells_carried_equal_one_call(case):
+    if case.layer.num_layers > 1 or case.layer.proj_size:
+        pytest.skip("a cell is one layer, without projection")
+    kind = type(case.layer).__name__
+    own = {name: getattr(case.layer, name) for name in ("nonlinearity", "reset_after") if hasattr(case.layer, name)}
+    cell = getattr(fastrnn, kind + "Cell")(case.layer.input_size, case.layer.hidden_size, dtype=case.layer.dtype, **own)
+    cell.load_state_dict({name.removesuffix("_l0"): value for name, value in case.layer.state_dict().items()})
+    state, outputs = as_state(tuple(part[0] for part in case.state)), []
+    for x in case.x:
+        state = cell(x, state)
+        outputs.append(as_parts(state)[0])
+    last = as_state(tuple(part[None] for part in as_parts(state)))
+    assert_same_bits({"output": np.stack(outputs), **named_state(last, "h_n", "c_n")}, case.whole)
+
+
+# I, H, num_layers, T, N, bidirectional: 2e6 multiply-adds and more, so that a call does use its threads
+THREADED = [(16, 64, 1, 40, 17, False), (40, 130, 2, 20, 17, False), (3, 100, 2, 30, 9, True), (330, 301, 1, 8, 5, False),
+            (16, 130, 1, 400, 1, True)]
+
+
+@pytest.mark.parametrize("size", THREADED, ids=lambda size: "I{}-H{}-L{}-T{}-N{}-{}".format(*size))
+def test_threads_change_no_bit(isa, variant, dtype, size):
+    *size, two_ways = size
+    case = make_case(variant, dtype, size, bidirectional=two_ways)
+    layer, N, T = case.layer, case.N, case.T
+    d_output = case.rng.standard_normal((T, N, directions(layer) * state_sizes(layer)[0])).astype(dtype)
+    d_state = make_state(layer, N, case.rng)
+    lengths = case.rng.integers(T // 2, T + 1, N)
+    assert multiply_adds(layer, lengths.sum()) > 2e6
+    for options in ({}, {"lengths": lengths}):
+        with fastrnn.threads(1):
+            expected = run(layer, case.x, case.state, d_output, d_state, **options)
+        for threads in (1, 2, 3, 5):        # 1 again: from run to run
+            with fastrnn.threads(threads):
+                found = run(layer, case.x, case.state, d_output, d_state, **options)
+            assert_same_bits(found, expected)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_one_layer_in_many_python_threads(kind):
+    """The pool serves one call at a time; the others run alone, to the same bits."""
+    case = make_case(kind, "float32", (16, 130, 1, 40, 17))
+    d_output = np.ones_like(case.whole["output"])
+
+    def work(_):
+        return run(case.layer, case.x, case.state, d_output, case.state)
+
+    expected = work(0)
+    with fastrnn.threads(2):
+        everywhere = fastrnn.get_num_threads()
+    before = fastrnn.get_num_threads()
+    fastrnn.set_num_threads(everywhere)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            for found in pool.map(work, range(12)):
+                assert_same_bits(found, expected)
+    finally:
+        fastrnn.set_num_threads(before)
+
+
+# ---- Promise 3: tanh and sigmoid -------------------------------------------------------------------
+
+TANH_ULP = 2
+SIGMOID_ERROR = 1.2e-7
+
+
+def elementwise(function, x):
+    return _core.elementwise(_dispatch.table(x.dtype), function == "tanh", np.ascontiguousarray(x))
+
+
+def exact(function, x):
+    with np.errstate(over="ignore"):
+        return np.tanh(x, dtype=np.float64) if function == "tanh" else 1 / (1 + np.exp(-x.astype(np.float64)))
+
+
+def ulp(y):
+    """Of float32 at the float64 values y: subnormals have the smallest normal numbers'."""
+    return np.ldexp(1.0, np.maximum(np.frexp(y)[1], -125) - 24)
+
+
+def float32_by_value(stride):
+    """Every stride-th finite float32, rising, between the infinities; zeros of both signs among them."""
+    positive = np.arange(0, 0x7F800000, stride, dtype=np.uint32).view(np.float32)
+    tight = [np.nextafter(np.float32(edge), np.float32(np.inf)) * 0 + np.arange(-2000, 2001, dtype=np.int32)
+             .__add__(np.float32(edge).view(np.int32)).astype(np.int32).view(np.float32)
+             for edge in (2.0**-126, 2.0**-12, 0.3, 0.6, 0.625, 1, 9.0, 9.0109, 11, 16.6, 22, 44, 45, 88.7, 90, 103.97, 1e38)]
+    positive = np.unique(np.concatenate([positive, *tight, [np.finfo(np.float32).max]]).astype(np.float32))
+    return np.concatenate([[-np.float32(np.inf)], -positive[::-1], positive, [np.float32(np.inf)]]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def sample():
+    """x, rising, and exact tanh and sigmoid there: 4 million values, 1 of 1021 of all float32 and what lies at edges."""
+    x = float32_by_value(1021)
+    return x, {function: exact(function, x) for function in ("tanh", "sigmoid")}
+
+
+def largest_fall(y):
+    """How far y[i] lies below an earlier y, for each i."""
+    return np.maximum.accumulate(y) - y
+
+
+def test_tanh_within_2_ulp(isa, sample):
+    x, want = sample[0], sample[1]["tanh"]
+    got = elementwise("tanh", x).astype(np.float64)
+    error = np.abs(got - want) / ulp(want)
+    at = int(np.argmax(error))
+    assert error[at] <= TANH_ULP, f"{error[at]:.3f} ULP at {x[at].hex()}: {got[at]!r} for {want[at]!r}"
+    assert np.max(np.abs(got)) <= 1
+    assert np.max(largest_fall(got) / ulp(got)) <= TANH_ULP
+
+
+def test_tanh_is_odd(isa, sample):
+    x = sample[0]
+    assert_same_bits(elementwise("tanh", -x), -elementwise("tanh", x))
+
+
+def test_sigmoid_error(isa, sample):
+    x, want = sample[0], sample[1]["sigmoid"]
+    got = elementwise("sigmoid", x).astype(np.float64)
+    error = np.abs(got - want)
+    at = int(np.argmax(error))
+    assert error[at] <= SIGMOID_ERROR, f"{error[at]:.3e} at {x[at].hex()}: {got[at]!r} for {want[at]!r}"
+    assert got.min() >= 0 and got.max() <= 1
+    assert np.max(largest_fall(got)) <= SIGMOID_ERROR
+
+
+@pytest.mark.parametrize("function, low, middle", [("tanh", -1, 0), ("sigmoid", 0, 0.5)])
+def test_limits_are_exact_and_nan_stays(isa, dtype, function, low, middle):
+    huge = np.finfo(dtype).max
+    x = np.array([-np.inf, -huge, -1e38, -110, 0, 110, 1e38, huge, np.inf, np.nan, -np.nan], dtype)
+    for shift in range(17):     # each value in every lane of a vector, and in its remainder
+        got = elementwise(function, np.roll(x, shift))
+        assert_same_bits(np.roll(got, -shift), np.array([low] * 4 + [middle] + [1] * 4 + [np.nan] * 2, dtype))
+
+
+@pytest.mark.parametrize("function", ["tanh", "sigmoid"])
+def test_float64_functions(isa, function):
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(-30, 30, 300_000), rng.standard_normal(100_000) * 10.0**rng.integers(-300, 3, 100_000)])
+    error = np.abs(elementwise(function, x) - exact(function, x))
+    assert np.max(error / np.abs(np.tanh(x)) if function == "tanh" else error) <= 1e-15
+
+
+def gates_apart(kind, gates, units, dtype="float32"):
+    """A layer whose gate sums are its inputs, one a gate, the same for every unit; without recurrence."""
+    layer = KINDS[kind][0](gates, units, rng=0, dtype=dtype, **KINDS[kind][1])
+    fresh = {name: np.zeros_like(value) for name, value in layer.parameters.items()}
+    for gate in range(gates):
+        fresh["weight_ih_l0"][gate * units:(gate + 1) * units, gate] = 1
+    layer.load_state_dict(fresh)
+    return layer
+
+
+def worst_arguments(function, sample, count):
+    """The arguments where the active instruction set's function errs most, either way."""
+    x, want = sample[0], sample[1][function]
+    error = elementwise(function, x) - want
+    order = np.argsort(error)
+    return x[np.concatenate([order[:count], order[-count:]])]
+
+
+@pytest.mark.parametrize("units", [3, 16])
+def test_products_within_the_lstm_kernel(isa, sample, units):
+    """i tanh(g) and o tanh(c), where each factor errs most and at random, over all magnitudes."""
+    rng = np.random.default_rng(4)
+    bad = {function: worst_arguments(function, sample, 150) for function in ("tanh", "sigmoid")}
+    pairs = np.stack(np.meshgrid(np.concatenate([bad["sigmoid"], [30, 1e38]]),
+                                 np.concatenate([bad["tanh"], [-30, 1e38]])), axis=-1).reshape(-1, 2)
+    N = 100_000
+    spread = rng.standard_normal((N, 2)) * 10 ** rng.uniform(-3, 1, (N, 2))
+    pairs = np.concatenate([pairs, spread]).astype(np.float32)
+    a, b = pairs.T
+    layer = gates_apart("lstm", 4, units)
+    zeros = np.zeros((1, len(a), units), np.float32)
+    huge = np.full_like(a, 1e38)
+
+    # c = f * 0 + i tanh(g); then c = 1 * c_0 + 0 exactly, and h = o tanh(c)
+    _, (_, i_tanh_g) = layer(np.stack([a, -huge, b, huge], axis=-1)[None], (zeros, zeros))
+    c_0 = np.repeat(b[None, :, None], units, axis=2)
+    o_tanh_c, (_, c_n) = layer(np.stack([-huge, huge, b, a], axis=-1)[None], (zeros, c_0))
+    assert_same_bits(c_n, c_0)
+    want = (exact("sigmoid", a) * exact("tanh", b))[None, :, None]
+    for name, got in (("i tanh(g)", i_tanh_g), ("o tanh(c)", o_tanh_c)):
+        error = np.abs(got - want).max(axis=(0, 2))
+        n = int(np.argmax(error))
+        assert error[n] <= SIGMOID_ERROR, f"{name}: {error[n]:.3e} at sigmoid({a[n].hex()}) tanh({b[n].hex()})"
+
+
+# ---- Huge sums ---------------------------------------------------------------------------------------
+
+HUGE = [1e38, 3e38, np.inf]
+
+
+@pytest.mark.parametrize("huge", HUGE)
+@pytest.mark.parametrize("units", [1, 5, 16, 33])
+@pytest.mark.parametrize("rows", [1, 7])
+def test_huge_sums_saturate_exactly(isa, dtype, rows, units, huge):
+    """±1e38 gives exactly 0, 1 or ±1: through the cells' own equations, where every factor is then exact."""
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 4, indexing="ij")).reshape(4, -1).T      # all 16 of 4 gates
+    signs = np.tile(signs, (rows, 1))
+    open_ = (signs > 0).astype(dtype)[..., None]            # what sigmoid gives
+    half = np.full((1, len(signs), units), 0.5, dtype)
+    one = np.ones(units, dtype)
+    if huge == np.inf:      # times a weight of 0 an infinite input is NaN: let the sum itself run over
+        def sums(values):
+            return (values * np.finfo(dtype).max).astype(dtype)[None]
+    else:
+        def sums(values):
+            return (values * huge).astype(dtype)[None]
+
+    for weight in (1, 2):       # 2: past the largest number where it is near
+        def scaled(layer, weight=weight):
+            with layer.updating() as p:
+                p["weight_ih_l0"] *= weight
+            return layer
+
+        i, f, o = open_[:, 0], open_[:, 1], open_[:, 3]
+        g = signs[:, 2:3].astype(dtype)
+        h, (_, c) = scaled(gates_apart("lstm", 4, units, dtype))(sums(signs), (half, half))
+        assert_same_bits(c[0], (f * dtype_half(dtype) + i * g + 0 * one).astype(dtype))
+        # o = 0 gives 0 exactly (of c's sign), o = 1 tanh(c)
+        assert_same_bits(np.abs(h[0]), np.abs(o * elementwise("tanh", c[0])))
+
+        z, n = open_[:, 1], signs[:, 2:3].astype(dtype)
+        for kind in ("gru", "gru_before"):
+            h, _ = scaled(gates_apart(kind, 3, units, dtype))(sums(signs[:, :3]), half)
+            assert_same_bits(h[0], (z * dtype_half(dtype) + (1 - z) * n + 0 * one).astype(dtype))
+
+        h, _ = scaled(gates_apart("rnn_tanh", 1, units, dtype))(sums(signs[:, :1]), half)
+        assert_same_bits(h[0], signs[:, :1] * one)
+
+
+def dtype_half(dtype):
+    return np.dtype(dtype).type(0.5)
+
+
+# ---- NaN and Inf -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("size", [(3, 5, 2, 12, 8), (40, 33, 1, 12, 3), (20, 64, 2, 12, 17), (330, 301, 1, 12, 7)],
+                         ids=lambda size: "I{}-H{}-L{}-T{}-N{}".format(*size))
+def test_nan_or_inf_touches_one_row_from_then_on(isa, variant, dtype, size, bad):
+    case = make_case(variant, dtype, size)
+    row, step, cleared = case.N // 2, 4, 9
+    others = np.arange(case.N) != row
+    x = case.x.copy()
+    x[step, row, ::3] = bad
+    resets = np.zeros((case.T, case.N), bool)
+    resets[cleared, row] = True
+    expected = call(case.layer, case.x, case.state, reset_mask=resets)
+    for options in ({"reset_mask": resets}, {"reset_mask": resets, "lengths": np.full(case.N, case.T)}):
+        found = call(case.layer, x, case.state, **options)
+        assert_same_bits(rows_of_result(found, others), rows_of_result(expected, others))
+        assert_same_bits(found["output"][:step], expected["output"][:step])
+        assert not np.array_equal(found["output"][step, row], expected["output"][step, row], equal_nan=True)
+        assert_same_bits(found["output"][cleared:], expected["output"][cleared:])
+        assert_same_bits({name: found[name] for name in found if name != "output"},
+                         {name: expected[name] for name in found if name != "output"})
+    if np.isnan(bad):       # without the reset it stays, and is never swallowed
+        output = call(case.layer, x, case.state)["output"]
+        assert np.isnan(output[step:, row]).any(axis=-1).all()
+    # The gradients of the other rows do not see it either.
+    d_output = np.ones_like(expected["output"])
+    _, _, cache = case.layer.forward(x, as_state(case.state), reset_mask=resets)
+    _, _, clean = case.layer.forward(case.x, as_state(case.state), reset_mask=resets)
+    found, wanted = (case.layer.backward(c, d_output) for c in (cache, clean))
+    assert_same_bits(found.input[:, others], wanted.input[:, others])
+    assert_same_bits(found.input[cleared:], wanted.input[cleared:])
+    for got, want in zip(as_parts(found.state), as_parts(wanted.state), strict=True):
+        assert_same_bits(got[:, others], want[:, others])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_in_the_state_or_past_the_length(isa, variant, dtype, bad):
+    case = make_case(variant, dtype, (20, 33, 1, 6, 9))
+    lengths = np.full(case.N, case.T)
+    lengths[3:5] = 2, 0
+    expected = call(case.layer, case.x, case.state, lengths=lengths)
+    x = case.x.copy()
+    x[2:, 3], x[:, 4] = bad, bad                # never read
+    assert_same_bits(call(case.layer, x, case.state, lengths=lengths), expected)
+    resets = np.zeros((case.T, case.N), bool)
+    resets[0, 3] = True
+    expected = call(case.layer, case.x, case.state, reset_mask=resets)
+    for part in case.state:
+        part[:, 3] = bad                        # cleared before the first step
+    assert_same_bits(call(case.layer, case.x, case.state, reset_mask=resets), expected)
