@@ -131,7 +131,7 @@ class Case:
         return run
 
     def contestants(self):
-        """Name -> function, fastrnn first; among them the limit, so that it is met by the same spells of the machine."""
+        """Name -> function, fastrnn first; among them the limit, measured under the same conditions."""
         found = {"fastrnn": self.fastrnn(), "numpy": self.numpy()}
         found |= {"read": self.packed.read} if self.work == "step" else {"matmul": self.matmul()}
         if self.work != "training" and (torch := self.torch()) is not None:
@@ -223,8 +223,8 @@ def run(seconds, file):
         print(", ".join(f"{name} {version}" for name, version in versions.items()), end="; ")
         print(f"{fastrnn.active_isa()} kernels, float32, one thread "
               f"{'(not pinned to a CPU)' if cpu is None else f'on CPU {cpu}'}")
-        print("read: the time to read a step's packed weights once, its lower limit; x read: how often that the step takes\n"
-              "matmul: GFLOP/s of np.matmul, 1024 x 1024, the limit of sequences and training; share: how much of it is met\n"
+        print("read: the time to read a step's packed weights once, its lower limit; x read: the step's time over it\n"
+              "matmul: GFLOP/s of np.matmul, 1024 x 1024, the limit of sequences and training; share: GFLOP/s over it\n"
               "ratio: that time over fastrnn's. NumPy: fastrnn.reference. torch: torch.nn in inference mode"
               + ("" if "torch" in peers else " (not installed)"), flush=True)
         rows = []
