@@ -60,12 +60,16 @@ def arguments():
     parser.add_argument("--isa", metavar="NAME", help="run fastrnn with FASTRNN_ISA=NAME, for example avx2")
     parser.add_argument("--peers", metavar="LIST", help="comma-separated instead of all; 'none' for fastrnn alone")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of every case (default 25)")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write everything measured here")
-    parser.add_argument("--plot", type=Path, metavar="PATH", help="write the picture for the README here")
+    parser.add_argument("--json", type=Path, metavar="PATH",
+                        help="write everything measured here (default out/peers.json, without --only)")
+    parser.add_argument("--plot", type=Path, metavar="PATH",
+                        help="draw the picture for the README here (default out/peers.png, without --only)")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)     # rows only, for a parent process
     args = parser.parse_args()
     if args.rounds is not None and args.rounds < 1:
         parser.error("--rounds: at least 1")
+    if args.only is None:
+        args.json, args.plot = args.json or Path("out/peers.json"), args.plot or Path("out/peers.png")
     args.rounds = args.rounds or (5 if args.quick else 25)
     args.budget = 0.5e-3 if args.quick else 2e-3
     return args
@@ -228,13 +232,11 @@ class Bench:
         mine.run(calls)
         expected = [array.copy() for array in mine.output()]
         runs, keep, competing, differences, errors = {"fastrnn": mine.run}, [], [], {}, {}
-        for name, peer in self.peers.items():
+        for name in self.columns(section):
             try:
-                theirs = getattr(peer, section)(problem)
+                theirs = getattr(self.peers[name], section)(problem)
                 theirs.run(calls)
                 differences[name] = self.adapters.difference(theirs.output(), expected)
-            except NotImplementedError:
-                continue
             except Exception as error:            # whatever a peer raises is its row's entry, not our end
                 errors[name] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
                 continue
@@ -271,14 +273,17 @@ class Bench:
         return row
 
     def columns(self, section):
-        return [name for name in self.peers if section == "step" or " cell" not in name]
+        """The peers that take part: ONNX Runtime and OpenVINO do not train, torch's cells take single steps."""
+        nobody = getattr(self.adapters.Peer, section)
+        return [name for name, peer in self.peers.items()
+                if getattr(type(peer), section) is not nobody and (section == "step" or " cell" not in name)]
 
     def table_head(self, section):
         columns = [self.adapters.PEERS[name][0] for name in self.columns(section)]
         heads = "".join(f"{head:>9}" for head in ["fastrnn", *columns])
         tail = "  of read" if section == "step" else f"  GFLOP/s{'of sgemm/2' if self.share_of < 1 else 'of sgemm':>11}"
         title = {"step": "one step, N = 1", "sequence": "sequences, forward", "training": "training step"}[section]
-        legend = "; torch-, cell-: without oneDNN" if "torch-" in columns else ""
+        legend = "; a - after the name: without oneDNN" if "torch-" in columns else ""
         self.say(f"\n{title}; {UNITS[section][1]} a call; ratio: the best peer's time over ours{legend}"
                  f"\n{'':5}{'T, N, I, H':<18}{heads}   ratio  best    {tail}  max diff")
 
@@ -519,7 +524,8 @@ def summary(rows, found, turns):
         print(f"  AVX2 for N >= 16, of the whole sgemm rate: {min(avx2):.2f} to {max(avx2):.2f} "
               "(the fair measure where AVX-512 is no faster than AVX2, as on Zen 4)")
     missing = [target.name for target in found if target.value is None]
-    print(f"  not measured in this run: {'; '.join(missing)}")
+    if missing:
+        print(f"  not measured in this run: {'; '.join(missing)}")
     print("  every promise of the API: the tests say, not this")
 
 
@@ -557,10 +563,10 @@ def plot(rows, header, path):
         # room at the right for the text of the longest bar
         axis.set(xscale="log", title=titles[name], ylim=(y - 0.3, -1),
                  xlim=(min(0.8, 0.85 * bottom), 1.3 * max(top, 1.2) ** 1.45))
-        shown = [x for x in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if axis.get_xlim()[0] <= x <= 1.3 * top]
+        shown = [x for x in (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50, 100) if axis.get_xlim()[0] <= x <= 1.3 * top]
         axis.xaxis.set_major_locator(FixedLocator(shown))
         axis.xaxis.set_minor_locator(NullLocator())
-        axis.set_xticklabels([f"{x:g}×" for x in shown])
+        axis.set_xticklabels([f"{x:g}×" for x in shown], fontsize=8)
         axis.set_yticks(ticks, names, fontsize=7.5)
         axis.tick_params(axis="y", length=0)
         axis.axvline(1, color="black", linewidth=1)

@@ -13,5 +13,5 @@ from .cells import GRUCell, LSTMCell, RNNCell
 from .layers import GRU, LSTM, RNN, Gradients
 from .streaming import Stream
 
-__all__ = ["RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "Gradients", "Stream", "active_isa", "available_isas",
-           "get_num_threads", "set_num_threads", "show_config", "threads"]
+__all__ = ["RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "Gradients", "Stream", "active_isa",
+           "available_isas", "get_num_threads", "set_num_threads", "show_config", "threads"]

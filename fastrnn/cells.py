@@ -51,7 +51,7 @@ class Cell:
         try:
             mapping = {_layer_name(name): value for name, value in mapping.items()}
         except AttributeError:
-            raise TypeError(f"state_dict: expected a mapping of names to arrays, got {type(mapping).__name__}") from None
+            raise TypeError(f"state_dict: expected a mapping, got {type(mapping).__name__}") from None
         self._layer.load_state_dict(mapping, strict)
 
     @contextlib.contextmanager

@@ -421,7 +421,8 @@ class GRU(Recurrent):
 
 
 class LSTM(Recurrent):
-    __doc__ = """Long short-term memory (Hochreiter & Schmidhuber 1997; Gers et al. 2000), gates in torch's order i, f, g, o:
+    __doc__ = """Long short-term memory (Hochreiter & Schmidhuber 1997; Gers et al. 2000), gates in torch's order
+    i, f, g, o:
 
         i_t, f_t, o_t = sigmoid(W_i. x_t + b_i. + W_h. h_{t-1} + b_h.)
         g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)

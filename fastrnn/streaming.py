@@ -1,5 +1,6 @@
 """Streams: a model's weights and its running state, stepped one by one."""
 
+import contextlib
 import hashlib
 import struct
 import zlib
@@ -45,8 +46,8 @@ class Stream(_core.StreamCore):
     @classmethod
     def of(cls, layer, batch_size):
         if layer.bidirectional:
-            raise ValueError("a bidirectional layer cannot stream: its reversed direction starts at the sequence's end, "
-                             "which a stream has not seen")
+            raise ValueError("a bidirectional layer cannot stream: its reversed direction starts at the sequence's "
+                             "end, which a stream has not seen")
         check.addressable("batch_size", batch_size, max(layer.input_size, layer.hidden_size))
         model = layer._frozen()
         self = cls([directions[0] for directions in model._packed()], batch_size)
@@ -80,17 +81,24 @@ class Stream(_core.StreamCore):
         """
         block = check.array(block, "block", self._model.dtype)
         if block.ndim == 2 and self.batch_size != 1:
-            raise ValueError(f"block: expected 3 dimensions for a stream of {self.batch_size} rows, got shape {block.shape}")
+            raise ValueError(f"block: expected 3 dimensions, {self.batch_size} rows, got shape {block.shape}")
         if block.ndim == 3 and block.shape[0 if self._model.batch_first else 1] != self.batch_size:
             raise ValueError(f"block: expected {self.batch_size} rows, got shape {block.shape}")
-        state = self.state
-        if block.ndim == 2:
-            state = tuple(s[:, 0] for s in state) if isinstance(state, tuple) else state[:, 0]
-        output, state = self._model(block, state, out=out)
-        if block.ndim == 2:
-            state = tuple(s[:, None] for s in state) if isinstance(state, tuple) else state[:, None]
-        self.state = state
+        one_row = block.ndim == 2
+        with self._held():
+            h, c = self.get_state()
+            state = self._model._state_result(h, c, one_row)
+            output, state = self._model(block, state, out=out)
+            self.set_state(*self._model._states(state, self.batch_size, one_row))
         return output
+
+    @contextlib.contextmanager
+    def _held(self):
+        self.begin()
+        try:
+            yield
+        finally:
+            self.end()
 
     @property
     def state(self):
@@ -102,7 +110,9 @@ class Stream(_core.StreamCore):
     def state(self, value):
         if value is None:
             raise TypeError("state: expected an array (a pair for an LSTM), got None; reset() zeroes it")
-        self.set_state(*self._model._states(value, self.batch_size, False))
+        h, c = self._model._states(value, self.batch_size, False)
+        with self._held():
+            self.set_state(h, c)
 
     def reset(self, rows=None):
         """Zeroes the state of all rows, or of some: an index, indices, or a bool mask [N]."""
@@ -118,7 +128,8 @@ class Stream(_core.StreamCore):
             except IndexError:
                 raise ValueError(f"rows: expected indices below {self.batch_size} or a mask of that length, "
                                  f"got {rows}") from None
-        self.clear(rows.ravel().tolist())
+        with self._held():
+            self.clear(rows.ravel().tolist())
 
     def snapshot(self):
         """The state and what model it belongs to, as bytes for ``layer.restore``."""

@@ -1,5 +1,6 @@
-# Back-propagation through time: for every step from the last, the gate gradients (cell by cell, row by row), then
-# dh_{t-1} += dgates W_hh by the tile. Weight and input gradients are products over all rows afterwards: accumulate, multiply.
+# Back-propagation through time: for every step from the last, the gate gradients (unit by unit, row by row), then
+# dh_{t-1} += dgates W_hh by the tile. Weight and input gradients are products over all rows afterwards: accumulate
+# and multiply of tile.pxi.
 
 cdef inline isize state_gradient_width(run* s) noexcept nogil:
     return s.c.w_hh_t.panels * s.c.w_hh_t.width * VLEN

@@ -76,7 +76,7 @@ cdef class Saved:
     cdef bint reverse
 
 
-# Where the kernel finds columns `first`.. of [T, N, ...] without copying: strides in elements, from the end if reversed.
+# Where the kernel finds columns `first`.. of [T, N, ...] without copying; strides in elements, reversed from the end.
 cdef void in_place(cnp.ndarray a, isize first, isize T, bint reverse, void** data, isize* step, isize* row) noexcept:
     cdef isize size = cnp.PyArray_ITEMSIZE(a)
     data[0] = <char*>cnp.PyArray_DATA(a) + first * size

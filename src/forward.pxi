@@ -98,7 +98,7 @@ cdef int input_parts(run* s, isize t0, isize steps) noexcept nogil:
     return 0
 
 
-# acc[panel][row][gate] of panels p..p+Q and rows n..n+R. GRU: acc[.][.][2] holds W_hn h + b_hn alone, n_input W x + b_in.
+# acc[panel][row][gate] of panels p..p+Q, rows n..n+R. GRU: acc[.][.][2] is W_hn h + b_hn alone, n_input W x + b_in.
 cdef inline void gate_sums(run* s, step* t, vf* acc, vf* n_input, isize p, isize Q, isize n, isize R) noexcept nogil:
     cdef const matrix* w = &s.c.w_ih
     cdef isize P = w.width, q, r, i

@@ -1,7 +1,7 @@
 # GRU (Cho et al. 2014), gates in torch's order r, z, n:
 #
 #     r, z = sigmoid(W x + b_ih + W h + b_hh)         h_t = (1-z) n + z h_{t-1} = n + z (h_{t-1} - n)
-#     n = tanh(W x + b_in + r (W_hn h + b_hn))        GRU: reset after the product (torch, Keras, ONNX linear_before_reset)
+#     n = tanh(W x + b_in + r (W_hn h + b_hn))        GRU: reset after the product (torch, ONNX linear_before_reset)
 #     n = tanh(W x + b_in + b_hn + W_hn (r h))        GRU_BEFORE: the paper's form
 
 # acc: r, z, W_hn h + b_hn.  n_input: W x + b_in.

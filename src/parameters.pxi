@@ -25,7 +25,7 @@ cdef class Parameters:
     cdef readonly object dtype, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, capsule
 
     def __cinit__(self, capsule, str kind, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr):
-        """weight_ih [G*H, I], weight_hh [G*H, S], biases [G*H] or None, weight_hr [S, H] or None: C-contiguous, one dtype."""
+        """weight_ih [G*H, I], weight_hh [G*H, S], biases [G*H] or None, weight_hr [S, H] or None: C-contiguous."""
         cdef isize H, I = weight_ih.shape[1], S = weight_hh.shape[1], vectors, V
         self.capsule = capsule
         self.table = table_of(capsule)
@@ -98,7 +98,8 @@ cdef class Parameters:
     cdef int pack_bias(self) except -1:
         cdef cnp.ndarray total
         cdef isize H = self.c.hidden, size = self.c.units * self.table.vlen
-        cdef Buffer b = Buffer(size, self.gates, self.table.itemsize, True), n = Buffer(size, 1, self.table.itemsize, True)
+        cdef Buffer b = Buffer(size, self.gates, self.table.itemsize, True)
+        cdef Buffer n = Buffer(size, 1, self.table.itemsize, True)
         self.owned += [b, n]
         self.c.bias, self.c.bias_n = b.data, n.data
         if self.bias_ih is None:
@@ -109,7 +110,8 @@ cdef class Parameters:
             self.table.pack(n.data, cnp.PyArray_DATA(self.bias_hh), 1, 0, H, self.c.units, GATE_N, 1, 1, 1)
         else:
             total += self.bias_hh
-        self.table.pack(b.data, cnp.PyArray_DATA(total), 1, 0, H, self.c.units, IN_ORDER, self.gates, self.c.w_ih.width, 1)
+        self.table.pack(b.data, cnp.PyArray_DATA(total), 1, 0, H, self.c.units, IN_ORDER, self.gates,
+                        self.c.w_ih.width, 1)
         return 0
 
     cdef int transpose(self) except -1:

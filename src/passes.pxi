@@ -228,8 +228,8 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
     return dx, out_h, out_c, gradients
 
 
-# dL/dW of a packed matrix of `gates` gates, and the sum of `right` over rows for a bias, in torch's layout. `left` holds
-# what the matrix was multiplied with, rows left_step apart; `right` the gradients of its outputs.
+# dL/dW of a packed matrix of `gates` gates, and the sum of `right` over rows for a bias, in torch's layout. `left`
+# holds what the matrix was multiplied with, rows left_step apart; `right` the gradients of its outputs.
 cdef int outer_gradient(Parameters p, Buffer left, isize left_step, const outer_product* o, isize panels, isize size,
                         isize units, const int* gate, isize gates, cnp.ndarray weight, cnp.ndarray bias,
                         isize threads) except -1:

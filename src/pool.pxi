@@ -1,4 +1,5 @@
-# Threads: a pool of plain OS threads that wait on CPython's own locks. No OpenMP: its runtimes clash and hang after a fork.
+# Threads: a pool of plain OS threads that wait on CPython's own locks. No OpenMP: its runtimes clash, and hang after
+# a fork.
 #
 # run_tasks() gives task i to thread i % threads; thread 0 is the caller. Tasks write disjoint memory and a split never
 # changes the order of a sum, so results do not depend on how many threads there are, nor on whether the pool was free.

@@ -1,5 +1,5 @@
-# A stream's hot path. The state of the batch lies in two sets of padded buffers, read from one and written to the other,
-# so that a step that is interrupted leaves it as it was. A step given `out` allocates nothing.
+# A stream's hot path. The state of the batch lies in two sets of padded buffers, read from one and written to the
+# other, so that a step that is interrupted leaves it as it was. A step given `out` allocates nothing.
 
 cdef enum: HOLD_GIL = 100000     # multiply-adds of a step below which the GIL is kept, as NumPy does for small arrays
 
@@ -151,51 +151,57 @@ cdef class StreamCore:
         self.current = 1 - self.current
         return self.layers[self.count - 1].r.h_n
 
+    def begin(self):
+        """Keeps other threads from stepping or setting this stream until end(); RuntimeError if one is at it."""
+        self.enter()
+
+    def end(self):
+        self.busy = 0
+
     def get_state(self):
         """h [L, N, S] and c [L, N, H] (None unless LSTM), copied."""
-        return self.copy_state(None, None, None)
-
-    def set_state(self, cnp.ndarray h, cnp.ndarray c):
-        """Takes contiguous h [L, N, S] and, for LSTM, c [L, N, H]."""
-        self.copy_state(h, c, None)
-
-    def clear(self, rows):
-        """Zeroes the state of the rows given as a list of indices."""
-        self.copy_state(None, None, rows)
-
-    cdef copy_state(self, cnp.ndarray h, cnp.ndarray c, rows):
         cdef Parameters p = self.parameters[0]
-        cdef bint back = h is None, lstm = p.c.kind == LSTM
-        cdef isize i, n, V = p.table.vlen, size = self.itemsize, S = p.c.state, H = p.c.hidden
-        cdef char* at
-        self.enter()
-        try:
-            if rows is None and back:
-                h = np.empty((self.count, self.batch_size, S), p.dtype)
-                c = np.empty((self.count, self.batch_size, H), p.dtype) if lstm else None
-            for i in range(self.count):
-                p = self.parameters[i]
-                for n in range(self.batch_size) if rows is None else rows:
-                    at = <char*>self.layers[i].h[self.current] + n * state_row(&p.c, V) * size
-                    move(<char*>cnp.PyArray_DATA(h) + (i * self.batch_size + n) * S * size if rows is None else NULL,
-                         at, S * size, back)
-                    if lstm:
-                        at = <char*>self.layers[i].c[self.current] + n * units_row(&p.c, V) * size
-                        move(<char*>cnp.PyArray_DATA(c) + (i * self.batch_size + n) * H * size if rows is None else NULL,
-                             at, H * size, back)
-        finally:
-            self.busy = 0
+        h = np.empty((self.count, self.batch_size, p.c.state), p.dtype)
+        c = np.empty((self.count, self.batch_size, p.c.hidden), p.dtype) if p.c.kind == LSTM else None
+        self.exchange(h, c, True)
         return h, c
 
+    def set_state(self, cnp.ndarray h, cnp.ndarray c):
+        """Takes contiguous h [L, N, S] and, for LSTM, c [L, N, H]. Between begin() and end()."""
+        self.exchange(h, c, False)
 
-# outside NULL: clears `inside`; back: copies it out; else in.
-cdef inline void move(char* outside, char* inside, isize size, bint back) noexcept:
-    if outside == NULL:
-        memset(inside, 0, size)
-    elif back:
-        memcpy(outside, inside, size)
+    cdef exchange(self, cnp.ndarray h, cnp.ndarray c, bint back):
+        cdef Parameters p
+        cdef isize i, n
+        for i in range(self.count):
+            p = self.parameters[i]
+            for n in range(self.batch_size):
+                move_row(h, i, n, self.layers[i].h[self.current], state_row(&p.c, p.table.vlen), back)
+                if c is not None:
+                    move_row(c, i, n, self.layers[i].c[self.current], units_row(&p.c, p.table.vlen), back)
+
+    def clear(self, list rows):
+        """Zeroes the state of the rows given by index. Between begin() and end()."""
+        cdef Parameters p
+        cdef isize i, n, size = self.itemsize
+        for i in range(self.count):
+            p = self.parameters[i]
+            for n in rows:
+                memset(<char*>self.layers[i].h[self.current] + n * state_row(&p.c, p.table.vlen) * size, 0,
+                       state_row(&p.c, p.table.vlen) * size)
+                memset(<char*>self.layers[i].c[self.current] + n * units_row(&p.c, p.table.vlen) * size, 0,
+                       units_row(&p.c, p.table.vlen) * size)
+
+
+# Row n of layer i between the caller's contiguous [L, N, width] and padded rows.
+cdef void move_row(cnp.ndarray a, isize i, isize n, void* padded, isize padded_row, bint back) noexcept:
+    cdef isize size = cnp.PyArray_ITEMSIZE(a), width = cnp.PyArray_DIM(a, 2) * size
+    cdef char* outside = <char*>cnp.PyArray_DATA(a) + (i * cnp.PyArray_DIM(a, 1) + n) * width
+    cdef char* inside = <char*>padded + n * padded_row * size
+    if back:
+        memcpy(outside, inside, width)
     else:
-        memcpy(inside, outside, size)
+        memcpy(inside, outside, width)
 
 
 cdef int run_layers(stream_layer* layers, isize count) noexcept nogil:

@@ -84,9 +84,12 @@ cdef extern from "kernels.h" nogil:
         void (*read)(const void*, isize) noexcept nogil
         void (*tanh)(void*, const void*, isize) noexcept nogil
         void (*sigmoid)(void*, const void*, isize) noexcept nogil
-        void (*pack)(void*, const void*, isize, isize, isize, isize, const int*, isize, isize, isize) noexcept nogil
-        void (*unpack)(void*, const void*, isize, isize, isize, isize, const int*, isize, isize, isize) noexcept nogil
-        void (*pack_t)(void*, const void*, isize, isize, isize, isize, const int*, isize, isize, isize, isize) noexcept nogil
+        void (*pack)(void*, const void*, isize, isize, isize, isize, const int*, isize, isize,
+                     isize) noexcept nogil
+        void (*unpack)(void*, const void*, isize, isize, isize, isize, const int*, isize, isize,
+                       isize) noexcept nogil
+        void (*pack_t)(void*, const void*, isize, isize, isize, isize, const int*, isize, isize, isize,
+                       isize) noexcept nogil
 
 cdef extern from "machine.h" nogil:
     bint should_stop(poll_state* p)

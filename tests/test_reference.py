@@ -276,6 +276,21 @@ def test_default_arguments(kind, proj_size):
 
 
 @each(CELLS)
+def test_layers_are_single_passes(kind, proj_size):
+    parameters, x, state, _, _ = make_case(kind, proj_size)
+    options = {"lengths": LENGTHS, "reset_mask": RESETS}
+    passes = [reference.forward(kind, parameters, x, *state, **options, reverse=reverse) for reverse in (False, True)]
+    for directions, arguments in ((1, {}), (2, {"directions": 2})):  # {}: the defaults are one layer, one direction
+        stacked = [np.stack([part] * directions) for part in state]
+        actual = reference.layers(kind, [parameters] * directions, x, *stacked, **options, **arguments)
+        y, h_n, c_n, _, _ = zip(*passes[:directions])
+        expected = {"y": np.concatenate(y, axis=-1), "h_n": np.stack(h_n)}
+        if kind == "lstm":
+            expected["c_n"] = np.stack(c_n)
+        assert_close(without_none(dict(zip(("y", "h_n", "c_n"), actual))), expected, atol=0)
+
+
+@each(CELLS)
 def test_float32_stays_float32(kind, proj_size):
     parameters, x, state, dy, dstate = case = make_case(kind, proj_size)
     single = {name: None if value is None else value.astype(np.float32) for name, value in parameters.items()}
@@ -300,7 +315,7 @@ def test_no_steps_or_no_rows(kind, proj_size, steps, rows):
 
 def test_wrong_kind_or_cell_state():
     parameters, x, (h_0, c_0), _, _ = make_case("lstm", 0)
-    with pytest.raises(ValueError, match="kind .*'elman'"):
+    with pytest.raises(ValueError, match=r"kind .*'elman'"):
         reference.forward("elman", parameters, x, h_0)
     with pytest.raises(TypeError, match="c_0"):
         reference.forward("lstm", parameters, x, h_0)
