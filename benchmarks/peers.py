@@ -1,6 +1,6 @@
 """fastrnn beside torch, ONNX Runtime, OpenVINO and JAX: same weights, same inputs, outputs compared.
 
-    python benchmarks/peers.py                         everything, about ten minutes
+    python benchmarks/peers.py                         everything, about a quarter of an hour
     python benchmarks/peers.py --quick                 few rounds, no large cases: a look, not a result
     python benchmarks/peers.py --only step --cell gru
     python benchmarks/peers.py --json out/peers.json --plot out/peers.png
@@ -8,12 +8,13 @@
 How it measures. One process; the contestants of a case take turns within a round, and there are many rounds: a time is
 the median over rounds, a ratio the median of the rounds' ratios, so that a neighbour's noise meets all alike. One CPU
 is pinned and every library has one thread, except for two threads against one, which runs in a process of its own.
-A turn lasts at least 2 ms (short calls are repeated in it) and begins with one call that is not timed; a turn that
-other processes cut into (CPU time below 97 % of wall time) is taken anew, three times at most. A contestant five
-times slower than the best peer leaves after three rounds. The limits (the sgemm rate of np.matmul 1024^3, one
+A turn lasts at least 2 ms (short calls are repeated in it); a call below 20 ms has one before it that is not timed. A
+turn that other processes cut into (CPU time below 97 % of wall time) is taken anew, three times at most. A contestant
+five times slower than the best peer leaves after three rounds. The limits (the sgemm rate of np.matmul 1024^3, one
 read of the packed weights) are contestants too: same run, same rounds. GFLOP/s count 2 operations a multiply-add of
 the gates' products, training three times that. Every output and gradient is compared with fastrnn's; a difference
-above 1e-4 is an error, and the exit status 1. A target that is missed is only said.
+above 1e-4 (of a gradient whose numbers pass 1: relative to its maximum) is an error, and the exit status 1. A target
+that is missed is only said.
 """
 # Nothing but the standard library may be imported here: threads and CPU are set before NumPy and the peers load.
 import argparse
@@ -46,6 +47,7 @@ TOLERANCE = 1e-4
 SUBNORMAL = 1e-40
 SGEMM = 2 * 1024 ** 3                  # operations
 ATTEMPTS = 3
+LONG_CALL = 0.02                       # seconds
 SLOW, TRIAL_ROUNDS = 5, 3              # who is SLOW times slower than the best peer leaves after TRIAL_ROUNDS
 UNITS = {"step": (1e6, "us"), "sequence": (1e3, "ms"), "training": (1e3, "ms")}
 
@@ -64,11 +66,12 @@ def arguments():
                         help="write everything measured here (default out/peers.json, without --only)")
     parser.add_argument("--plot", type=Path, metavar="PATH",
                         help="draw the picture for the README here (default out/peers.png, without --only)")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)     # rows only, for a parent process
+    # rows only, for a parent process, on these CPUs
+    parser.add_argument("--child", type=json.loads, metavar="LIST", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.rounds is not None and args.rounds < 1:
         parser.error("--rounds: at least 1")
-    if args.only is None:
+    if args.only is None and args.child is None:
         args.json, args.plot = args.json or Path("out/peers.json"), args.plot or Path("out/peers.png")
     args.rounds = args.rounds or (5 if args.quick else 25)
     args.budget = 0.5e-3 if args.quick else 2e-3
@@ -85,7 +88,11 @@ def prepare_process(args):
         os.environ["FASTRNN_ISA"] = args.isa
     # a checkout built in place is used where fastrnn is not installed
     sys.path.append(str(Path(__file__).resolve().parent.parent))
-    if args.only == "threads" or not hasattr(os, "sched_setaffinity"):
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    if args.child:
+        os.sched_setaffinity(0, args.child)       # a child inherits the parent's one CPU
+    if args.only == "threads":
         return None
     cpu = max(os.sched_getaffinity(0))            # the last: interrupts tend to be served by the first
     os.sched_setaffinity(0, {cpu})
@@ -112,13 +119,13 @@ class Turns:
         return best
 
     def calls(self, run):
-        """How many calls make a turn."""
+        """How many calls make a turn, and whether one is so long that cold caches do not matter to it."""
         run(1)
         n, took = 1, self.seconds(run, 1)
         while n * took < self.budget / 2:
             n = min(10 * n, int(self.budget / took) + 1)
             took = self.seconds(run, n)
-        return max(1, round(self.budget / took))
+        return max(1, round(self.budget / took)), took > LONG_CALL
 
     def measure(self, runs, competing=()):
         """Seconds of a call in every round for each run(n) in the dict `runs`; names in `competing` may leave early."""
@@ -132,8 +139,10 @@ class Turns:
                     bound = SLOW * min(median(times[name]) for name in competing)
                     staying = [name for name in runs if name not in competing or median(times[name]) <= bound]
                 for name in staying if number % 2 == 0 else staying[::-1]:
-                    runs[name](1)                 # its weights and code are in the caches again
-                    times[name].append(self.seconds(runs[name], calls[name]))
+                    n, long = calls[name]
+                    if not long:
+                        runs[name](1)             # its weights and code are in the caches again
+                    times[name].append(self.seconds(runs[name], n))
         finally:
             gc.enable()
         return times
@@ -153,8 +162,8 @@ class Bench:
         self.turns = Turns(args.rounds, args.budget)
         try:
             self.fastrnn = adapters.FastRNN()
-        except ImportError as error:
-            sys.exit(f"fastrnn cannot be imported ({error}): install it, or python setup.py build_ext --inplace")
+        except (ImportError, RuntimeError) as error:       # RuntimeError: an instruction set that is not there
+            sys.exit(f"fastrnn cannot be imported: {error}\n(not built? python setup.py build_ext --inplace)")
         if cpu is not None:
             self.fastrnn.module.set_num_threads(1)
         self.isa = self.fastrnn.module.active_isa()
@@ -176,7 +185,7 @@ class Bench:
     def header(self):
         import numpy as np
         blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-        versions = {name: peer.version() for name, peer in self.peers.items() if not name.startswith("torch ")}
+        versions = {peer.package: peer.version() for peer in self.peers.values()}
         return {
             "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "machine": f"{cpu_model()}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}",
@@ -193,7 +202,7 @@ class Bench:
 
     def problems(self, cases):
         """(cell, case) as the command line restricts them."""
-        cases = [case for case in cases if not (self.args.quick and large(case))]
+        cases = [(T, N, I, H) for T, N, I, H in cases if not (self.args.quick and T * N * H * (I + H) > 4e8)]
         return [(cell, case) for cell in CELLS if self.args.cell in (None, cell) for case in cases]
 
     def run(self):
@@ -312,7 +321,7 @@ class Bench:
 
     def sequence(self):
         # a child measures what the AVX2 target asks for, no more
-        self.contests("sequence", [case for case in SEQUENCE if case[1] >= 16 or not self.args.child])
+        self.contests("sequence", [case for case in SEQUENCE if case[1] >= 16 or self.args.child is None])
 
     def training(self):
         self.contests("training", TRAINING)
@@ -362,8 +371,7 @@ class Bench:
     def threads(self):
         """Two threads over one, in this process, which is not pinned."""
         module = self.fastrnn.module
-        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        if cpus < 2:
+        if len(usable_cpus()) < 2:
             self.say("\ntwo threads over one: this process may use one CPU only, not measured")
             return
         for section in ("sequence", "training"):
@@ -389,9 +397,8 @@ class Bench:
                          f"two threads got {row['cpus']:.2f} CPUs")
 
 
-def large(case):
-    T, N, I, H = case
-    return T * N * H * (I + H) > 4e8
+def usable_cpus():
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def label(case):
@@ -433,21 +440,15 @@ def allocations(call):
         tracemalloc.stop()
 
 
-def child(args, mask, *options):
-    """Rows of this program run once more as a process of its own on the CPUs in `mask`."""
+def child(args, cpus, *options):
+    """Rows of this program run once more as a process of its own, which may use `cpus`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.json"
-        command = [sys.executable, __file__, "--child", "--json", str(path), "--rounds", str(args.rounds), *options]
+        command = [sys.executable, __file__, "--child", json.dumps(cpus), "--json", str(path),
+                   "--rounds", str(args.rounds), *options]
         command += ["--quick"] if args.quick else []
         command += ["--cell", args.cell] if args.cell else []
-        pinned = os.sched_getaffinity(0) if mask else None
-        if mask:
-            os.sched_setaffinity(0, mask)         # inherited
-        try:
-            code = subprocess.run(command).returncode
-        finally:
-            if mask:
-                os.sched_setaffinity(0, pinned)
+        code = subprocess.run(command).returncode
         if code or not path.exists():
             print(f"{' '.join(options)}: failed with status {code}; its figures are missing")
             return []
@@ -508,13 +509,16 @@ def targets(rows):
     return found
 
 
-def summary(rows, found, turns):
+def summary(bench, rows, found):
     print("\nsummary")
     rates = [row["sgemm_gflops"] for row in rows if "sgemm_gflops" in row]
     if rates:
         print(f"  sgemm rate in this run: median {median(rates):.1f} GFLOP/s, {min(rates):.1f} to {max(rates):.1f}")
-    print(f"  {turns.interrupted / max(1, turns.taken):.1%} of the turns had other processes in them "
+    print(f"  {bench.turns.interrupted / max(1, bench.turns.taken):.1%} of the turns had other processes in them "
           "(above a few per cent: measure again on a quiet machine)")
+    failed = sorted({name for row in rows for name in row.get("errors", ())})
+    if bench.absent or failed:
+        print(f"  ratios are to the peers that ran: {', '.join([*bench.absent, *failed])} absent or failed, see above")
     for target in found:
         if target.value is not None:
             print(f"  {'met' if target.met else 'MISSED':<7}{target.name:<52}{target.needed:>10}  {target.value:<8.3g}"
@@ -525,7 +529,8 @@ def summary(rows, found, turns):
               "(the fair measure where AVX-512 is no faster than AVX2, as on Zen 4)")
     missing = [target.name for target in found if target.value is None]
     if missing:
-        print(f"  not measured in this run: {'; '.join(missing)}")
+        print(f"  {len(missing)} targets not measured in this run: {'; '.join(missing[:3])}"
+              f"{' ...' if len(missing) > 3 else ''}")
     print("  every promise of the API: the tests say, not this")
 
 
@@ -563,7 +568,8 @@ def plot(rows, header, path):
         # room at the right for the text of the longest bar
         axis.set(xscale="log", title=titles[name], ylim=(y - 0.3, -1),
                  xlim=(min(0.8, 0.85 * bottom), 1.3 * max(top, 1.2) ** 1.45))
-        shown = [x for x in (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50, 100) if axis.get_xlim()[0] <= x <= 1.3 * top]
+        marks = (0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5) if top < 8 else (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+        shown = [x for x in marks if axis.get_xlim()[0] <= x <= 1.3 * top]
         axis.xaxis.set_major_locator(FixedLocator(shown))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.set_xticklabels([f"{x:g}×" for x in shown], fontsize=8)
@@ -574,11 +580,13 @@ def plot(rows, header, path):
         axis.set_axisbelow(True)
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.legend(loc="lower right", fontsize=8, frameon=False)
-    figure.suptitle("How many times faster than the best peer (its name beside the bar): float32, one thread",
+    line = " " if len(panels) > 1 else "\n"
+    figure.suptitle(f"How many times faster than the best peer{line}(its name beside the bar): float32, one thread",
                     fontsize=12)
-    figure.text(0.5, 0.005, f"{header['machine']}; fastrnn {header['fastrnn'].split(' of ')[0]}; {header['peers']}; "
-                f"{header['date'][:10]}", ha="center", fontsize=7, color="0.35")
-    figure.tight_layout(rect=(0, 0.02, 1, 0.99))
+    ours = f"{header['machine']}; fastrnn {header['fastrnn'].split(' of ')[0]};"
+    theirs = f"{header['peers']}; {header['date'][:10]}"
+    figure.text(0.5, 0.005, f"{ours}{line}{theirs}", ha="center", fontsize=7, color="0.35")
+    figure.tight_layout(rect=(0, 0.03, 1, 0.99))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     print(f"picture: {path}")
@@ -586,10 +594,10 @@ def plot(rows, header, path):
 
 def main():
     args = arguments()
-    mask = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    cpus = usable_cpus()
     bench = Bench(args, prepare_process(args))
     header = bench.header()
-    if not args.child:
+    if args.child is None:
         for key, value in header.items():
             print(f"{key:<16}{value}", flush=True)
     wall, cpu = time.perf_counter(), time.process_time()
@@ -599,19 +607,19 @@ def main():
         print(f"\nwarning: {used:.2f} CPUs were used although one was pinned: a library moved its threads elsewhere")
     rows = bench.rows
     if args.only is None:
-        rows += child(args, mask, "--only", "threads", *(["--isa", args.isa] if args.isa else []))
+        rows += child(args, cpus, "--only", "threads", *(["--isa", args.isa] if args.isa else []))
         if bench.isa == "avx512":
             print("\nthe AVX2 kernels, in a process of their own")
-            found = child(args, mask, "--only", "sequence", "--isa", "avx2", "--peers", "none")
+            found = child(args, cpus, "--only", "sequence", "--isa", "avx2", "--peers", "none")
             rows += [{**row, "section": "avx2"} for row in found]
     found = targets(rows)
-    if not args.child:
-        summary(rows, found, bench.turns)
+    if args.child is None:
+        summary(bench, rows, found)
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         everything = {"header": header, "rows": rows, "targets": [target._asdict() for target in found]}
         args.json.write_text(json.dumps(everything, indent=1))
-        if not args.child:
+        if args.child is None:
             print(f"everything: {args.json}")
     if args.plot:
         plot(rows, header, args.plot)

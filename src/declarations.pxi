@@ -12,6 +12,7 @@ cdef extern from "simd.h" nogil:
     void vstore(real* p, vf v)
     vf vload_part(const real* p, Py_ssize_t n)
     void vstore_part(real* p, vf v, Py_ssize_t n)
+    void prefetch(const void* p, Py_ssize_t n)
     vf vset(real x)
     vf vfma(vf a, vf b, vf c)
     vf vsigmoid(vf x)

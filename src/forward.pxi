@@ -178,6 +178,23 @@ cdef inline void panel_product(const matrix* w, isize p, const real* left, isize
     TILES[w.width][R](&a)
 
 
+# The lines that rows n..n+R of panel p will be stored to start to flow while the tile computes. Where sequences are
+# long they come from memory, and the stores would wait for them.
+cdef inline void expect_stores(run* s, step* t, isize p, isize n, isize R) noexcept nogil:
+    cdef isize r, units = s.c.units // s.c.w_ih.panels, bytes = units * VLEN * <isize>sizeof(real)
+    cdef isize first = p * units * VLEN, width = s.c.state_units * VLEN
+    if t.y != NULL and s.c.w_hr.data == NULL:
+        for r in range(n, n + R):
+            prefetch(t.y + r * s.y_n + first, bytes)
+    if s.keep:
+        prefetch(<real*>s.gates + (p * s.rows + t.offset + n) * s.c.saved * VLEN,
+                 R * s.c.saved * VLEN * <isize>sizeof(real))
+        for r in range(n, n + R):
+            prefetch(t.h_next + r * width + first, bytes)
+            if s.c.kind == LSTM:
+                prefetch(t.c_next + r * s.c.units * VLEN + first, bytes)
+
+
 cdef int forward_step(run* s, step* t) noexcept nogil:
     cdef vf[32] acc
     cdef vf[16] n_input
@@ -194,6 +211,8 @@ cdef int forward_step(run* s, step* t) noexcept nogil:
             R = tile_rows(t.active - n, most)
             if should_stop_after(s.poll, &s.work, R * Q * P * (s.c.input + s.c.state)):
                 return -1
+            if Q == 1:
+                expect_stores(s, t, p, n, R)
             gate_sums(s, t, acc, n_input, p, Q, n, R)
             if kind == LSTM:
                 lstm_cells(s, t, acc, p, Q, n, R)

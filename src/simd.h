@@ -95,6 +95,16 @@ FN vf vset(real x) { return x - (vf){0}; }
 FN vi less(vf a, vf b) { return (vi)(a < b); }
 #endif
 
+/* Asks for the cache lines of n bytes, to be written. */
+FN void prefetch(const void *p, ptrdiff_t n)
+{
+#if defined(__GNUC__) || defined(__clang__)
+    for (ptrdiff_t i = 0; i < n; i += 64) __builtin_prefetch((const char *)p + i, 1);
+#else
+    (void)p, (void)n;
+#endif
+}
+
 FN vf vload_part(const real *p, ptrdiff_t n)
 {
     vf v = vset(0);
@@ -160,11 +170,12 @@ FN vf vif_less(vf a, vf b, vf yes, vf no)
 /* ---- Elementary functions ---------------------------------------------------------------
  *
  * exp(k x) = s (1 + p) for k = 1 or 2, with s = 2^n, n = round(k x / ln 2), p = expm1(k r) and
- * r = x - n ln2/k. n is taken from the low mantissa bits of k x/ln2 + 1.5 * 2^MANTISSA; p is a polynomial
- * r (k + r (c_0 k^2 + r (c_1 k^3 + ...))), whose factors k^i fold into the constants: a minimax fit in
- * float32 (3e-9), Taylor's series in float64. A NaN x makes p NaN whatever s is. Callers clamp k x to +-90.
+ * r = x - n ln2/k. n is taken from the low mantissa bits of k x/ln2 + 1.5 * 2^MANTISSA. A NaN x makes p NaN
+ * whatever s is. Callers clamp k x to +-90.
  *
- * float32 takes ln 2 in one piece: n is large only where the callers' 1 / (1 + exp) damps the error. */
+ * expm1(k r) = r (k + r (c_0 k^2 + r (c_1 k^3 + ...))), the powers of k folded into the constants: c is a minimax
+ * fit in float32 (3e-9), Taylor's series in float64. float32 takes ln 2 in one piece: n is large only where the
+ * callers' 1 / (1 + exp) damps the error. */
 typedef struct { vf s, p; } exp_parts;
 
 FN exp_parts vexp_parts(vf x, const real k)
@@ -172,23 +183,29 @@ FN exp_parts vexp_parts(vf x, const real k)
     const real round_magic = REAL(1.5) * (real)((bits)1 << MANTISSA);
     vf t = vfma(x, vset(k * REAL(1.442695040888963407)), vset(round_magic));
     vf n = t - vset(round_magic);
+    const real k2 = k * k, k4 = k2 * k2;
 #ifdef FASTRNN_DOUBLE
-    static const real c[12] = {
-        1. / 2, 1. / 6, 1. / 24, 1. / 120, 1. / 720, 1. / 5040, 1. / 40320, 1. / 362880,
-        1. / 3628800, 1. / 39916800, 1. / 479001600, 1. / 6227020800};
-    enum { TERMS = 12 };
     vf r = vfma(n, vset(-0x1.ef35793c7673p-45 / k), vfma(n, vset(-0x1.62e42fefa38p-1 / k), x));
+    vf y = vset(k4 * k4 * k4 * k / 6227020800.);
+    y = vfma(y, r, vset(k4 * k4 * k4 / 479001600.));
+    y = vfma(y, r, vset(k4 * k4 * k2 * k / 39916800.));
+    y = vfma(y, r, vset(k4 * k4 * k2 / 3628800.));
+    y = vfma(y, r, vset(k4 * k4 * k / 362880.));
+    y = vfma(y, r, vset(k4 * k4 / 40320.));
+    y = vfma(y, r, vset(k4 * k2 * k / 5040.));
+    y = vfma(y, r, vset(k4 * k2 / 720.));
+    y = vfma(y, r, vset(k4 * k / 120.));
+    y = vfma(y, r, vset(k4 / 24.));
+    y = vfma(y, r, vset(k2 * k / 6.));
+    y = vfma(y, r, vset(k2 / 2.));
 #else
-    static const real c[5] = {0.50000001f, 0.16666519f, 0.04166621f, 0.00836892f, 0.00139505f};
-    enum { TERMS = 5 };
     vf r = vfma(n, vset(-0.693147180559945f / k), x);
+    vf y = vset(0.00139505f * (k4 * k2));
+    y = vfma(y, r, vset(0.00836892f * (k4 * k)));
+    y = vfma(y, r, vset(0.04166621f * k4));
+    y = vfma(y, r, vset(0.16666519f * (k2 * k)));
+    y = vfma(y, r, vset(0.50000001f * k2));
 #endif
-    vf y = vset(0);
-    for (int i = TERMS - 1; i >= 0; i--) {
-        real scale = k;
-        for (int j = 0; j <= i; j++) scale *= k;
-        y = i == TERMS - 1 ? vset(c[i] * scale) : vfma(y, r, vset(c[i] * scale));
-    }
     exp_parts e;
     e.p = r * vfma(y, r, vset(k));
     e.s = as_real((as_bits(t) << MANTISSA) + as_bits(vset(1)));

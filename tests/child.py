@@ -14,7 +14,7 @@ from fastrnn import _core
 
 
 def python(script, *, prelude=PRELUDE, timeout=60, **environment):
-    """What the script prints. A crash, an exception or `timeout` seconds fail the test, with what it wrote to stderr."""
+    """What the script prints. A crash, an exception or `timeout` seconds fail the test, and show its stderr."""
     done = attempt(script, prelude=prelude, timeout=timeout, **environment)
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout

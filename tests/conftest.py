@@ -23,7 +23,7 @@ def isa(request):
 
 @pytest.fixture(scope="session")
 def data_dir():
-    """The folder of models and goldens, outside the project: FASTRNN_DATA, else ../shared/data beside the repository."""
+    """The folder of models and goldens, outside the project: FASTRNN_DATA, else ../shared/data of the repository."""
     place = Path(os.environ.get("FASTRNN_DATA") or Path(__file__).parents[2] / "shared" / "data")
     if not place.is_dir():
         message = f"no test data at {place}: set FASTRNN_DATA to its folder"

@@ -9,7 +9,7 @@ import contextlib
 import numpy as np
 
 import fastrnn
-from fastrnn import _dispatch, reference
+from fastrnn import _core, _dispatch, reference
 from fastrnn.parameters import NAMES, layer_suffix
 
 KINDS = {
@@ -196,6 +196,25 @@ def central_differences(loss, array, step):
         gradient[index] = (above - loss()) / (2 * step)
         array[index] = value
     return gradient
+
+
+# ---- tanh and sigmoid -----------------------------------------------------------------------------
+
+def elementwise(function, x):
+    """"tanh" or "sigmoid" of a contiguous array, by the kernels of the instruction set in use."""
+    return _core.elementwise(_dispatch.table(x.dtype), function == "tanh", x)
+
+
+def exact(function, x):
+    """The same in float64."""
+    x = x.astype(np.float64)
+    with np.errstate(over="ignore"):
+        return np.tanh(x) if function == "tanh" else 1 / (1 + np.exp(-x))
+
+
+def ulp(y):
+    """Of float32 at the float64 values y; below the smallest normal number it stays that one's."""
+    return np.ldexp(1.0, np.maximum(np.frexp(y)[1], -125) - 24)
 
 
 # ---- Array layouts ------------------------------------------------------------------------------
