@@ -267,14 +267,11 @@ class Recurrent(Parametrised):
         D, S, H = self._directions, self._state_size, self.hidden_size
         check.addressable("output", T, N, D * S, itemsize=self.dtype.itemsize)
         shape = self._external((T, N, D * S), unbatched)
-        blank = np.empty if falling is None else np.zeros
-        output = blank(shape, self.dtype)[...] if out is None else check.output(out, "out", shape, self.dtype)
+        output = np.empty(shape, self.dtype) if out is None else check.output(out, "out", shape, self.dtype)
         target = self._internal(output, unbatched)
         if out is not None and not check.writable_in_place(target, x, h_0, c_0, mask):
-            target = blank((T, N, D * S), self.dtype)
-        elif out is not None and falling is not None:
-            target[...] = 0
-        cells = blank(self._external((T, N, D * H), unbatched), self.dtype) if return_cell_states else None
+            target = np.empty((T, N, D * S), self.dtype)
+        cells = np.empty(self._external((T, N, D * H), unbatched), self.dtype) if return_cell_states else None
 
         batch = _core.Batch(T, N, falling, order)
         packed, threads = self._packed(), _dispatch.get_num_threads()

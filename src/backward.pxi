@@ -13,7 +13,7 @@ cdef inline real* state_gradient(run* s, isize n) noexcept nogil:
 # dL/dh of unit j from later steps, and from this step's output.
 cdef inline vf take_state_gradient(run* s, step* t, isize j, isize n) noexcept nogil:
     return (vload(state_gradient(s, n) + j * VLEN)
-            + load_output(<const real*>s.dy + t.dy_offset + n * s.dy_n, j, s.c.hidden))
+            + load_output(t.dy + row_offset(s.dy_rows, n, s.dy_n), j, s.c.hidden))
 
 
 # Rows n0..active of out += left w, out padded to whole panels.
@@ -42,7 +42,7 @@ cdef int projection_gradients(run* s, step* t) noexcept nogil:
         for j in range(s.c.state_units):
             vstore(kept + n * width + j * VLEN,
                    vload(state_gradient(s, n) + j * VLEN)
-                   + load_output(<const real*>s.dy + t.dy_offset + n * s.dy_n, j, s.c.state))
+                   + load_output(t.dy + row_offset(s.dy_rows, n, s.dy_n), j, s.c.state))
         memset(state_gradient(s, n), 0, <size_t>state_gradient_width(s) * sizeof(real))
         memset(dm + n * dm_row, 0, <size_t>dm_row * sizeof(real))
     return rows_product(s, t, &s.c.w_hr_t, kept, width, 0, dm, dm_row)

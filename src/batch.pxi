@@ -1,8 +1,8 @@
 # How a batch is walked, and what a direction keeps of it.
 #
-# Each direction takes its rows in processing order: step 0 is where it starts, rows by falling length. Where the
-# caller's array lies so already (or reversed: a negative step), the kernel walks it in place; else rows are gathered
-# into a packed buffer before and scattered after. What training keeps is always such a buffer.
+# Each direction takes its rows in processing order: step 0 is where it starts, rows by falling length. Outputs and
+# their gradients are walked where the caller has them; x too unless it is ragged, when its rows are gathered into a
+# packed buffer, as is everything that training keeps.
 
 # lengths: int64 [N], falling; order: int64 [N], the caller's row of each; both None: every row has T steps.
 cdef class Batch:
@@ -44,6 +44,16 @@ cdef class Batch:
                     memcpy(packed, at, size)
                 packed += packed_row
 
+    # Zeroes what lies past the rows' lengths in columns first..first+width of the caller's [T, N, ...].
+    cdef void clear_past(self, cnp.ndarray a, isize first, isize width) noexcept:
+        cdef isize n, t, size = cnp.PyArray_ITEMSIZE(a)
+        cdef char* data = <char*>cnp.PyArray_DATA(a) + first * size
+        if self.length == NULL:
+            return
+        for n in range(self.N):
+            for t in range(self.length[n], self.T):
+                memset(data + t * cnp.PyArray_STRIDE(a, 0) + self.row[n] * cnp.PyArray_STRIDE(a, 1), 0, width * size)
+
     # The caller's [N, size] state to padded rows in processing order, or back.
     cdef void copy_state(self, char* outside, isize row, char* padded, isize padded_row, isize size,
                          bint back) noexcept nogil:
@@ -76,14 +86,25 @@ cdef class Saved:
     cdef bint reverse
 
 
-# Where the kernel finds columns `first`.. of [T, N, ...] without copying; strides in elements, reversed from the end.
-cdef void in_place(cnp.ndarray a, isize first, isize T, bint reverse, void** data, isize* step, isize* row) noexcept:
-    cdef isize size = cnp.PyArray_ITEMSIZE(a)
+# Where the kernel finds columns `first`.. of [T, N, ...]: strides in elements, a reversed direction walks back. Ragged
+# rows stand in an order of their own and, reversed, begin at their own last step: `rows` says where each begins.
+cdef Buffer in_place(Batch batch, cnp.ndarray a, isize first, bint reverse, void** data, isize* step, isize* row,
+                     const isize** rows):
+    cdef isize size = cnp.PyArray_ITEMSIZE(a), t = cnp.PyArray_STRIDE(a, 0) // size, n
+    cdef Buffer b
+    cdef isize* begin
     data[0] = <char*>cnp.PyArray_DATA(a) + first * size
-    step[0], row[0] = cnp.PyArray_STRIDE(a, 0) // size, cnp.PyArray_STRIDE(a, 1) // size
-    if reverse:
-        data[0] = <char*>data[0] + (T - 1) * cnp.PyArray_STRIDE(a, 0)
-        step[0] = -step[0]
+    step[0], row[0] = -t if reverse else t, cnp.PyArray_STRIDE(a, 1) // size
+    if batch.length == NULL:
+        if reverse:
+            data[0] = <char*>data[0] + (batch.T - 1) * t * size
+        return None
+    b = Buffer(batch.N, 1, sizeof(isize))
+    begin = <isize*>b.data
+    for n in range(batch.N):
+        begin[n] = batch.row[n] * row[0] + (t * (batch.length[n] - 1) if reverse else 0)
+    rows[0] = begin
+    return b
 
 
 # One direction's state [N, width] of the caller's [D, N, width], to padded rows or back.
@@ -93,9 +114,8 @@ cdef void exchange_state(Batch batch, cnp.ndarray a, isize d, Buffer padded, isi
                      <char*>padded.data, padded_row * size, cnp.PyArray_DIM(a, 2) * size, back)
 
 
-# One direction's columns first.. of the caller's [T, N, ...], to packed rows of `width` elements or back.
-cdef void exchange_rows(Batch batch, cnp.ndarray a, isize first, Buffer packed, isize width, bint reverse,
-                        bint back) noexcept:
-    cdef isize size = cnp.PyArray_ITEMSIZE(a)
-    batch.copy(<char*>cnp.PyArray_DATA(a) + first * size, cnp.PyArray_STRIDE(a, 0), cnp.PyArray_STRIDE(a, 1),
-               <char*>packed.data, width * size, width * size, reverse, back)
+# Rows of the caller's [T, N, width] (a mask: [T, N]) to packed rows in processing order, or back.
+cdef void exchange_rows(Batch batch, cnp.ndarray a, Buffer packed, isize width, bint reverse, bint back) noexcept:
+    cdef isize size = cnp.PyArray_ITEMSIZE(a) * width
+    batch.copy(<char*>cnp.PyArray_DATA(a), cnp.PyArray_STRIDE(a, 0), cnp.PyArray_STRIDE(a, 1),
+               <char*>packed.data, size, size, reverse, back)

@@ -4,12 +4,13 @@
 cdef struct step:
     isize t, offset, next_offset        # packed row index of row 0, now and at the next step
     isize active, next_active           # rows n0..active run now; rows below next_active go on
-    isize dy_offset, yc_offset
     real* h                             # this step's slot, row n at n * padded size
     real* h_next
     real* c
     real* c_next
     real* y
+    real* y_c
+    const real* dy
     const real* x
     const real* pre                     # input parts of this step, or NULL; panels lie pre_panel apart
     isize pre_panel
@@ -24,11 +25,16 @@ cdef inline vf load_output(const real* row, isize j, isize size) noexcept nogil:
     return vload_part(row + j * VLEN, size - j * VLEN) if j * VLEN < size else vset(0)
 
 
+# Where row n begins in an array of the caller's.
+cdef inline isize row_offset(const isize* rows, isize n, isize stride) noexcept nogil:
+    return rows[n] if rows != NULL else n * stride
+
+
 cdef inline void store_state(run* s, step* t, vf h, isize j, isize n) noexcept nogil:
     cdef isize width = s.c.state_units * VLEN
     vstore((t.h_next if n < t.next_active else <real*>s.h_n) + n * width + j * VLEN, h)
     if t.y != NULL:
-        store_output(t.y + n * s.y_n, h, j, s.c.state)
+        store_output(t.y + row_offset(s.y_rows, n, s.y_n), h, j, s.c.state)
 
 
 cdef inline real* extra_row(run* s, step* t, isize n) noexcept nogil:
@@ -50,16 +56,10 @@ cdef inline void locate(run* s, step* t, isize running, isize next_running) noex
         t.h = <real*>s.h + (t.t & 1) * s.N * width
         t.h_next = <real*>s.h + ((t.t + 1) & 1) * s.N * width
         t.c = t.c_next = <real*>s.c_state
-    if s.lengths != NULL:
-        t.x = <const real*>s.x + t.offset * s.x_n
-        t.y = <real*>s.y + t.offset * s.y_n
-        t.yc_offset = t.offset * s.yc_n
-        t.dy_offset = t.offset * s.dy_n
-    else:
-        t.x = <const real*>s.x + t.t * s.x_t
-        t.y = <real*>s.y + t.t * s.y_t
-        t.yc_offset = t.t * s.yc_t
-        t.dy_offset = t.t * s.dy_t
+    t.x = <const real*>s.x + (t.offset * s.x_n if s.lengths != NULL else t.t * s.x_t)
+    t.y = <real*>s.y + t.t * s.y_t
+    t.y_c = <real*>s.y_c + t.t * s.yc_t
+    t.dy = <const real*>s.dy + t.t * s.dy_t
 
 
 # W x + b of `steps` steps from t0, to scratch as [panel][step][row][width][VLEN].
@@ -185,7 +185,7 @@ cdef inline void expect_stores(run* s, step* t, isize p, isize n, isize R) noexc
     cdef isize first = p * units * VLEN, width = s.c.state_units * VLEN
     if t.y != NULL and s.c.w_hr.data == NULL:
         for r in range(n, n + R):
-            prefetch(t.y + r * s.y_n + first, bytes)
+            prefetch(t.y + row_offset(s.y_rows, r, s.y_n) + first, bytes)
     if s.keep:
         prefetch(<real*>s.gates + (p * s.rows + t.offset + n) * s.c.saved * VLEN,
                  R * s.c.saved * VLEN * <isize>sizeof(real))

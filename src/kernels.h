@@ -45,11 +45,12 @@ typedef struct poll_state {
 typedef struct {
     const cell *c;
     isize T, N, n0, n1;
-    const isize *lengths;       /* [N] falling, or NULL: all T. With lengths, x and y are packed rows */
+    const isize *lengths;       /* [N] falling, or NULL: all T. With lengths, x is packed rows */
     const unsigned char *reset; /* [packed rows] or NULL */
     isize rows;                 /* packed rows in all */
     const void *x; isize x_t, x_n;
     void *y, *y_c; isize y_t, y_n, yc_t, yc_n;  /* outputs and all cell states; each may be NULL */
+    const isize *y_rows, *yc_rows, *dy_rows;    /* where row n begins in y, y_c, dy; NULL: at n * y_n, ... */
     void *h, *c_state;          /* [slots][N][units * VLEN]; slot 0 holds the initial state. keep: a slot a
                                    step, as packed rows; else two slots for h in turn, and one for c */
     void *h_n, *c_n;            /* [N][padded]: final states */

@@ -19,7 +19,7 @@ cdef inline void lstm_cells(run* s, step* t, const vf* acc, isize p, isize Q, is
             m = o * vtanh(c)
             vstore((t.c_next if r < t.next_active else <real*>s.c_n) + r * row + j * VLEN, c)
             if s.y_c != NULL:
-                store_output(<real*>s.y_c + t.yc_offset + r * s.yc_n, c, j, s.c.hidden)
+                store_output(t.y_c + row_offset(s.yc_rows, r, s.yc_n), c, j, s.c.hidden)
             if s.keep:
                 saved = <real*>s.gates + (j * s.rows + t.offset + r) * 4 * VLEN
                 vstore(saved, i)

@@ -67,7 +67,7 @@ def forward_layer(list directions, Batch batch, cnp.ndarray x, cnp.ndarray h_0, 
     """Runs a layer: directions [Parameters], x [T, N, I] -> y [T, N, D*S], y_c [T, N, D*H] or None.
 
     h_0 [D, N, S], c_0 [D, N, H] or None; reset [T, N] bool or None. Rows of x and y are contiguous, other strides
-    free; y overlaps no input. Past a row's length y is left as it was. Returns h_n, c_n (None unless LSTM), and with
+    free; y overlaps no input. Past a row's length outputs are zeroed. Returns h_n, c_n (None unless LSTM), and with
     `keep` what backward_layer needs.
     """
     cdef isize D = len(directions), N = batch.N, d, parts, first
@@ -76,11 +76,11 @@ def forward_layer(list directions, Batch batch, cnp.ndarray x, cnp.ndarray h_0, 
     cdef bint lstm = p.c.kind == LSTM, ragged = batch.lengths is not None
     cdef const cell* c
     cdef Saved s
-    cdef Buffer h_n, c_n, packed_y, packed_yc
+    cdef Buffer h_n, c_n
     cdef Call call
     cdef run* runs
     cdef run* r
-    cdef list saved = [], results = []
+    cdef list saved = [], finals = []
     threads = worthwhile(threads, <double>p.multiply_adds * D * batch.rows)
     parts = max(<isize>1, min((threads + D - 1) // D, N))
     call = Call(D * parts, threads)
@@ -96,13 +96,13 @@ def forward_layer(list directions, Batch batch, cnp.ndarray x, cnp.ndarray h_0, 
 
         if keep or ragged:
             s.x = Buffer(batch.rows, c.input, size)
-            exchange_rows(batch, x, 0, s.x, c.input, s.reverse, False)
+            exchange_rows(batch, x, s.x, c.input, s.reverse, False)
             r.x, r.x_n, r.x_t = s.x.data, c.input, c.input * N
         else:
-            in_place(x, 0, batch.T, s.reverse, <void**>&r.x, &r.x_t, &r.x_n)
+            in_place(batch, x, 0, s.reverse, <void**>&r.x, &r.x_t, &r.x_n, NULL)
         if reset is not None:
             s.reset = Buffer(batch.rows, 1, 1)
-            exchange_rows(batch, reset, 0, s.reset, 1, s.reverse, False)
+            exchange_rows(batch, reset, s.reset, 1, s.reverse, False)
             r.reset = <unsigned char*>s.reset.data
 
         first = batch.first_rows()
@@ -125,32 +125,22 @@ def forward_layer(list directions, Batch batch, cnp.ndarray x, cnp.ndarray h_0, 
             s.extra = Buffer(batch.rows if keep else N, units_row(c, V), size)
             r.extra = s.extra.data
 
-        packed_y = packed_yc = None
-        if ragged:
-            packed_y = Buffer(batch.rows, S, size)
-            r.y, r.y_n = packed_y.data, S
-            if y_c is not None:
-                packed_yc = Buffer(batch.rows, H, size)
-                r.y_c, r.yc_n = packed_yc.data, H
-        else:
-            in_place(y, d * S, batch.T, s.reverse, &r.y, &r.y_t, &r.y_n)
-            if y_c is not None:
-                in_place(y_c, d * H, batch.T, s.reverse, &r.y_c, &r.yc_t, &r.yc_n)
-        results.append((h_n, c_n, packed_y, packed_yc))
+        call.buffers.append(in_place(batch, y, d * S, s.reverse, &r.y, &r.y_t, &r.y_n, &r.y_rows))
+        batch.clear_past(y, d * S, S)
+        if y_c is not None:
+            call.buffers.append(in_place(batch, y_c, d * H, s.reverse, &r.y_c, &r.yc_t, &r.yc_n, &r.yc_rows))
+            batch.clear_past(y_c, d * H, H)
+        finals.append((h_n, c_n))
         call.add_rows(r, parts, batch, p, <task_function>p.table.forward)
     call.go()
 
     cdef cnp.ndarray out_h = np.empty((D, N, S), p.dtype), out_c = np.empty((D, N, H), p.dtype) if lstm else None
     for d in range(D):
         c = &(<Parameters>directions[d]).c
-        h_n, c_n, packed_y, packed_yc = results[d]
+        h_n, c_n = finals[d]
         exchange_state(batch, out_h, d, h_n, state_row(c, V), True)
         if lstm:
             exchange_state(batch, out_c, d, c_n, units_row(c, V), True)
-        if packed_y is not None:
-            exchange_rows(batch, y, d * S, packed_y, S, d == 1, True)
-        if packed_yc is not None:
-            exchange_rows(batch, y_c, d * H, packed_yc, H, d == 1, True)
     return out_h, out_c, saved if keep else None
 
 
@@ -169,7 +159,7 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
     cdef isize S = p.c.state, H = p.c.hidden, V = p.table.vlen, size = p.table.itemsize
     cdef bint lstm = p.c.kind == LSTM
     cdef const cell* c
-    cdef Buffer packed_dy, dh, dc, dgates, dstate
+    cdef Buffer dh, dc, dgates, dstate
     cdef Call call
     cdef run* runs
     cdef run* r
@@ -190,12 +180,7 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
         r.c_state = s.c.data if lstm else NULL
         r.extra = s.extra.data if s.extra is not None else NULL
         r.reset = <unsigned char*>s.reset.data if s.reset is not None else NULL
-        if batch.lengths is None:
-            in_place(dy, d * S, batch.T, s.reverse, <void**>&r.dy, &r.dy_t, &r.dy_n)
-        else:
-            packed_dy = Buffer(batch.rows, S, size)
-            exchange_rows(batch, dy, d * S, packed_dy, S, s.reverse, False)
-            r.dy, r.dy_n = call.hold(packed_dy), S
+        call.buffers.append(in_place(batch, dy, d * S, s.reverse, <void**>&r.dy, &r.dy_t, &r.dy_n, &r.dy_rows))
         dh = Buffer(N, state_gradient_row(c, V), size, True)
         exchange_state(batch, dh_n, d, dh, state_gradient_row(c, V), False)
         r.dh = dh.data
@@ -306,5 +291,5 @@ cdef cnp.ndarray input_gradient(Saved s, Buffer dgates, isize threads):
         call.add(<task_function>p.table.multiply, &part[i])
     call.go()
     if not direct:
-        exchange_rows(batch, dx, 0, packed, c.input, s.reverse, True)
+        exchange_rows(batch, dx, packed, c.input, s.reverse, True)
     return dx

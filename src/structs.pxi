@@ -36,6 +36,9 @@ cdef extern from "kernels.h" nogil:
         void* y
         void* y_c
         isize y_t, y_n, yc_t, yc_n
+        const isize* y_rows
+        const isize* yc_rows
+        const isize* dy_rows
         void* h
         void* c_state
         void* h_n

@@ -118,6 +118,15 @@ def test_agrees_with_the_oracle(case):
     hypothesis.assume(agrees_with_the_oracle(case))
 
 
+@pytest.mark.parametrize("steps, rows", [(0, 0), (0, 3), (4, 0)])
+@pytest.mark.parametrize("inputs", [3, 40])
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_no_steps_or_no_rows(kind, inputs, steps, rows):
+    for ragged in (False, True):
+        case = Case(kind, "float32", inputs, 5, steps, rows, num_layers=2, bidirectional=True, lengths=ragged)
+        assert agrees_with_the_oracle(case)
+
+
 LARGE = {       # even at half the length past the 2e6 multiply-adds below which a call keeps to one thread
     "full": Case("", "", 40, 130, 12, 19),
     "ragged": Case("", "", 40, 130, 12, 20, lengths=True, resets=True),
