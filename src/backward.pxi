@@ -19,9 +19,10 @@ cdef inline vf take_state_gradient(run* s, step* t, isize j, isize n) noexcept n
 # Rows n0..active of out += left w, out padded to whole panels.
 cdef int rows_product(run* s, step* t, const matrix* w, const real* left, isize left_row, isize left_outer,
                       real* out, isize out_row) noexcept nogil:
-    cdef isize p, n, R
+    cdef isize i, p, n, R
     cdef real* at
-    for p in range(w.panels):
+    for i in range(w.panels):
+        p = w.panels - 1 - i if t.t & 1 else i      # to and fro, as forward_step does
         n = s.n0
         while n < t.active:
             R = tile_rows(t.active - n, ROWS[w.width])

@@ -76,13 +76,14 @@ cdef int input_parts(run* s, isize t0, isize steps) noexcept nogil:
     a.init_row = 0
     a.acc_row = inner_m * P * VLEN
     a.w_step = P * VLEN
-    a.v_row = s.x_t if along_time else s.x_n
-    a.v_step = 1
-    a.v_outer = 0
-    a.outer = 1
-    a.depth = w.depth
+    a.operands = 1
+    a.of[0].v_row = s.x_t if along_time else s.x_n
+    a.of[0].v_step = 1
+    a.of[0].v_outer = 0
+    a.of[0].outer = 1
+    a.of[0].depth = w.depth
     for p in range(w.panels):
-        a.w = <const real*>w.data + p * w.depth * P * VLEN
+        a.of[0].w = <const real*>w.data + p * w.depth * P * VLEN
         a.init = <const real*>s.c.bias + p * P * VLEN
         for outer in range(outers):
             inner = 0
@@ -90,7 +91,7 @@ cdef int input_parts(run* s, isize t0, isize steps) noexcept nogil:
                 R = tile_rows(inners - inner, ROWS[P])
                 if should_stop_after(s.poll, &s.work, R * w.depth * P):
                     return -1
-                a.v = <const real*>s.x + t0 * s.x_t + s.n0 * s.x_n + outer * outer_x + inner * a.v_row
+                a.of[0].v = <const real*>s.x + t0 * s.x_t + s.n0 * s.x_n + outer * outer_x + inner * a.of[0].v_row
                 a.acc = (<real*>s.scratch
                          + (p * s.chunk * rows + outer * outer_m + inner * inner_m) * P * VLEN)
                 TILES[P][R](&a)
@@ -98,65 +99,70 @@ cdef int input_parts(run* s, isize t0, isize steps) noexcept nogil:
     return 0
 
 
+cdef inline void set_operand(operand* of, const matrix* w, isize p, const real* v, isize v_row) noexcept nogil:
+    of.w = <const real*>w.data + p * w.outer * w.depth * w.width * VLEN
+    of.w_panel = w.depth * w.width * VLEN
+    of.v = v
+    of.v_row = v_row
+    of.v_step = 1
+    of.v_outer = 0
+    of.outer = w.outer
+    of.depth = w.depth
+
+
+cdef inline void run_tile(const tile_args* a, isize P, isize Q, isize R) noexcept nogil:
+    if Q > 1:
+        ROW[P](a)
+    else:
+        TILES[P][R](a)
+
+
 # acc[panel][row][gate] of panels p..p+Q, rows n..n+R. GRU: acc[.][.][2] is W_hn h + b_hn alone, n_input W x + b_in.
 cdef inline void gate_sums(run* s, step* t, vf* acc, vf* n_input, isize p, isize Q, isize n, isize R) noexcept nogil:
-    cdef const matrix* w = &s.c.w_ih
-    cdef isize P = w.width, q, r, i
+    cdef isize P = s.c.w_ih.width, q, r, i = 0
+    cdef isize state_row = s.c.state_units * VLEN
     cdef const real* source
     cdef tile_args a
     a.acc = <real*>acc
     a.acc_row = P * VLEN
     a.acc_panel = R * P * VLEN
-    a.v_step = 1
-    a.v_outer = 0
-    a.outer = 1
+    a.w_step = P * VLEN
+    a.operands = 0
     if t.pre == NULL:
         a.init = <const real*>s.c.bias + p * P * VLEN
         a.init_row = 0
         a.init_panel = P * VLEN
-        a.w = <const real*>w.data + p * w.depth * P * VLEN
-        a.w_step = P * VLEN
-        a.w_panel = w.depth * P * VLEN
-        a.v = t.x + n * s.x_n
-        a.v_row = s.x_n
-        a.depth = w.depth
-        if Q > 1:
-            ROW[P](&a)
-        else:
-            TILES[P][R](&a)
-        a.init = <const real*>acc
-        a.init_panel = a.acc_panel
+        set_operand(&a.of[0], &s.c.w_ih, p, t.x + n * s.x_n, s.x_n)
+        a.operands = 1
     else:
         a.init = t.pre + p * t.pre_panel + (n - s.n0) * P * VLEN
+        a.init_row = P * VLEN
         a.init_panel = t.pre_panel
-    a.init_row = P * VLEN
-    if s.c.kind == GRU:
-        i = 0
+    if s.c.kind == GRU or s.c.kind == GRU_BEFORE:       # the input's part of n goes its own way
+        if a.operands:
+            run_tile(&a, P, Q, R)
+            a.init = a.acc
+            a.init_row = P * VLEN
+            a.init_panel = a.acc_panel
         for q in range(Q):
             for r in range(R):
                 source = a.init + q * a.init_panel + r * P * VLEN
-                n_input[i] = vload(source + 2 * VLEN)
                 acc[3 * i] = vload(source)
                 acc[3 * i + 1] = vload(source + VLEN)
-                acc[3 * i + 2] = vload(<const real*>s.c.bias_n + (p + q) * VLEN)
+                if s.c.kind == GRU:
+                    n_input[i] = vload(source + 2 * VLEN)
+                    acc[3 * i + 2] = vload(<const real*>s.c.bias_n + (p + q) * VLEN)
+                else:
+                    acc[3 * i + 2] = vload(source + 2 * VLEN)
                 i += 1
-        a.init = <const real*>acc
+        a.init = a.acc
+        a.init_row = P * VLEN
         a.init_panel = a.acc_panel
-    elif s.c.kind == GRU_BEFORE and t.pre != NULL:
-        for i in range(3 * R):
-            acc[i] = vload(a.init + i * VLEN)
-        a.init = <const real*>acc
-    w = &s.c.w_hh
-    a.w = <const real*>w.data + p * w.depth * w.width * VLEN
-    a.w_step = w.width * VLEN
-    a.w_panel = w.depth * w.width * VLEN
-    a.v = t.h + n * s.c.state_units * VLEN
-    a.v_row = s.c.state_units * VLEN
-    a.depth = w.depth
-    if Q > 1:
-        ROW[w.width](&a)
-    else:
-        TILES[w.width][R](&a)
+        a.operands = 0
+    set_operand(&a.of[a.operands], &s.c.w_hh, p, t.h + n * state_row, state_row)
+    a.operands += 1
+    a.w_step = s.c.w_hh.width * VLEN
+    run_tile(&a, s.c.w_hh.width, Q, R)
 
 
 # acc[row][q] = rows n..n+R of `left` times panel p of w, from init.
@@ -167,14 +173,10 @@ cdef inline void panel_product(const matrix* w, isize p, const real* left, isize
     a.acc_row = out_row
     a.init = init
     a.init_row = init_row
-    a.w = <const real*>w.data + p * w.outer * w.depth * w.width * VLEN
     a.w_step = w.width * VLEN
-    a.v = left
-    a.v_row = left_row
-    a.v_step = 1
-    a.v_outer = left_outer
-    a.outer = w.outer
-    a.depth = w.depth
+    a.operands = 1
+    set_operand(&a.of[0], w, p, left, left_row)
+    a.of[0].v_outer = left_outer
     TILES[w.width][R](&a)
 
 
@@ -195,17 +197,20 @@ cdef inline void expect_stores(run* s, step* t, isize p, isize n, isize R) noexc
                 prefetch(t.c_next + r * s.c.units * VLEN + first, bytes)
 
 
+# Every other step takes the panels backwards: it begins with the weights the last one ended with, which the caches
+# still hold where they cannot hold all.
 cdef int forward_step(run* s, step* t) noexcept nogil:
     cdef vf[32] acc
     cdef vf[16] n_input
-    cdef isize P = s.c.w_ih.width, panels = s.c.w_ih.panels, p = 0, Q, n, R, r, j
+    cdef isize P = s.c.w_ih.width, panels = s.c.w_ih.panels, done = 0, p, Q, n, R, r, j
     cdef isize most = ROWS[P], units = s.c.units * VLEN
     cdef int kind = s.c.kind
     cdef const matrix* w
     cdef real* between = <real*>s.scratch
     cdef vf[4] zero
-    while p < panels:
-        Q = ROW_PANELS[P] if t.active - s.n0 == 1 and p + ROW_PANELS[P] <= panels and kind != GRU_BEFORE else 1
+    while done < panels:
+        Q = ROW_PANELS[P] if t.active - s.n0 == 1 and done + ROW_PANELS[P] <= panels and kind != GRU_BEFORE else 1
+        p = panels - done - Q if (t.t + s.turn) & 1 else done
         n = s.n0
         while n < t.active:
             R = tile_rows(t.active - n, most)
@@ -223,7 +228,7 @@ cdef int forward_step(run* s, step* t) noexcept nogil:
             else:
                 rnn_cells(s, t, acc, p, Q, n, R)
             n += R
-        p += Q
+        done += Q
     if kind == GRU_BEFORE:
         w = &s.c.w_hn
         for p in range(w.panels):

@@ -58,6 +58,7 @@ typedef struct {
     void *gates;                /* keep: [panel][rows][saved][VLEN] activations */
     void *extra;                /* keep: GRU_BEFORE r*h, projection o*tanh(c): [rows][padded]; else [N][padded] */
     void *scratch;              /* of this task: as many elements as plan() says */
+    int turn;                   /* streams: counts the steps, as t does in a sequence */
     isize chunk;                /* set by plan(): steps whose input part is computed at once; 0: within the step */
     /* backward */
     const void *dy; isize dy_t, dy_n;

@@ -139,6 +139,7 @@ cdef class StreamCore:
             r = &self.layers[i].r
             r.h, r.h_n = self.layers[i].h[self.current], self.layers[i].h[1 - self.current]
             r.c_state, r.c_n = self.layers[i].c[self.current], self.layers[i].c[1 - self.current]
+            r.turn = <int>self.current
             r.x = x if i == 0 else self.layers[i - 1].r.h_n
         if self.long_step:
             start_poll(&self.poll)

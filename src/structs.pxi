@@ -47,6 +47,7 @@ cdef extern from "kernels.h" nogil:
         void* gates
         void* extra
         void* scratch
+        int turn
         isize chunk
         const void* dy
         isize dy_t, dy_n

@@ -8,17 +8,21 @@
 # R and P are constants once `tile` is inlined into a line of "Instances": its loops unroll whole. An instance
 # is called through TILES and never inlined beside an activation, whose constants would spill the accumulators.
 
+cdef struct operand:                # a summand: outer blocks of depth products
+    const real* w                   # w[(o * depth + k) * w_step + q * VLEN]
+    const real* v                   # v[o * v_outer + k * v_step + r * v_row]
+    isize v_row, v_step, v_outer, outer, depth
+    isize w_panel                   # tile_row: from a panel to the next
+
 cdef struct tile_args:
-    real* acc            # acc[r * acc_row + q * VLEN]
+    real* acc                       # acc[r * acc_row + q * VLEN]
     isize acc_row
-    const real* init     # as acc; init_row 0: one bias for every row
+    const real* init                # as acc; init_row 0: one bias for every row
     isize init_row
-    const real* w        # w[k * w_step + q * VLEN], k over outer * depth
     isize w_step
-    const real* v        # v[o * v_outer + k * v_step + r * v_row]
-    isize v_row, v_step, v_outer
-    isize outer, depth
-    isize acc_panel, init_panel, w_panel    # tile_row: from a panel to the next
+    isize acc_panel, init_panel     # tile_row: from a panel to the next
+    isize operands
+    operand[2] of                   # summed in this order: x W_ih, then h W_hh
 
 ctypedef void (*tile_function)(const tile_args*) noexcept nogil
 
@@ -27,52 +31,65 @@ cdef inline void tile(const tile_args* a, const int R, const int P) noexcept nog
     cdef vf acc[8][4]
     cdef vf b[8]
     cdef vf x
-    cdef isize r, q, k, o
-    cdef const real* w = a.w
+    cdef isize r, q, k, o, i, v_row, v_step, depth
+    cdef isize w_step = a.w_step, init_row = a.init_row, acc_row = a.acc_row
+    cdef const real* init = a.init
+    cdef real* out = a.acc
+    cdef const real* w
     cdef const real* v
-    cdef isize v_row = a.v_row, v_step = a.v_step, w_step = a.w_step
     for r in range(R):
         for q in range(P):
-            acc[r][q] = vload(a.init + r * a.init_row + q * VLEN)
-    for o in range(a.outer):
-        v = a.v + o * a.v_outer
-        for k in range(a.depth):
-            if R > P:       # keep the operand with fewer vectors in registers, the other passes through
-                for q in range(P):
-                    b[q] = vload(w + q * VLEN)
-                for r in range(R):
-                    x = vset(v[r * v_row])
+            acc[r][q] = vload(init + r * init_row + q * VLEN)
+    for i in range(a.operands):
+        w = a.of[i].w
+        v_row = a.of[i].v_row
+        v_step = a.of[i].v_step
+        depth = a.of[i].depth
+        for o in range(a.of[i].outer):
+            v = a.of[i].v + o * a.of[i].v_outer
+            for k in range(depth):
+                if R > P:       # keep the operand with fewer vectors in registers, the other passes through
                     for q in range(P):
-                        acc[r][q] = vfma(b[q], x, acc[r][q])
-            else:
-                for r in range(R):
-                    b[r] = vset(v[r * v_row])
-                for q in range(P):
-                    x = vload(w + q * VLEN)
+                        b[q] = vload(w + q * VLEN)
                     for r in range(R):
-                        acc[r][q] = vfma(x, b[r], acc[r][q])
-            w += w_step
-            v += v_step
+                        x = vset(v[r * v_row])
+                        for q in range(P):
+                            acc[r][q] = vfma(b[q], x, acc[r][q])
+                else:
+                    for r in range(R):
+                        b[r] = vset(v[r * v_row])
+                    for q in range(P):
+                        x = vload(w + q * VLEN)
+                        for r in range(R):
+                            acc[r][q] = vfma(x, b[r], acc[r][q])
+                w += w_step
+                v += v_step
     for r in range(R):
         for q in range(P):
-            vstore(a.acc + r * a.acc_row + q * VLEN, acc[r][q])
+            vstore(out + r * acc_row + q * VLEN, acc[r][q])
 
 
 # One row, Q panels at once: enough independent sums to hide the latency of FMA. The same order of sums.
 cdef inline void tile_row(const tile_args* a, const int P, const int Q) noexcept nogil:
     cdef vf acc[4][4]
     cdef vf x
-    cdef isize q, p, k
-    cdef const real* w = a.w
+    cdef isize q, p, k, i, depth, w_panel, w_step = a.w_step
+    cdef const real* w
+    cdef const real* v
     for p in range(Q):
         for q in range(P):
             acc[p][q] = vload(a.init + p * a.init_panel + q * VLEN)
-    for k in range(a.depth):
-        x = vset(a.v[k])
-        for p in range(Q):
-            for q in range(P):
-                acc[p][q] = vfma(vload(w + p * a.w_panel + q * VLEN), x, acc[p][q])
-        w += a.w_step
+    for i in range(a.operands):
+        w = a.of[i].w
+        v = a.of[i].v
+        depth = a.of[i].depth
+        w_panel = a.of[i].w_panel
+        for k in range(depth):
+            x = vset(v[k])
+            for p in range(Q):
+                for q in range(P):
+                    acc[p][q] = vfma(vload(w + p * w_panel + q * VLEN), x, acc[p][q])
+            w += w_step
     for p in range(Q):
         for q in range(P):
             vstore(a.acc + p * a.acc_panel + q * VLEN, acc[p][q])
@@ -154,19 +171,20 @@ cdef int multiply(product* s) noexcept nogil:
     a.init = <const real*>start
     a.init_row = 0
     a.w_step = P * VLEN
-    a.v_row = s.left_row
-    a.v_step = 1
-    a.v_outer = s.left_outer
-    a.outer = s.w.outer
-    a.depth = s.w.depth
+    a.operands = 1
+    a.of[0].v_row = s.left_row
+    a.of[0].v_step = 1
+    a.of[0].v_outer = s.left_outer
+    a.of[0].outer = s.w.outer
+    a.of[0].depth = s.w.depth
     for p in range(s.w.panels):
-        a.w = <const real*>s.w.data + p * size * P * VLEN
+        a.of[0].w = <const real*>s.w.data + p * size * P * VLEN
         m = s.m0
         while m < s.m1:
             R = tile_rows(s.m1 - m, ROWS[P])
             if should_stop_after(s.poll, &s.work, R * size * P):
                 return -1
-            a.v = <const real*>s.left + m * s.left_row
+            a.of[0].v = <const real*>s.left + m * s.left_row
             TILES[P][R](&a)
             for r in range(R):
                 out = <real*>s.out + (m + r) * s.out_row
@@ -186,45 +204,46 @@ cdef enum: BLOCK = 96
 cdef int accumulate(outer_product* s) noexcept nogil:
     cdef tile_args a
     cdef isize P = s.width
-    cdef isize p, m, k, q, R, i, size = s.depth * P * VLEN
+    cdef isize p, m, k, q, R, i, depth, size = s.depth * P * VLEN
     cdef real* out
     cdef real* bias
     cdef const real* right
     cdef vf[4] total
     a.acc_row = a.init_row = P * VLEN
     a.w_step = s.right_step
-    a.v_row = 1
-    a.v_step = s.left_step
-    a.v_outer = 0
-    a.outer = 1
+    a.operands = 1
+    a.of[0].v_row = 1
+    a.of[0].v_step = s.left_step
+    a.of[0].v_outer = 0
+    a.of[0].outer = 1
     memset(<real*>s.out + s.p0 * size, 0, <size_t>((s.p1 - s.p0) * size) * sizeof(real))
     if s.bias != NULL:
         memset(<real*>s.bias + s.p0 * P * VLEN, 0, <size_t>((s.p1 - s.p0) * P * VLEN) * sizeof(real))
     m = 0
     while m < s.rows:
-        a.depth = min(<isize>BLOCK, s.rows - m)
+        depth = a.of[0].depth = min(<isize>BLOCK, s.rows - m)
         for p in range(s.p0, s.p1):
             out = <real*>s.out + p * size
             right = <const real*>s.right + p * s.right_panel + m * s.right_step
-            a.w = right
+            a.of[0].w = right
             k = 0
             while k < s.depth:
                 R = tile_rows(s.depth - k, ROWS[P])
-                if should_stop_after(s.poll, &s.work, R * a.depth * P):
+                if should_stop_after(s.poll, &s.work, R * depth * P):
                     return -1
                 a.acc = out + k * P * VLEN
                 a.init = a.acc
-                a.v = <const real*>s.left + m * s.left_step + k
+                a.of[0].v = <const real*>s.left + m * s.left_step + k
                 TILES[P][R](&a)
                 k += R
             if s.bias != NULL:
                 bias = <real*>s.bias + p * P * VLEN
                 for q in range(P):
                     total[q] = vload(bias + q * VLEN)
-                for i in range(a.depth):
+                for i in range(depth):
                     for q in range(P):
                         total[q] = total[q] + vload(right + i * s.right_step + q * VLEN)
                 for q in range(P):
                     vstore(bias + q * VLEN, total[q])
-        m += a.depth
+        m += depth
     return 0

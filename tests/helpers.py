@@ -219,15 +219,18 @@ def ulp(y):
 
 # ---- Array layouts ------------------------------------------------------------------------------
 
-def _strided(a):
-    wide = np.full([2 * n + 1 for n in a.shape], np.nan if a.dtype.kind == "f" else 1, a.dtype)
-    view = wide[tuple(slice(1, None, 2) for _ in a.shape)]
+def _spaced(a, last_step):
+    """Every second element of every axis, the last one's next to each other or not, of an array full of NaN."""
+    steps = [2] * (a.ndim - 1) + [last_step]
+    wide = np.full([step * n + 2 for step, n in zip(steps, a.shape, strict=True)],
+                   np.nan if a.dtype.kind == "f" else 1, a.dtype)
+    view = wide[tuple(slice(1, 1 + step * n, step) for step, n in zip(steps, a.shape, strict=True))]
     view[...] = a
     return view
 
 
-def _reversed(a):
-    backwards = (slice(None, None, -1),) * a.ndim
+def _reversed(a, axes):
+    backwards = (slice(None, None, -1),) * axes
     return np.array(a[backwards], order="C")[backwards]
 
 
@@ -245,10 +248,15 @@ def _read_only(a):
 
 LAYOUTS = {
     "contiguous": np.ascontiguousarray,
-    "strided": _strided,                # every second element of every axis, NaN between
-    "reversed": _reversed,              # negative strides
-    "fortran": lambda a: np.array(a, order="F"),
-    "misaligned": _misaligned,          # at an odd address
-    "big_endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
+    # walked in place
+    "apart": lambda a: _spaced(a, 1),
+    "backwards": lambda a: _reversed(a, a.ndim - 1),
+    "swapped": lambda a: np.array(a.swapaxes(0, a.ndim // 2), order="C").swapaxes(0, a.ndim // 2),
     "read_only": _read_only,
+    # copied first
+    "strided": lambda a: _spaced(a, 2),
+    "reversed": lambda a: _reversed(a, a.ndim),
+    "fortran": lambda a: np.array(a, order="F"),
+    "misaligned": _misaligned,
+    "big_endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
 }

@@ -786,7 +786,7 @@ def test_allocations_that_fail(kind, threads):
         calls = dict(call=lambda: layer(x), ragged=lambda: layer(x, lengths=np.arange(N) % T),
                      forward=lambda: layer.forward(x, rng=0)[:2], backward=lambda: layer.backward(cache, output),
                      backward_first=lambda: layer.backward(layer.forward(x, rng=0)[2], output),
-                     construct=lambda: list(make(3 * I, 4 * H).parameters.values()),
+                     construct=lambda: list(make(I, H, 20).parameters.values()),
                      stream=lambda: one_way.stream(20 * N).step(block[0]), run=run,
                      restore=lambda: one_way.restore(snapshot).step(block[0]), load=load)
 
@@ -811,7 +811,7 @@ def test_allocations_that_fail(kind, threads):
                 room += 16 * PAGE + room // 16
             assert flat(result) == expected[name], name
             print(name, failures)
-    """, MALLOC_ARENA_MAX="1", MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="0")
+    """, MALLOC_ARENA_MAX="1", MALLOC_MMAP_THRESHOLD_="16384", MALLOC_TRIM_THRESHOLD_="0")
     failures = dict(line.split() for line in done.splitlines())
     assert len(failures) == 10 and all(int(count) > 5 for count in failures.values()), failures
 

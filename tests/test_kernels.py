@@ -112,7 +112,7 @@ def agrees_with_the_oracle(case):
     return True
 
 
-@hypothesis.settings(max_examples=400)
+@hypothesis.settings(max_examples=1000)
 @hypothesis.given(cases())
 def test_agrees_with_the_oracle(case):
     hypothesis.assume(agrees_with_the_oracle(case))
@@ -198,7 +198,7 @@ def test_x_converts_up(isa, given):
     assert_same_bits(run(layer, **arguments | {"x": x}), expected)
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "strided", "reversed", "fortran", "misaligned"])
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name not in ("read_only", "big_endian")])
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -207,14 +207,11 @@ def test_out_of_any_layout_is_written_in_place(isa, kind, bidirectional, ragged,
     options = {name: arguments[name] for name in ("reset_mask", *["lengths"] * ragged)}
     expected, _ = layer(arguments["x"], as_state(arguments["state"]), **options)
     out = LAYOUTS[layout](np.full_like(expected, 7))
-    around = None if out.base is None or layout == "misaligned" else out.base.copy()
     output, _ = layer(arguments["x"], as_state(arguments["state"]), out=out, **options)
     assert output is out
     assert_same_bits(np.ascontiguousarray(out), expected)
-    if layout == "strided":         # what lies between the elements is the caller's
-        kept = np.ones(around.shape, bool)
-        kept[1::2, 1::2, 1::2] = False
-        assert_same_bits(out.base[kept], around[kept])
+    if layout in ("apart", "strided"):      # all NaN before; what lies between the elements is the caller's
+        assert np.isnan(out.base).sum() == out.base.size - out.size
 
 
 @pytest.mark.parametrize("ragged", [False, True])
