@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from . import _core
+from ._validation import size
 
 # name -> its number in src/simd.h; the widest first
 _NUMBERS = {"avx512": 3, "avx2": 2, "baseline": 1}
@@ -102,20 +103,12 @@ def _usable_cpus():
     return max(1, int(min(cpus, _cgroup_cpus())))
 
 
-def _checked_count(n, name="num_threads"):
-    if isinstance(n, (bool, np.bool_)) or not isinstance(n, (int, np.integer)):
-        raise TypeError(f"{name}: expected an int, got {type(n).__name__}")
-    if n < 1:
-        raise ValueError(f"{name}: expected at least 1, got {n}")
-    return int(n)
-
-
 def _count_from_environment():
     text = os.environ.get("FASTRNN_NUM_THREADS")
     if not text:
         return _usable_cpus()
     try:
-        return _checked_count(int(text), "FASTRNN_NUM_THREADS")
+        return size(int(text), "FASTRNN_NUM_THREADS")
     except ValueError:
         raise ValueError(f"FASTRNN_NUM_THREADS: expected a whole number of at least 1, got {text!r}") from None
 
@@ -131,7 +124,7 @@ def set_num_threads(n):
     A call below the work at which threads pay runs on one whatever is set here; so does every stream step.
     """
     global _num_threads
-    _num_threads = _checked_count(n)
+    _num_threads = size(n, "num_threads")
 
 
 def get_num_threads():
@@ -151,7 +144,7 @@ def threads(n):
     ...     get_num_threads()
     1
     """
-    token = _override.set(_checked_count(n))
+    token = _override.set(size(n, "num_threads"))
     try:
         yield
     finally:

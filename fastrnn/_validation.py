@@ -24,6 +24,8 @@ def size(value, name, least=1):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}") from None
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
+    if value > _LARGEST:
+        raise ValueError(f"{name}: expected less than 2^63, got {value}")
     return value
 
 
@@ -42,7 +44,7 @@ def probability(value, name):
 
 
 def choice(value, name, options):
-    if value not in options:
+    if not isinstance(value, str) or value not in options:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {value!r}")
     return value
 
@@ -50,10 +52,10 @@ def choice(value, name, options):
 def model_dtype(value):
     try:
         dtype = np.dtype(value)
-    except TypeError:
-        raise TypeError(f"dtype: expected float32 or float64, got {value!r}") from None
-    if dtype not in DTYPES:
-        raise TypeError(f"dtype: expected float32 or float64, got {dtype}")
+    except (TypeError, ValueError):
+        dtype = None
+    if value is None or dtype is None or dtype not in DTYPES:       # NumPy takes None for float64
+        raise TypeError(f"dtype: expected float32 or float64, got {value!r}")
     return dtype
 
 
@@ -74,11 +76,19 @@ def addressable(name, *sizes, itemsize=8):
 
 # ---- Arrays -------------------------------------------------------------------------------------
 
+def as_array(value, name):
+    """Whatever NumPy makes of `value`; the message names it where NumPy can make nothing."""
+    try:
+        return np.asarray(value)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
 def array(value, name, dtype):
     """`value` as an array of the model's dtype in native byte order; never a downcast."""
     if value is None:
         raise TypeError(f"{name}: expected an array, got None")
-    a = np.asarray(value)
+    a = as_array(value, name)
     if a.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected an array of real numbers, got dtype {a.dtype}")
     if a.dtype.kind == "f" and a.dtype.itemsize > dtype.itemsize:
@@ -122,7 +132,7 @@ def row_lengths(lengths, T, N):
     """(lengths falling, the caller's row of each) as int64, or (None, None)."""
     if lengths is None:
         return None, None
-    lengths = np.asarray(lengths)
+    lengths = as_array(lengths, "lengths")
     if lengths.dtype.kind not in "iu" and lengths.size:
         raise TypeError(f"lengths: expected ints, got dtype {lengths.dtype}")
     lengths = np.atleast_1d(lengths)
@@ -139,7 +149,7 @@ def row_lengths(lengths, T, N):
 def mask(value, T, N, unbatched):
     if value is None:
         return None
-    value = np.asarray(value)
+    value = as_array(value, "reset_mask")
     if value.dtype != np.bool_:
         raise TypeError(f"reset_mask: expected bools, got dtype {value.dtype}")
     value = shaped(value, "reset_mask", (T,) if unbatched else (T, N))

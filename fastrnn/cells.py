@@ -5,15 +5,14 @@ A cell is a layer of one step under torch's cell names. Where the same state is 
 """
 
 import contextlib
+import copy
+import types
 
 import numpy as np
 
 from . import _validation as check
-from .layers import GRU, LSTM, RNN, Gradients
-
-
-def _layer_name(name):
-    return name + "_l0" if isinstance(name, str) else name
+from . import parameters
+from .layers import GRU, LSTM, RNN, Cache, Gradients
 
 
 class Cell:
@@ -29,8 +28,16 @@ class Cell:
         bias_hh [G*H].
     """
 
-    def __init__(self, input_size, hidden_size, bias=True, *, dtype=np.float32, rng=None, **options):
-        self._layer = self._layer_class(input_size, hidden_size, bias=bias, dtype=dtype, rng=rng, **options)
+    def __init__(self, input_size, hidden_size, bias=True, *, dtype=np.float32, rng=None):
+        self._build(input_size, hidden_size, bias=bias, dtype=dtype, rng=rng)
+
+    def _build(self, input_size, hidden_size, **options):
+        self._layer = self._layer_class(input_size, hidden_size, **options)
+
+    def __copy__(self):
+        twin = object.__new__(type(self))
+        twin._layer = copy.copy(self._layer)
+        return twin
 
     input_size = property(lambda self: self._layer.input_size)
     hidden_size = property(lambda self: self._layer.hidden_size)
@@ -40,7 +47,7 @@ class Cell:
     @property
     def parameters(self):
         """Name -> array, read-only; ``updating()`` gives writable ones."""
-        return {name.removesuffix("_l0"): value for name, value in self._layer.parameters.items()}
+        return types.MappingProxyType({name.removesuffix("_l0"): value for name, value in self._layer.parameters.items()})
 
     def state_dict(self):
         """A copy of every parameter, by torch's names."""
@@ -48,11 +55,8 @@ class Cell:
 
     def load_state_dict(self, mapping, strict=True):
         """As a layer's: a missing, unknown or wrongly shaped key is a ValueError and changes nothing."""
-        try:
-            mapping = {_layer_name(name): value for name, value in mapping.items()}
-        except AttributeError:
-            raise TypeError(f"state_dict: expected a mapping, got {type(mapping).__name__}") from None
-        self._layer.load_state_dict(mapping, strict)
+        loaded = parameters.load(mapping, self.parameters, self.dtype, check.flag(strict, "strict"))
+        self._layer._parameters = {name + "_l0": value for name, value in loaded.items()}
 
     @contextlib.contextmanager
     def updating(self):
@@ -113,6 +117,8 @@ class Cell:
             shape = (self.hidden_size,) if unbatched else (x.shape[1], self.hidden_size)
             targets = check.pair(out, "out") if self._layer._is_lstm else (out,)
             targets = tuple(check.output(target, "out", shape, self.dtype) for target in targets)
+            if len(targets) == 2 and np.may_share_memory(*targets) and np.shares_memory(*targets):
+                raise ValueError("out: the two arrays overlap each other")
         _, new = self._layer(x, wrapped)
         new = self._unwrap(new, unbatched)
         if targets is None:
@@ -141,7 +147,7 @@ class Cell:
         Gradients
             ``input``, ``state``, ``parameters``: shaped as x, the state, each parameter.
         """
-        if not isinstance(cache, tuple) or len(cache) != 2:
+        if not isinstance(cache, tuple) or len(cache) != 2 or not isinstance(cache[0], Cache):
             raise TypeError(f"cache: expected what forward returned, got {type(cache).__name__}")
         if d_state is None:
             raise TypeError("d_state: expected an array, got None")
@@ -170,8 +176,8 @@ class RNNCell(Cell):
     """
     _layer_class = RNN
 
-    def __init__(self, input_size, hidden_size, bias=True, nonlinearity="tanh", **options):
-        super().__init__(input_size, hidden_size, bias, nonlinearity=nonlinearity, **options)
+    def __init__(self, input_size, hidden_size, bias=True, nonlinearity="tanh", *, dtype=np.float32, rng=None):
+        self._build(input_size, hidden_size, bias=bias, nonlinearity=nonlinearity, dtype=dtype, rng=rng)
 
 
 class GRUCell(Cell):
@@ -188,8 +194,8 @@ class GRUCell(Cell):
     """
     _layer_class = GRU
 
-    def __init__(self, input_size, hidden_size, bias=True, *, reset_after=True, **options):
-        super().__init__(input_size, hidden_size, bias, reset_after=reset_after, **options)
+    def __init__(self, input_size, hidden_size, bias=True, *, reset_after=True, dtype=np.float32, rng=None):
+        self._build(input_size, hidden_size, bias=bias, reset_after=reset_after, dtype=dtype, rng=rng)
 
 
 class LSTMCell(Cell):

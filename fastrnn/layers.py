@@ -5,7 +5,6 @@ parameters), kernel (``_core.forward_layer``, layer by layer), result.
 """
 
 import contextlib
-import copy
 import types
 import warnings
 from dataclasses import dataclass
@@ -28,6 +27,13 @@ class Gradients:
         dL/dh_0 (and dL/dc_0), shaped as the state.
     parameters : dict of str to array
         dL/dparameter by the names of ``state_dict``.
+
+    Examples
+    --------
+    >>> layer = RNN(2, 3, rng=0)
+    >>> output, h_n, cache = layer.forward(np.ones((4, 2), np.float32))
+    >>> sorted(layer.backward(cache, np.ones_like(output)).parameters)
+    ['bias_hh_l0', 'bias_ih_l0', 'weight_hh_l0', 'weight_ih_l0']
     """
 
     input: np.ndarray
@@ -149,10 +155,12 @@ class Recurrent(Parametrised):
             raise ValueError(f"proj_size: only an LSTM has a projection, got {proj_size}")
         if self.proj_size >= self.hidden_size:
             raise ValueError(f"proj_size: expected less than hidden_size {hidden_size}, got {proj_size}")
+        gates = parameters.GATES[self._kind]
+        check.addressable("num_layers", self.num_layers, self._directions, gates, itemsize=self.dtype.itemsize)
         if self.dropout and self.num_layers == 1:
             warnings.warn("dropout acts between layers: with num_layers=1 it has no effect", UserWarning, stacklevel=3)
         rng = check.generator(rng)
-        shapes = parameters.stacked_shapes(parameters.GATES[self._kind], self.input_size, self.hidden_size,
+        shapes = parameters.stacked_shapes(gates, self.input_size, self.hidden_size,
                                            self.num_layers, self._directions, self.bias, self.proj_size)
         self._parameters = parameters.initialise(shapes, self.hidden_size, self.dtype, rng)
 
@@ -258,14 +266,16 @@ class Recurrent(Parametrised):
         """[T, N, width] view of an array in the caller's convention."""
         return a[:, None] if unbatched else a.swapaxes(0, 1) if self.batch_first else a
 
-    def _run(self, x, state, lengths, reset_mask, out, return_cell_states=False, keep=False, rng=None):
-        x, unbatched = check.sequence(x, self.input_size, self.dtype, self.batch_first)
+    def _run(self, x, state, lengths, reset_mask, out, return_cell_states=False, keep=False, rng=None,
+             name="x"):
+        x, unbatched = check.sequence(x, self.input_size, self.dtype, self.batch_first, name)
         T, N, _ = x.shape
+        D, S, H = self._directions, self._state_size, self.hidden_size
+        check.addressable(name, T, N, max(D * S, self.input_size, 4 * H if keep else H),
+                          itemsize=self.dtype.itemsize)
         h_0, c_0 = self._states(state, N, unbatched)
         falling, order = check.row_lengths(lengths, T, N)
         mask = check.mask(reset_mask, T, N, unbatched)
-        D, S, H = self._directions, self._state_size, self.hidden_size
-        check.addressable("output", T, N, D * S, itemsize=self.dtype.itemsize)
         shape = self._external((T, N, D * S), unbatched)
         output = np.empty(shape, self.dtype) if out is None else check.output(out, "out", shape, self.dtype)
         target = self._internal(output, unbatched)
@@ -289,8 +299,10 @@ class Recurrent(Parametrised):
             saved.append(kept)
             if rng is not None and not last:
                 scale = self.dtype.type(0 if self.dropout == 1 else 1 / (1 - self.dropout))
-                dropped.append((rng.random(y.shape, np.float32) >= self.dropout) * scale)
-                y *= dropped[-1]
+                dropped.append((rng.random(y.shape, np.float32) >= self.dropout).astype(self.dtype))
+                dropped[-1] *= scale
+                with np.errstate(all="ignore"):
+                    y *= dropped[-1]
             inputs = y
         if out is not None and not np.may_share_memory(target, output):
             self._internal(output, unbatched)[...] = target
@@ -336,7 +348,8 @@ class Recurrent(Parametrised):
             if dc is not None:
                 dc_0[at] = dc
             if layer and cache.dropped:
-                dy *= cache.dropped[layer - 1]
+                with np.errstate(all="ignore"):
+                    dy *= cache.dropped[layer - 1]
             for direction, values in enumerate(found):
                 suffix = parameters.layer_suffix(layer, direction)
                 gradients.update((name + suffix, value) for name, value in values.items())
@@ -349,16 +362,12 @@ class Recurrent(Parametrised):
     def stream(self, batch_size=1):
         """A :class:`Stream`: this layer's weights as they are now, and a state of its own, stepped one by one."""
         from .streaming import Stream
-        return Stream.of(self, check.size(batch_size, "batch_size"))
+        return Stream(self, batch_size)
 
     def restore(self, snapshot):
         """The stream that ``Stream.snapshot`` wrote; ValueError if it is of another model, or damaged."""
         from .streaming import Stream
         return Stream.restored(self, snapshot)
-
-    def _frozen(self):
-        """This layer as it is now; later updates of the original leave it alone."""
-        return copy.copy(self)
 
 
 class RNN(Recurrent):

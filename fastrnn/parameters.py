@@ -1,5 +1,7 @@
 """Names, shapes, initialisation and loading of parameters, by torch's conventions."""
 
+import math
+
 import numpy as np
 
 from . import _validation as check
@@ -44,7 +46,7 @@ def freeze(a):
 
 def initialise(wanted, hidden_size, dtype, rng):
     """Every parameter from U(-1/sqrt(H), 1/sqrt(H)), as torch does."""
-    bound = 1 / np.sqrt(hidden_size)
+    bound = 1 / math.sqrt(hidden_size)      # a Python float: in-place arithmetic then needs no casting buffers
     found = {}
     for name, shape in wanted.items():
         check.addressable(name, *shape, itemsize=dtype.itemsize)

@@ -1,6 +1,7 @@
 """Streams: a model's weights and its running state, stepped one by one."""
 
 import contextlib
+import copy
 import hashlib
 import struct
 import zlib
@@ -9,6 +10,7 @@ import numpy as np
 
 from . import _core
 from . import _validation as check
+from .layers import Recurrent
 
 # Snapshot: header, model hash, h and c as little-endian floats, and a CRC-32 of all before it.
 _MAGIC = b"FRNNSNAP"
@@ -43,25 +45,27 @@ class Stream(_core.StreamCore):
     True
     """
 
-    @classmethod
-    def of(cls, layer, batch_size):
+    def __new__(cls, layer, batch_size=1):
+        if not isinstance(layer, Recurrent):
+            raise TypeError(f"layer: expected an RNN, LSTM or GRU, got {type(layer).__name__}")
+        batch_size = check.size(batch_size, "batch_size")
         if layer.bidirectional:
             raise ValueError("a bidirectional layer cannot stream: its reversed direction starts at the sequence's "
                              "end, which a stream has not seen")
-        check.addressable("batch_size", batch_size, max(layer.input_size, layer.hidden_size))
-        model = layer._frozen()
-        self = cls([directions[0] for directions in model._packed()], batch_size)
+        check.addressable("batch_size", batch_size, layer.num_layers, 4 * max(layer.input_size, layer.hidden_size))
+        model = copy.copy(layer)                # keeps the parameters of now: an update replaces, never writes to them
+        self = super().__new__(cls, [directions[0] for directions in model._packed()], batch_size)
         self._model = model
         return self
 
-    def convert(self, x):
+    def _convert(self, x):
         x = check.array(x, "x", self._model.dtype)
         shapes = [(self.batch_size, self.input_size)] + [(self.input_size,)] * (self.batch_size == 1)
         if x.shape not in shapes:
             raise ValueError(f"x: expected shape {' or '.join(map(str, shapes))}, got {x.shape}")
         return check.contiguous(x)
 
-    def check_out(self, out, shape):
+    def _check_out(self, out, shape):
         check.output(out, "out", tuple(shape), self._model.dtype)
 
     def run(self, block, out=None):
@@ -86,24 +90,24 @@ class Stream(_core.StreamCore):
             raise ValueError(f"block: expected {self.batch_size} rows, got shape {block.shape}")
         one_row = block.ndim == 2
         with self._held():
-            h, c = self.get_state()
+            h, c = self._get_state()
             state = self._model._state_result(h, c, one_row)
-            output, state = self._model(block, state, out=out)
-            self.set_state(*self._model._states(state, self.batch_size, one_row))
+            output, state = self._model._run(block, state, None, None, out, name="block")[:2]
+            self._set_state(*self._model._states(state, self.batch_size, one_row))
         return output
 
     @contextlib.contextmanager
     def _held(self):
-        self.begin()
+        self._begin()
         try:
             yield
         finally:
-            self.end()
+            self._end()
 
     @property
     def state(self):
         """h [L, N, S], or the pair (h, c) with c [L, N, H] for LSTM: copies. Assigning checks and copies."""
-        h, c = self.get_state()
+        h, c = self._get_state()
         return h if c is None else (h, c)
 
     @state.setter
@@ -112,7 +116,7 @@ class Stream(_core.StreamCore):
             raise TypeError("state: expected an array (a pair for an LSTM), got None; reset() zeroes it")
         h, c = self._model._states(value, self.batch_size, False)
         with self._held():
-            self.set_state(h, c)
+            self._set_state(h, c)
 
     def reset(self, rows=None):
         """Zeroes the state of all rows, or of some: an index, indices, or a bool mask [N]."""
@@ -120,20 +124,20 @@ class Stream(_core.StreamCore):
         if rows is None:
             rows = everything
         else:
-            rows = np.asarray(rows)
+            rows = check.as_array(rows, "rows")
             if rows.dtype.kind not in "iub" and rows.size:
                 raise TypeError(f"rows: expected ints or a bool mask, got dtype {rows.dtype}")
             try:
                 rows = np.atleast_1d(everything[rows if rows.size else rows.astype(np.intp)])
-            except IndexError:
+            except (IndexError, OverflowError):
                 raise ValueError(f"rows: expected indices below {self.batch_size} or a mask of that length, "
                                  f"got {rows}") from None
         with self._held():
-            self.clear(rows.ravel().tolist())
+            self._clear(rows.ravel().tolist())
 
     def snapshot(self):
         """The state and what model it belongs to, as bytes for ``layer.restore``."""
-        h, c = self.get_state()
+        h, c = self._get_state()
         kind = self._model.dtype.newbyteorder("<")
         body = _HEADER.pack(_MAGIC, _VERSION, self._model.dtype.itemsize, self._model.num_layers, self.batch_size)
         body += fingerprint(self._model) + h.astype(kind).tobytes() + (b"" if c is None else c.astype(kind).tobytes())
@@ -141,6 +145,7 @@ class Stream(_core.StreamCore):
 
     @classmethod
     def restored(cls, layer, snapshot):
+        """The stream of `layer` that `snapshot` was taken of; ``layer.restore`` is its public name."""
         if not isinstance(snapshot, (bytes, bytearray, memoryview)):
             raise TypeError(f"snapshot: expected bytes, got {type(snapshot).__name__}")
         data = bytes(snapshot)
@@ -155,13 +160,15 @@ class Stream(_core.StreamCore):
             raise ValueError(f"snapshot: of a float{8 * itemsize} model, this one is {layer.dtype}")
         if data[_HEADER.size:_HEADER.size + 32] != fingerprint(layer):
             raise ValueError("snapshot: of another model (configuration or weights differ)")
+        if layers != layer.num_layers or not batch_size:
+            raise ValueError(f"snapshot: of {layers} layers and {batch_size} rows, which this model cannot have")
         h_size = layers * batch_size * layer._state_size
         c_size = layers * batch_size * layer.hidden_size * layer._is_lstm
         if len(data) != _HEADER.size + 36 + (h_size + c_size) * itemsize:
             raise ValueError("snapshot: its length does not fit its header")
         values = np.frombuffer(data[_HEADER.size + 32:-4], layer.dtype.newbyteorder("<")).astype(layer.dtype)
         h = values[:h_size].reshape(layers, batch_size, -1)
-        stream = cls.of(layer, batch_size)
+        stream = cls(layer, batch_size)
         stream.state = (h, values[h_size:].reshape(layers, batch_size, -1)) if layer._is_lstm else h
         return stream
 

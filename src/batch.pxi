@@ -34,6 +34,8 @@ cdef class Batch:
         for t in range(self.T):
             while self.length != NULL and running > 0 and self.length[running - 1] <= t:
                 running -= 1
+            if running == 0:
+                return
             for n in range(running):
                 length = self.T if self.length == NULL else self.length[n]
                 at = (outside + (length - 1 - t if reverse else t) * step

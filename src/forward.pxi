@@ -309,6 +309,8 @@ cdef isize plan(run* s) noexcept nogil:
     cdef isize weights = (s.c.w_ih.depth + s.c.w_hh.depth) * width * <isize>sizeof(real)
     cdef isize step_rows
     s.chunk = 0
+    if rows == 0:
+        return 0
     if s.c.kind == GRU_BEFORE:
         return rows * s.c.units * 2 * VLEN
     if s.lengths == NULL and s.T > 1 and s.c.input > 8 and (rows <= 4 or weights > L2):

@@ -38,6 +38,7 @@ typedef struct poll_state {
     double next;                /* seconds of clock_seconds(): when to look again */
     int (*look)(struct poll_state *);   /* takes the GIL, runs signal handlers; nonzero: stop */
     unsigned long thread;       /* the caller's: the one that looks */
+    unsigned long long mode;    /* the caller's floating-point mode: signal handlers run in it */
 } poll_state;
 
 /* One pass over the rows n0..n1 of a batch in processing order: step 0 first, rows by falling length.

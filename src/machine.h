@@ -41,35 +41,34 @@ static inline int cpu_runs(int isa)
     return isa <= 1;
 }
 
-/* Flush subnormal results and operands to zero; gives the mode to restore. */
+/* The floating-point mode of a thread, and the one kernels run in: subnormal results and operands are zero. Restoring
+ * a mode drops the exception flags a kernel raised, which would surface as NumPy warnings. */
+typedef unsigned long long fp_mode;
 #if defined(__SSE2__) || defined(_M_X64)
 #include <emmintrin.h>
-typedef unsigned int fp_mode;
-static inline fp_mode flush_subnormals(void)
-{
-    fp_mode old = _mm_getcsr();
-    _mm_setcsr(old | 0x8040);       /* FTZ, DAZ */
-    return old;
-}
-static inline void restore_fp(fp_mode old)
-{
-    /* keep the exception flags the kernel raised away from the caller: they would surface as NumPy warnings */
-    _mm_setcsr(old);
-}
+static inline fp_mode read_fp(void) { return _mm_getcsr(); }
+static inline void restore_fp(fp_mode mode) { _mm_setcsr((unsigned int)mode); }
+#define FLUSHING 0x8040u        /* FTZ, DAZ */
 #elif defined(__aarch64__) && defined(__GNUC__)
-typedef uint64_t fp_mode;
+static inline fp_mode read_fp(void)
+{
+    uint64_t mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    return mode;
+}
+static inline void restore_fp(fp_mode mode) { __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)mode)); }
+#define FLUSHING (1u << 24)     /* FZ */
+#else
+static inline fp_mode read_fp(void) { return 0; }
+static inline void restore_fp(fp_mode mode) { (void)mode; }
+#define FLUSHING 0
+#endif
+
 static inline fp_mode flush_subnormals(void)
 {
-    fp_mode old;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(old));
-    __asm__ volatile("msr fpcr, %0" : : "r"(old | (1u << 24)));
+    fp_mode old = read_fp();
+    restore_fp(old | FLUSHING);
     return old;
 }
-static inline void restore_fp(fp_mode old) { __asm__ volatile("msr fpcr, %0" : : "r"(old)); }
-#else
-typedef int fp_mode;
-static inline fp_mode flush_subnormals(void) { return 0; }
-static inline void restore_fp(fp_mode old) { (void)old; }
-#endif
 
 #endif

@@ -105,11 +105,11 @@ cdef class Parameters:
         if self.bias_ih is None:
             return 0
         total = self.bias_ih.copy()
+        summed = slice(2 * H if self.c.kind == GRU else None)
+        with np.errstate(all="ignore"):
+            total[summed] += self.bias_hh[summed]
         if self.c.kind == GRU:
-            total[:2 * H] += self.bias_hh[:2 * H]
             self.table.pack(n.data, cnp.PyArray_DATA(self.bias_hh), 1, 0, H, self.c.units, GATE_N, 1, 1, 1)
-        else:
-            total += self.bias_hh
         self.table.pack(b.data, cnp.PyArray_DATA(total), 1, 0, H, self.c.units, IN_ORDER, self.gates,
                         self.c.w_ih.width, 1)
         return 0

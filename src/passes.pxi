@@ -44,6 +44,8 @@ cdef class Call:
     cdef int add_rows(self, run* r, isize parts, Batch batch, Parameters p, task_function function) except -1:
         cdef isize i
         r.poll = &self.poll
+        if batch.rows == 0:
+            return 0
         for i in range(1, parts):
             r[i] = r[0]
         for i in range(parts):
@@ -209,7 +211,11 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
             exchange_state(batch, out_c, d, dc, units_row(c, V), True)
         gradients.append(parameter_gradients(s, dgates, dstate, threads))
         part = input_gradient(s, dgates, threads)
-        dx = part if dx is None else np.add(dx, part, out=dx)
+        if dx is None:
+            dx = part
+        else:
+            with np.errstate(all="ignore"):
+                dx += part
     return dx, out_h, out_c, gradients
 
 

@@ -42,6 +42,7 @@ cdef struct worker:
 
 cdef worker* workers[MAX_THREADS]
 cdef int started = 0
+cdef int generation = 1              # of this process: raised by a fork
 cdef PyThread_type_lock pool_lock = PyThread_allocate_lock()
 
 
@@ -78,10 +79,13 @@ cdef bint start_worker(int i) noexcept nogil:
 
 # Runs signal handlers; nonzero when one raised. Only the caller's thread looks, and only every LOOK_INTERVAL.
 cdef int look(poll_state* poll) noexcept nogil:
+    cdef fp_mode mode = read_fp()
     cdef PyGILState_STATE gil = PyGILState_Ensure()
+    restore_fp(poll.mode)
     if PyErr_CheckSignals():
         poll.cancelled = 1
     PyGILState_Release(gil)
+    restore_fp(mode)
     poll.next = clock_seconds() + LOOK_INTERVAL
     return poll.cancelled
 
@@ -90,6 +94,7 @@ cdef void start_poll(poll_state* poll) noexcept nogil:
     poll.cancelled = 0
     poll.look = look
     poll.thread = PyThread_get_thread_ident()
+    poll.mode = read_fp()
     poll.next = clock_seconds() + LOOK_INTERVAL
 
 
@@ -117,11 +122,12 @@ cdef int run_tasks(task* tasks, int count, int threads, poll_state* poll) noexce
     for i in range(count):
         if tasks[i].result:
             return -1
-    return 0
+    return -1 if poll.cancelled else 0      # a handler may have raised when the last task was through
 
 
 def forget_pool():
     """After a fork the child has none of the parent's threads: start afresh."""
-    global started, pool_lock
+    global started, pool_lock, generation
+    generation += 1
     started = 0
     pool_lock = PyThread_allocate_lock()

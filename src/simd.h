@@ -217,7 +217,7 @@ FN exp_parts vexp_parts(vf x, const real k)
 FN vf vsigmoid(vf x)
 {
     exp_parts q = vexp_parts(vmax(vset(-45), vmin(vset(45), x)), 1);
-    return vset(1) - vset(1) / (vset(1) + vfma(q.p, q.s, q.s));
+    return vset(1) - vset(1) / vfma(q.p, q.s, q.s + vset(1));
 }
 
 /* tanh. float32: an odd polynomial below 0.6, sign(x) (1 - 2 / (1 + exp(2|x|))) above: 1.4 ULP.
@@ -225,20 +225,20 @@ FN vf vsigmoid(vf x)
 FN vf vtanh(vf x)
 {
     vi sign = as_bits(x) & as_bits(vset(REAL(-0.0)));
-    exp_parts q = vexp_parts(vmin(vset(22), as_real(as_bits(x) ^ sign)), 2);
+    vf a = as_real(as_bits(x) ^ sign);
+    exp_parts q = vexp_parts(vmin(vset(22), a), 2);
 #ifdef FASTRNN_DOUBLE
     vf m = vfma(q.p, q.s, q.s - vset(1));
     return as_real(as_bits(m / (m + vset(2))) | sign);
 #else
-    vf large = vset(1) - vset(2) / (vset(1) + vfma(q.p, q.s, q.s));
-    large = as_real(as_bits(large) | sign);
-    vf u = x * x;
+    vf large = vset(1) - vset(2) / vfma(q.p, q.s, q.s + vset(1));
+    vf u = a * a;
     vf c = vset(-0.005895153502f);
     c = vfma(c, u, vset(0.020795968104f));
     c = vfma(c, u, vset(-0.05378382934f));
     c = vfma(c, u, vset(0.133319241172f));
     c = vfma(c, u, vset(-0.333332980018f));
-    return vif_less(u, vset(0.36f), vfma(c * u, x, x), large);
+    return as_real(as_bits(vif_less(u, vset(0.36f), vfma(c * u, a, a), large)) | sign);
 #endif
 }
 

@@ -11,7 +11,7 @@ cdef struct stream_layer:
 
 
 cdef class StreamCore:
-    cdef readonly list parameters            # [Parameters], one a layer
+    cdef readonly tuple parameters           # Parameters, one a layer
     cdef readonly isize batch_size, input_size, output_size
     cdef isize count, itemsize, output_row
     cdef int typenum, current, busy
@@ -20,12 +20,13 @@ cdef class StreamCore:
     cdef stream_layer* layers
     cdef poll_state poll
 
-    def __cinit__(self, list parameters, isize batch_size, *args, **kwargs):
+    # parameters: [Parameters] of a stack, one a layer; batch_size at least 1. Stream has seen to that.
+    def __cinit__(self, list parameters, isize batch_size):
         cdef Parameters p = parameters[0]
         cdef Buffer b
         cdef isize i, side, V = p.table.vlen, work = 0
         cdef run* r
-        self.parameters, self.batch_size, self.count = parameters, batch_size, len(parameters)
+        self.parameters, self.batch_size, self.count = tuple(parameters), batch_size, len(parameters)
         self.itemsize, self.input_size = p.table.itemsize, p.c.input
         self.typenum = cnp.NPY_FLOAT32 if self.itemsize == 4 else cnp.NPY_FLOAT64
         b = Buffer(self.count, sizeof(stream_layer), 1, True)
@@ -55,11 +56,11 @@ cdef class StreamCore:
         self.alive.append(b)
         return b.data
 
-    def convert(self, x):
+    def _convert(self, x):
         """A contiguous array of the model's dtype from any acceptable x; else raises. The subclass's."""
         raise TypeError("StreamCore is to be subclassed")
 
-    def check_out(self, out, shape):
+    def _check_out(self, out, shape):
         """Raises unless `out` can take the output. The subclass's."""
         raise TypeError("StreamCore is to be subclassed")
 
@@ -102,14 +103,14 @@ cdef class StreamCore:
         cdef isize n
         cdef const char* h
         if form == 0:
-            x = self.convert(x)
+            x = self._convert(x)
             form = cnp.PyArray_NDIM(<cnp.ndarray>x)
         shape[0], shape[1] = self.batch_size, self.output_size
         if out is not None and self.fits(out, self.output_size) == form and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out):
             target = <cnp.ndarray>out
         else:
             if out is not None:
-                self.check_out(out, [self.batch_size, self.output_size][2 - form:])
+                self._check_out(out, [self.batch_size, self.output_size][2 - form:])
             target = cnp.PyArray_EMPTY(form, &shape[2 - form], self.typenum, 0)
         self.enter()
         try:
@@ -125,9 +126,9 @@ cdef class StreamCore:
         return target
 
     cdef inline int enter(self) except -1:
-        if self.busy:
+        if self.busy == generation:     # an older one: of a thread that a fork left behind
             raise RuntimeError("another thread is in a step of this stream; give each thread a stream of its own")
-        self.busy = 1
+        self.busy = generation
         return 0
 
     # The last layer's new state, or NULL with the exception of a signal handler set.
@@ -152,14 +153,14 @@ cdef class StreamCore:
         self.current = 1 - self.current
         return self.layers[self.count - 1].r.h_n
 
-    def begin(self):
-        """Keeps other threads from stepping or setting this stream until end(); RuntimeError if one is at it."""
+    def _begin(self):
+        """Keeps other threads from stepping or setting this stream until _end(); RuntimeError if one is at it."""
         self.enter()
 
-    def end(self):
+    def _end(self):
         self.busy = 0
 
-    def get_state(self):
+    def _get_state(self):
         """h [L, N, S] and c [L, N, H] (None unless LSTM), copied."""
         cdef Parameters p = self.parameters[0]
         h = np.empty((self.count, self.batch_size, p.c.state), p.dtype)
@@ -167,9 +168,18 @@ cdef class StreamCore:
         self.exchange(h, c, True)
         return h, c
 
-    def set_state(self, cnp.ndarray h, cnp.ndarray c):
-        """Takes contiguous h [L, N, S] and, for LSTM, c [L, N, H]. Between begin() and end()."""
+    def _set_state(self, cnp.ndarray h not None, cnp.ndarray c):
+        """Takes contiguous h [L, N, S] and, for LSTM, c [L, N, H]. Between _begin() and _end()."""
+        cdef Parameters p = self.parameters[0]
+        if not self.holds(h, p.c.state) or (c is not None) != (p.c.kind == LSTM) or (
+                c is not None and not self.holds(c, p.c.hidden)):
+            raise ValueError("state: not of this stream's shape, dtype and layout")
         self.exchange(h, c, False)
+
+    cdef bint holds(self, cnp.ndarray a, isize width):
+        return (cnp.PyArray_NDIM(a) == 3 and cnp.PyArray_DIM(a, 0) == self.count and cnp.PyArray_ISCARRAY_RO(a)
+                and cnp.PyArray_DIM(a, 1) == self.batch_size and cnp.PyArray_DIM(a, 2) == width
+                and cnp.PyArray_TYPE(a) == self.typenum)
 
     cdef exchange(self, cnp.ndarray h, cnp.ndarray c, bint back):
         cdef Parameters p
@@ -181,10 +191,13 @@ cdef class StreamCore:
                 if c is not None:
                     move_row(c, i, n, self.layers[i].c[self.current], units_row(&p.c, p.table.vlen), back)
 
-    def clear(self, list rows):
-        """Zeroes the state of the rows given by index. Between begin() and end()."""
+    def _clear(self, list rows not None):
+        """Zeroes the state of the rows given by index. Between _begin() and _end()."""
         cdef Parameters p
         cdef isize i, n, size = self.itemsize
+        for n in rows:
+            if not 0 <= n < self.batch_size:
+                raise ValueError(f"rows: expected indices below {self.batch_size}, got {n}")
         for i in range(self.count):
             p = self.parameters[i]
             for n in rows:

@@ -24,6 +24,7 @@ cdef extern from "kernels.h" nogil:
         double next
         int (*look)(poll_state*) noexcept nogil
         unsigned long thread
+        unsigned long long mode
 
     ctypedef struct run:
         const cell* c

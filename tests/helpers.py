@@ -148,10 +148,10 @@ def _where(difference):
     return tuple(int(i) for i in np.unravel_index(np.argmax(difference), np.shape(difference)))
 
 
-def assert_close(actual, expected, tolerance, floor=1.0, title=""):
-    """Same names and shapes; |difference| <= tolerance * max(floor, largest |expected|), array by array.
+def assert_close(actual, expected, tolerance, scales=None, title=""):
+    """Same names and shapes; |difference| <= tolerance * max(scale, largest |expected|), array by array.
 
-    The message lists every array that differs, with its largest difference.
+    scales: name -> scale, where it is not 1. The message lists every array that differs, with its largest difference.
     """
     assert sorted(actual) == sorted(expected)
     faults = []
@@ -159,7 +159,7 @@ def assert_close(actual, expected, tolerance, floor=1.0, title=""):
         got = actual[name]
         assert got.shape == want.shape, f"{name}: shape {got.shape}, expected {want.shape}"
         difference = np.abs(got - want)
-        bound = tolerance * np.max(np.abs(want), initial=floor)
+        bound = tolerance * np.max(np.abs(want), initial=(scales or {}).get(name, 1.0))
         if not np.all(difference <= bound):
             at = _where(np.nan_to_num(difference, nan=np.inf))
             faults.append(f"{name}: largest difference {difference[at]:.3e} (bound {bound:.3e}) at {at}: "

@@ -439,11 +439,11 @@ BAD_LAYER_OPTIONS = BAD_OPTIONS | {
 OF_ONE_KIND = {
     fastrnn.LSTM: {"proj_size": [(ValueError, H), (ValueError, H + 1)]},
     fastrnn.GRU: {"reset_after": NOT_FLAGS, "proj_size": [(ValueError, 1)]},
-    fastrnn.RNN: {"nonlinearity": [(ValueError, wrong) for wrong in ("relu6", "TANH", "", None, 3, ["tanh"],
-                                                                     np.array(["tanh", "relu"]))],
+    fastrnn.RNN: {"nonlinearity": [*((ValueError, wrong) for wrong in ("relu6", "TANH", "")),
+                                   *((TypeError, wrong) for wrong in (None, 3, ["tanh"], np.array(["tanh", "relu"])))],
                   "proj_size": [(ValueError, 1)]},
     fastrnn.GRUCell: {"reset_after": NOT_FLAGS},
-    fastrnn.RNNCell: {"nonlinearity": [(ValueError, "relu6"), (ValueError, None)]}}
+    fastrnn.RNNCell: {"nonlinearity": [(ValueError, "relu6"), (TypeError, None)]}}
 
 
 def constructions():
@@ -664,7 +664,7 @@ PAST_2_63 = {       # bytes
     "rows of a cell": lambda layer: fastrnn.GRUCell(1, H)(of_stride_zero(WIDE, 1)),
     "steps of a stream": lambda layer: layer.stream().run(of_stride_zero(WIDE, 1))}
 BELOW_2_63 = {      # more than any address space of today
-    "hidden_size": lambda layer: fastrnn.GRU(1, 2**52),
+    "hidden_size": lambda layer: fastrnn.RNN(1, 2**24),
     "input_size": lambda layer: fastrnn.LSTM(2**52, 4),
     "either": lambda layer: fastrnn.RNN(2**26, 2**26),
     "batch_size": lambda layer: layer.stream(2**52),
