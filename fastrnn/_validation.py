@@ -107,14 +107,17 @@ def shaped(a, name, shape):
 
 def walkable(a):
     """The array, or a copy the kernels can walk: aligned, its last axis contiguous."""
-    if (a.flags.aligned and (a.shape[-1] <= 1 or a.strides[-1] == a.itemsize)
+    flags = a.flags
+    if flags.c_contiguous and flags.aligned:
+        return a
+    if (flags.aligned and (a.shape[-1] <= 1 or a.strides[-1] == a.itemsize)
             and not any(stride % a.itemsize for stride in a.strides)):
         return a
     return np.array(a, order="C", copy=True)
 
 
 def contiguous(a):
-    return np.require(a, requirements=["C", "A"])
+    return a if a.flags.c_contiguous and a.flags.aligned else np.array(a, order="C", copy=True)
 
 
 def sequence(x, input_size, dtype, batch_first, name="x"):
@@ -195,11 +198,13 @@ def output(out, name, shape, dtype):
     shaped(out, name, shape)
     if not out.flags.writeable:
         raise ValueError(f"{name}: the array is read-only")
-    if out.size and _overlaps_itself(out):
+    if not out.flags.c_contiguous and out.size and _overlaps_itself(out):
         raise ValueError(f"{name}: elements of the array overlap each other")
     return out
 
 
 def writable_in_place(out, *inputs):
     """Whether kernels may write to `out` while they read `inputs`."""
-    return walkable(out) is out and not any(np.may_share_memory(out, a) for a in inputs if a is not None)
+    if walkable(out) is not out:
+        return False
+    return not any(np.may_share_memory(out, a) for a in inputs if a is not None)

@@ -279,7 +279,8 @@ class Recurrent(Parametrised):
         shape = self._external((T, N, D * S), unbatched)
         output = np.empty(shape, self.dtype) if out is None else check.output(out, "out", shape, self.dtype)
         target = self._internal(output, unbatched)
-        if out is not None and not check.writable_in_place(target, x, h_0, c_0, mask):
+        given = (h_0, c_0) if state is not None else ()
+        if out is not None and not check.writable_in_place(target, x, mask, *given):
             target = np.empty((T, N, D * S), self.dtype)
         cells = np.empty(self._external((T, N, D * H), unbatched), self.dtype) if return_cell_states else None
 
