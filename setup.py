@@ -74,6 +74,7 @@ if os.path.exists("src/_core.pyx"):
 setup(
     ext_modules=cythonize(extensions, include_path=["src"], build_dir="build",
                           compiler_directives=dict(language_level=3, boundscheck=False, wraparound=False,
-                                                   cdivision=True, initializedcheck=False)),
+                                                   cdivision=True, initializedcheck=False,
+                                                   auto_pickle=False, autotestdict=False)),
     cmdclass={"build_ext": Build},
 )

@@ -47,7 +47,8 @@ class Cell:
     @property
     def parameters(self):
         """Name -> array, read-only; ``updating()`` gives writable ones."""
-        return types.MappingProxyType({name.removesuffix("_l0"): value for name, value in self._layer.parameters.items()})
+        return types.MappingProxyType({name.removesuffix("_l0"): value
+                                       for name, value in self._layer.parameters.items()})
 
     def state_dict(self):
         """A copy of every parameter, by torch's names."""
@@ -162,12 +163,15 @@ class Cell:
         return repr(self._layer).replace(self._layer_class.__name__, type(self).__name__, 1)
 
 
+_SHARED_DOC = Cell.__doc__ or ""         # None under python -OO
+
+
 class RNNCell(Cell):
     __doc__ = """One step of a plain RNN: h' = tanh or relu (W_ih x + b_ih + W_hh h + b_hh).
 
     nonlinearity: "tanh" or "relu". Everything else:
 
-    """ + Cell.__doc__ + """
+    """ + _SHARED_DOC + """
     Examples
     --------
     >>> import numpy as np
@@ -185,7 +189,7 @@ class GRUCell(Cell):
 
     reset_after: as of the layer. Everything else:
 
-    """ + Cell.__doc__ + """
+    """ + _SHARED_DOC + """
     Examples
     --------
     >>> import numpy as np
@@ -201,7 +205,7 @@ class GRUCell(Cell):
 class LSTMCell(Cell):
     __doc__ = """One step of an LSTM (equations: :class:`fastrnn.LSTM`): h, c = cell(x, (h, c)).
 
-    """ + Cell.__doc__ + """
+    """ + _SHARED_DOC + """
     Examples
     --------
     >>> import numpy as np

@@ -371,6 +371,9 @@ class Recurrent(Parametrised):
         return Stream.restored(self, snapshot)
 
 
+_SHARED_DOC = Recurrent.__doc__ or ""         # None under python -OO
+
+
 class RNN(Recurrent):
     __doc__ = """Plain (Elman 1990) recurrent layers:
 
@@ -378,7 +381,7 @@ class RNN(Recurrent):
 
     nonlinearity: "tanh" or "relu". Everything else:
 
-    """ + Recurrent.__doc__ + """
+    """ + _SHARED_DOC + """
     Examples
     --------
     >>> import numpy as np
@@ -408,7 +411,7 @@ class GRU(Recurrent):
     reset_after: True, as above: torch, Keras' default, ONNX linear_before_reset=1. False, the paper's form:
     n_t = tanh(W_in x_t + b_in + W_hn (r_t h_{t-1}) + b_hn). Everything else:
 
-    """ + Recurrent.__doc__ + """
+    """ + _SHARED_DOC + """
     Examples
     --------
     >>> import numpy as np
@@ -436,7 +439,7 @@ class LSTM(Recurrent):
         c_t = f_t c_{t-1} + i_t g_t
         h_t = o_t tanh(c_t),  or W_hr (o_t tanh(c_t)) with proj_size
 
-    """ + Recurrent.__doc__ + """
+    """ + _SHARED_DOC + """
     Examples
     --------
     >>> import numpy as np
@@ -456,7 +459,7 @@ class LSTM(Recurrent):
                                             check.flag(return_cell_states, "return_cell_states"))
         return (output, state, cells) if return_cell_states else (output, state)
 
-    __call__.__doc__ = Recurrent.__call__.__doc__.replace("""        Returns
+    __call__.__doc__ = (Recurrent.__call__.__doc__ or "").replace("""        Returns
         -------
 """, """        return_cell_states : bool
             Also return the last layer's cell states of all steps, [T, N, D*H] in x's convention.

@@ -112,17 +112,24 @@ def test_stream_steps_equal_one_call(case):
     assert_same_bits(np.stack(unbatched), case.whole["output"][:, case.N // 2])
 
 
+def random_chunks(case):
+    """x cut at three places, some chunks of one step or none."""
+    return np.split(case.x, sorted(case.rng.integers(0, case.T + 1, 3)))
+
+
 def test_stream_run_equals_one_call(case):
-    stream = stream_of(case, slice(None))
-    cuts = np.split(case.x, sorted(case.rng.integers(0, case.T + 1, 3)))
-    outputs = np.concatenate([stream.run(block) if t != 1 else np.stack([stream.step(x) for x in block], axis=0)
-                              if len(block) else stream.run(block) for t, block in enumerate(cuts)])
-    assert_same_bits({"output": outputs, **named_state(stream.state, "h_n", "c_n")}, case.whole)
+    stream, outputs = stream_of(case, slice(None)), []
+    for turn, chunk in enumerate(random_chunks(case)):
+        if turn == 1:       # runs and steps may be mixed
+            outputs.extend(stream.step(x)[None] for x in chunk)
+        else:
+            outputs.append(stream.run(chunk))
+    assert_same_bits({"output": np.concatenate(outputs), **named_state(stream.state, "h_n", "c_n")}, case.whole)
 
 
 def test_chunks_equal_one_call(case):
     state, outputs = case.state, []
-    for chunk in np.split(case.x, sorted(case.rng.integers(0, case.T + 1, 3))):
+    for chunk in random_chunks(case):
         found = call(case.layer, chunk, state)
         outputs.append(found.pop("output"))
         state = tuple(found.values())
