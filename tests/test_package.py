@@ -124,7 +124,7 @@ def test_the_stub_has_the_arguments_of_the_compiled_functions():
             functions += [(f"{name}.{method}", found, getattr(getattr(_core, name), method))
                           for method, found in named(node.body).items()
                           if isinstance(found, ast.FunctionDef) and not found.decorator_list]
-    assert len(functions) >= 12
+    assert len(functions) >= 9
     for name, node, value in functions:
         assert [a.arg for a in node.args.args] == list(inspect.signature(value).parameters), name
 
