@@ -18,17 +18,16 @@ test: $(VENV)/.test  ## the whole suite
 
 bench: $(VENV)/.bench  ## fastrnn beside PyTorch, ONNX Runtime, OpenVINO and JAX; writes out/peers.json, out/peers.png
 	$(BIN)/python benchmarks/peers.py
-	$(BIN)/python benchmarks/peers.py --only threads
 
 parts: $(VENV)/.test  ## micro-benchmarks of the parts
 	$(BIN)/python -m pytest benchmarks/test_parts.py --benchmark-columns=median,iqr,rounds
 
 lint: $(VENV)/.lint  ## ruff, cython-lint, stubs against the compiled modules
 	$(BIN)/ruff check .
-	$(BIN)/cython-lint src/*.pyx src/*.pxi
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint src/*.pyx src/*.pxi
 	$(BIN)/python -m mypy.stubtest fastrnn._core --ignore-disjoint-bases
 
-exhaustive: $(VENV)/.test  ## tanh and sigmoid over all 2^32 float32 inputs, every instruction set (about an hour)
+exhaustive: $(VENV)/.test  ## tanh and sigmoid over all 2^32 float32 inputs, every instruction set (some ten minutes)
 	$(BIN)/python tests/exhaustive.py
 
 exhaustive-slice: $(VENV)/.test

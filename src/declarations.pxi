@@ -16,6 +16,7 @@ cdef extern from "simd.h" nogil:
     vf vset(real x)
     vf vfma(vf a, vf b, vf c)
     vf vsigmoid(vf x)
+    vf vsigmoid_rest(vf x)
     vf vtanh(vf x)
     vf vrelu(vf x)
     void keep_value(vf v)

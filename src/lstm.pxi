@@ -5,27 +5,28 @@
 
 cdef inline void lstm_cells(run* s, step* t, const vf* acc, isize p, isize Q, isize n, isize R) noexcept nogil:
     cdef isize j, q, r, row = s.c.units * VLEN
-    cdef vf i, f, g, o, c, m
+    cdef vf i_rest, f, g, o_rest, c, m
     cdef real* saved
     for q in range(Q):
         j = p + q
         for r in range(n, n + R):
-            i = vsigmoid(acc[0])
+            i_rest = vsigmoid_rest(acc[0])      # 1 - i
             f = vsigmoid(acc[1])
             g = vtanh(acc[2])
-            o = vsigmoid(acc[3])
+            o_rest = vsigmoid_rest(acc[3])      # 1 - o
             acc += 4
-            c = vfma(f, vload(t.c + r * row + j * VLEN), i * g)
-            m = o * vtanh(c)
+            c = vfma(f, vload(t.c + r * row + j * VLEN), vfma(-i_rest, g, g))
+            m = vtanh(c)
+            m = vfma(-o_rest, m, m)
             vstore((t.c_next if r < t.next_active else <real*>s.c_n) + r * row + j * VLEN, c)
             if s.y_c != NULL:
                 store_output(t.y_c + row_offset(s.yc_rows, r, s.yc_n), c, j, s.c.hidden)
             if s.keep:
                 saved = <real*>s.gates + (j * s.rows + t.offset + r) * 4 * VLEN
-                vstore(saved, i)
+                vstore(saved, vset(1) - i_rest)
                 vstore(saved + VLEN, f)
                 vstore(saved + 2 * VLEN, g)
-                vstore(saved + 3 * VLEN, o)
+                vstore(saved + 3 * VLEN, vset(1) - o_rest)
             if s.c.w_hr.data != NULL:
                 vstore(extra_row(s, t, r) + j * VLEN, m)
             else:

@@ -212,13 +212,16 @@ FN exp_parts vexp_parts(vf x, const real k)
     return e;
 }
 
-/* sigmoid(x) = 1 - 1 / (1 + exp(x)). Near the upper limit the quotient is small and so is its error; at the
- * lower one it is exactly 1. float32: 9.0e-8 absolute. */
-FN vf vsigmoid(vf x)
+/* 1 - sigmoid(x) = 1 / (1 + exp(x)). Near sigmoid's upper limit it is small and so is its error; at the lower one
+ * it is exactly 1. A product sigmoid(x) y is best taken as y - y (1 - sigmoid(x)), rounded once. */
+FN vf vsigmoid_rest(vf x)
 {
     exp_parts q = vexp_parts(vmax(vset(-45), vmin(vset(45), x)), 1);
-    return vset(1) - vset(1) / vfma(q.p, q.s, q.s + vset(1));
+    return vset(1) / vfma(q.p, q.s, q.s + vset(1));
 }
+
+/* float32: 9.0e-8 absolute. */
+FN vf vsigmoid(vf x) { return vset(1) - vsigmoid_rest(x); }
 
 /* tanh. float32: an odd polynomial below 0.6, sign(x) (1 - 2 / (1 + exp(2|x|))) above: 1.4 ULP.
  * float64: sign(x) m / (m + 2), m = expm1(2|x|): 3 ULP. */
