@@ -749,6 +749,7 @@ def test_indices_past_2_31_elements(isa, reserved, kind, far, ragged):
 # ---- An allocation that fails -------------------------------------------------------------------
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the size of a process is read from /proc")
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer reserves its memory early")
 @pytest.mark.parametrize("kind, threads", [("lstm", 2), ("gru_before", 1)])
 def test_allocations_that_fail(kind, threads):
     """Under a limit that grows from nothing, each call fails at one allocation after the other until it succeeds."""
@@ -780,8 +781,10 @@ def test_allocations_that_fail(kind, threads):
 
         def run():
             result = stream.run(block)
-            after, stream.state = stream.state, state
-            return result, after
+            try:
+                return result, stream.state
+            finally:
+                stream.state = state
 
         calls = dict(call=lambda: layer(x), ragged=lambda: layer(x, lengths=np.arange(N) % T),
                      forward=lambda: layer.forward(x, rng=0)[:2], backward=lambda: layer.backward(cache, output),

@@ -97,8 +97,8 @@ class BusyStream:
     """A stream, and the long step or run of it that another thread is in for a few tenths of a second."""
 
     def __init__(self, work):
-        layer, N = make_layer("lstm", 1024, 1024, rng=0), 400
-        self.x = x = np.random.default_rng(0).random((3, N, 1024), dtype=np.float32)
+        layer, N = make_layer("lstm", 1024, 1024, rng=0), 800
+        self.x = x = np.random.default_rng(0).random((2, N, 1024), dtype=np.float32)
         self.stream, self.alone = layer.stream(N), layer.stream(N)
         work = {"step": lambda stream: stream.step(x[0]), "run": lambda stream: stream.run(x)}[work]
         self.stream.state = self.alone.state = tuple(part + 0.5 for part in self.alone.state)
@@ -327,10 +327,12 @@ def test_signal_while_waiting_for_a_worker(raises):
         layer(x[:1000])
         worker, = set(os.listdir("/proc/self/task")) - before
         os.setpriority(os.PRIO_PROCESS, int(worker), 19)
-        start = time.perf_counter()
-        expected = layer(x)[0]
-        took = time.perf_counter() - start
-        handled = []
+        times, handled = [], []
+        for _ in range(3):
+            start = time.perf_counter()
+            expected = layer(x)[0]
+            times.append(time.perf_counter() - start)
+        took = min(times)
 
         class Stop(BaseException):
             pass
@@ -344,12 +346,15 @@ def test_signal_while_waiting_for_a_worker(raises):
         signal.signal(signal.SIGALRM, handler)
         for part in (0.6, 0.7, 0.8):
             signal.setitimer(signal.ITIMER_REAL, part * took)
+            output = None
             try:
                 output = layer(x)[0]
+                time.sleep(took)        # should the call have been quicker than before
             except Stop:
                 assert {raises}
             else:
-                assert np.array_equal(output, expected) and not {raises}
+                assert not {raises}
+            assert output is None or np.array_equal(output, expected)
         assert len(handled) == 3
     """)
 
