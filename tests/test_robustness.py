@@ -303,7 +303,7 @@ def test_signals_at_any_moment(threads):
             work()
             times.append(time.perf_counter() - start)
         whole = {before, stream.snapshot()}
-        for _ in range(500):
+        for _ in range(min(6000, int(0.6 / min(times)))):
             stream.reset()          # refused, had an interruption left the stream held
             try:
                 with alarms(stop, moments.uniform(1e-6, 2e-5 + 1.2 * min(times))):
