@@ -368,7 +368,7 @@ class Recurrent(Parametrised):
     def restore(self, snapshot):
         """The stream that ``Stream.snapshot`` wrote; ValueError if it is of another model, or damaged."""
         from .streaming import Stream
-        return Stream.restored(self, snapshot)
+        return Stream._restored(self, snapshot)
 
 
 _SHARED_DOC = Recurrent.__doc__ or ""         # None under python -OO

@@ -1,6 +1,5 @@
 """Streams: a model's weights and its running state, stepped one by one."""
 
-import contextlib
 import copy
 import hashlib
 import struct
@@ -89,20 +88,14 @@ class Stream(_core.StreamCore):
         if block.ndim == 3 and block.shape[0 if self._model.batch_first else 1] != self.batch_size:
             raise ValueError(f"block: expected {self.batch_size} rows, got shape {block.shape}")
         one_row = block.ndim == 2
-        with self._held():
-            h, c = self._get_state()
-            state = self._model._state_result(h, c, one_row)
+
+        def work():
+            state = self._model._state_result(*self._get_state(), one_row)
             output, state = self._model._run(block, state, None, None, out, name="block")[:2]
             self._set_state(*self._model._states(state, self.batch_size, one_row))
-        return output
+            return output
 
-    @contextlib.contextmanager
-    def _held(self):
-        self._begin()
-        try:
-            yield
-        finally:
-            self._end()
+        return self._exclusively(work)
 
     @property
     def state(self):
@@ -115,8 +108,7 @@ class Stream(_core.StreamCore):
         if value is None:
             raise TypeError("state: expected an array (a pair for an LSTM), got None; reset() zeroes it")
         h, c = self._model._states(value, self.batch_size, False)
-        with self._held():
-            self._set_state(h, c)
+        self._exclusively(lambda: self._set_state(h, c))
 
     def reset(self, rows=None):
         """Zeroes the state of all rows, or of some: an index, indices, or a bool mask [N]."""
@@ -132,8 +124,7 @@ class Stream(_core.StreamCore):
             except (IndexError, OverflowError):
                 raise ValueError(f"rows: expected indices below {self.batch_size} or a mask of that length, "
                                  f"got {rows}") from None
-        with self._held():
-            self._clear(rows.ravel().tolist())
+        self._exclusively(lambda: self._clear(rows.ravel().tolist()))
 
     def snapshot(self):
         """The state and what model it belongs to, as bytes for ``layer.restore``."""
@@ -144,8 +135,7 @@ class Stream(_core.StreamCore):
         return body + struct.pack("<I", zlib.crc32(body))
 
     @classmethod
-    def restored(cls, layer, snapshot):
-        """The stream of `layer` that `snapshot` was taken of; ``layer.restore`` is its public name."""
+    def _restored(cls, layer, snapshot):
         if not isinstance(snapshot, (bytes, bytearray, memoryview)):
             raise TypeError(f"snapshot: expected bytes, got {type(snapshot).__name__}")
         data = bytes(snapshot)
@@ -173,7 +163,7 @@ class Stream(_core.StreamCore):
         return stream
 
     def __reduce__(self):
-        return type(self).restored, (self._model, self.snapshot())
+        return type(self)._restored, (self._model, self.snapshot())
 
     def __repr__(self):
         return f"<Stream of {self.batch_size} row{'s' * (self.batch_size > 1)}, {self._model!r}>"

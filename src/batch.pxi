@@ -119,5 +119,6 @@ cdef void exchange_state(Batch batch, cnp.ndarray a, isize d, Buffer padded, isi
 # Rows of the caller's [T, N, width] (a mask: [T, N]) to packed rows in processing order, or back.
 cdef void exchange_rows(Batch batch, cnp.ndarray a, Buffer packed, isize width, bint reverse, bint back) noexcept:
     cdef isize size = cnp.PyArray_ITEMSIZE(a) * width
-    batch.copy(<char*>cnp.PyArray_DATA(a), cnp.PyArray_STRIDE(a, 0), cnp.PyArray_STRIDE(a, 1),
-               <char*>packed.data, size, size, reverse, back)
+    cdef isize step = cnp.PyArray_STRIDE(a, 0), row = cnp.PyArray_STRIDE(a, 1)
+    with nogil:
+        batch.copy(<char*>cnp.PyArray_DATA(a), step, row, <char*>packed.data, size, size, reverse, back)

@@ -67,7 +67,8 @@ cdef class Parameters:
         m.width, m.panels, m.outer, m.depth = width, self.c.units * gates // width, 1, depth
         b = Buffer(m.panels * width * self.table.vlen, depth, self.table.itemsize)
         self.owned.append(b)
-        self.table.pack(b.data, cnp.PyArray_DATA(w), depth, 1, self.c.hidden, self.c.units, gate, gates, width, depth)
+        with nogil:
+            self.table.pack(b.data, cnp.PyArray_DATA(w), depth, 1, self.c.hidden, self.c.units, gate, gates, width, depth)
         m.data = b.data
         return 0
 
@@ -76,7 +77,9 @@ cdef class Parameters:
         cdef Buffer b = Buffer(m.panels * m.width * self.table.vlen, depth, self.table.itemsize)
         self.owned.append(b)
         m.outer, m.depth = 1, depth
-        self.table.pack(b.data, cnp.PyArray_DATA(w), row, column, size, m.panels * m.width, IN_ORDER, 1, m.width, depth)
+        with nogil:
+            self.table.pack(b.data, cnp.PyArray_DATA(w), row, column, size, m.panels * m.width, IN_ORDER, 1, m.width,
+                            depth)
         m.data = b.data
         return 0
 
@@ -90,8 +93,9 @@ cdef class Parameters:
         m.depth = self.c.units * gates // m.outer * self.table.vlen
         b = Buffer(m.panels * m.width * self.table.vlen, m.outer * m.depth, self.table.itemsize)
         self.owned.append(b)
-        self.table.pack_t(b.data, cnp.PyArray_DATA(w), columns, 1, self.c.hidden, self.c.units, gate, gates,
-                          m.panels, m.width, columns)
+        with nogil:
+            self.table.pack_t(b.data, cnp.PyArray_DATA(w), columns, 1, self.c.hidden, self.c.units, gate, gates,
+                              m.panels, m.width, columns)
         m.data = b.data
         return 0
 

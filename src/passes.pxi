@@ -237,7 +237,8 @@ cdef int outer_gradient(Parameters p, Buffer left, isize left_step, const outer_
         part[i].poll = &call.poll
         call.add(<task_function>p.table.accumulate, &part[i])
     call.go()
-    p.table.unpack(cnp.PyArray_DATA(weight), packed.data, o.depth, 1, size, units, gate, gates, o.width, o.depth)
+    with nogil:
+        p.table.unpack(cnp.PyArray_DATA(weight), packed.data, o.depth, 1, size, units, gate, gates, o.width, o.depth)
     if bias is not None:
         p.table.unpack(cnp.PyArray_DATA(bias), packed_bias.data, 1, 0, size, units, gate, gates, o.width, 1)
     return 0

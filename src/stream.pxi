@@ -153,12 +153,16 @@ cdef class StreamCore:
         self.current = 1 - self.current
         return self.layers[self.count - 1].r.h_n
 
-    def _begin(self):
-        """Keeps other threads from stepping or setting this stream until _end(); RuntimeError if one is at it."""
-        self.enter()
+    def _exclusively(self, function):
+        """Calls a function while no other thread may step or set this stream; RuntimeError if one is at it.
 
-    def _end(self):
-        self.busy = 0
+        Compiled, so that no signal handler can raise between taking the stream and the care to let it go.
+        """
+        self.enter()
+        try:
+            return function()
+        finally:
+            self.busy = 0
 
     def _get_state(self):
         """h [L, N, S] and c [L, N, H] (None unless LSTM), copied."""
@@ -169,7 +173,7 @@ cdef class StreamCore:
         return h, c
 
     def _set_state(self, cnp.ndarray h not None, cnp.ndarray c):
-        """Takes contiguous h [L, N, S] and, for LSTM, c [L, N, H]. Between _begin() and _end()."""
+        """Takes contiguous h [L, N, S] and, for LSTM, c [L, N, H]. Within _exclusively."""
         cdef Parameters p = self.parameters[0]
         if not self.holds(h, p.c.state) or (c is not None) != (p.c.kind == LSTM) or (
                 c is not None and not self.holds(c, p.c.hidden)):
@@ -192,7 +196,7 @@ cdef class StreamCore:
                     move_row(c, i, n, self.layers[i].c[self.current], units_row(&p.c, p.table.vlen), back)
 
     def _clear(self, list rows not None):
-        """Zeroes the state of the rows given by index. Between _begin() and _end()."""
+        """Zeroes the state of the rows given by index. Within _exclusively."""
         cdef Parameters p
         cdef isize i, n, size = self.itemsize
         for n in rows:

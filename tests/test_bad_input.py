@@ -887,7 +887,6 @@ def fuzzed():
         "stream": (layer.stream, {"batch_size": N}),
         "restore": (layer.restore, {"snapshot": stream.snapshot()}),
         "Stream": (fastrnn.Stream, {"layer": layer, "batch_size": N}),
-        "restored": (fastrnn.Stream.restored, {"layer": layer, "snapshot": stream.snapshot()}),
         "cell": (cell, {"x": x[0], "state": one, "out": (one[0].copy(), one[0].copy())}),
         "gru_cell": (gru_cell, {"x": x[0], "state": one[0], "out": one[0].copy()}),
         "cell_forward": (cell.forward, {"x": x[0], "state": one}),

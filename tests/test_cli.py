@@ -83,7 +83,8 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys):
 def test_ctrl_c_exits_130_without_traceback(arguments, tmp_path):
     process = subprocess.Popen([sys.executable, "-u", "-m", "fastrnn", *arguments], text=True, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, start_new_session=True,
-                               cwd=tmp_path,
+                               cwd=tmp_path,       # a shell's background job would hand down that it ignores SIGINT
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                                env={**os.environ, "PYTHONPATH": str(Path(fastrnn.__file__).parents[1])})
     try:
         assert process.stdout.readline()                # it is under way
