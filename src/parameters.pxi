@@ -68,7 +68,8 @@ cdef class Parameters:
         b = Buffer(m.panels * width * self.table.vlen, depth, self.table.itemsize)
         self.owned.append(b)
         with nogil:
-            self.table.pack(b.data, cnp.PyArray_DATA(w), depth, 1, self.c.hidden, self.c.units, gate, gates, width, depth)
+            self.table.pack(b.data, cnp.PyArray_DATA(w), depth, 1, self.c.hidden, self.c.units, gate, gates, width,
+                            depth)
         m.data = b.data
         return 0
 
