@@ -34,10 +34,10 @@ exhaustive-slice: $(VENV)/.test
 	$(BIN)/python tests/exhaustive.py --stride 256
 
 fuzz: $(VENV)/.test  ## junk arguments to every public call, for long
-	FASTRNN_FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest tests/test_bad_input.py -k fuzz
+	FASTRNN_FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest tests/test_fuzz.py
 
 # The same suite's core on a build of another kind, laid in a folder of its own that PYTHONPATH puts first.
-VARIANT_TESTS = tests/test_kernels.py tests/test_promises.py tests/test_bad_input.py
+VARIANT_TESTS = tests/test_kernels.py tests/test_promises.py tests/test_bad_input.py tests/test_fuzz.py
 scalar: $(VENV)/.test  ## the suite's core on a build without vector extensions
 	FASTRNN_SCALAR=1 $(BIN)/python setup.py -q build --build-base build/scalar --build-lib build/scalar/lib
 	PYTHONPATH=build/scalar/lib $(BIN)/pytest $(VARIANT_TESTS) $(SLICE)

@@ -5,6 +5,7 @@ Callers have validated every argument (fastrnn/_validation.py): shapes agree, dt
 axis is contiguous. Here buffers are laid out, rows split over threads, and results unpacked.
 """
 
+cimport cython
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport uintptr_t
@@ -26,20 +27,53 @@ cdef extern from "machine.h" nogil:
 KINDS = {"rnn_tanh": RNN_TANH, "rnn_relu": RNN_RELU, "lstm": LSTM, "gru": GRU, "gru_before": GRU_BEFORE}
 
 
+# Large blocks that were let go wait here for the next call of their size: to have the system map and clear fresh pages
+# each time costs a training step up to as much as its arithmetic.
+cdef enum: SPARE_BYTES = 8388608, SPARES = 8
+cdef list spare = []
+
+
+cdef cnp.ndarray new_block(cnp.npy_intp size, bint zero):
+    if zero:
+        return cnp.PyArray_ZEROS(1, &size, cnp.NPY_UINT8, 0)
+    return cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
+
+
 # 64-byte aligned memory of a x b elements. Contents undefined, or zero.
+@cython.no_gc_clear
 cdef class Buffer:
-    cdef object memory
+    cdef cnp.ndarray memory
     cdef void* data
 
     def __cinit__(self, isize a, isize b, isize itemsize, bint zero=False):
         if <double>a * <double>b * <double>itemsize > 9.0e18:
             raise MemoryError(f"a buffer of {a} x {b} elements passes the address space")
         cdef cnp.npy_intp size = a * b * itemsize + 64
-        if zero:
-            self.memory = cnp.PyArray_ZEROS(1, &size, cnp.NPY_UINT8, 0)
-        else:
-            self.memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
+        if size >= SPARE_BYTES:
+            self.memory = self.reuse(size)
+        if self.memory is None:
+            try:
+                self.memory = new_block(size, zero)
+            except MemoryError:         # the spares may be what stands in the way
+                spare.clear()
+                self.memory = new_block(size, zero)
+        elif zero:
+            memset(cnp.PyArray_DATA(self.memory), 0, size)
         self.data = <void*>((<uintptr_t>cnp.PyArray_DATA(self.memory) + 63) & ~<uintptr_t>63)
+
+    # A spare block of just this size, or None.
+    cdef cnp.ndarray reuse(self, isize size):
+        cdef isize i
+        for i in range(len(spare)):
+            if cnp.PyArray_DIM(<cnp.ndarray>spare[i], 0) == size:
+                return spare.pop(i)
+        return None
+
+    def __dealloc__(self):
+        if self.memory is not None and spare is not None and cnp.PyArray_DIM(self.memory, 0) >= SPARE_BYTES:
+            if len(spare) == SPARES:
+                del spare[0]        # the longest unused
+            spare.append(self.memory)
 
 
 include "pool.pxi"

@@ -5,8 +5,11 @@ differs: output, h_n, c_n, cells (all-step cell states), dx, dh_0, dc_0, and eve
 """
 
 import contextlib
+import dataclasses
+import types
 
 import numpy as np
+import pytest
 
 import fastrnn
 from fastrnn import _core, _dispatch, reference
@@ -260,3 +263,28 @@ LAYOUTS = {
     "misaligned": _misaligned,
     "big_endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
 }
+
+
+# ---- Refusals ----------------------------------------------------------------------------------------------
+
+def arrays(*results):
+    """All arrays of what a call gives, as a dict for assert_same_bits."""
+    found = []
+    for result in results:
+        if isinstance(result, np.ndarray):
+            found.append(result)
+        elif dataclasses.is_dataclass(result):
+            found += arrays(result.input, result.state, result.parameters).values()
+        elif isinstance(result, (dict, types.MappingProxyType)):
+            found += arrays(*result.values()).values()
+        elif isinstance(result, tuple):
+            found += arrays(*result).values()
+    return dict(enumerate(found))
+
+
+@contextlib.contextmanager
+def refuses(error, name):
+    """Asserts that exception, not one of its subclasses, and that the message begins with the argument's name."""
+    with pytest.raises(error, match=rf"^{name}\b") as raised:
+        yield
+    assert raised.type is error
