@@ -7,7 +7,6 @@ import os
 import platform
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 
@@ -64,34 +63,35 @@ use_isa(os.environ.get("FASTRNN_ISA") or next(iter(_tables)))
 
 # ---- Threads ------------------------------------------------------------------------------------
 
+def _words(path, separator=None):
+    with open(path) as file:
+        return file.read().split(separator)
+
+
 def _cgroup_cpus():
     """CPUs granted by the cgroup quota of this process or of a group above it (Linux); infinity without one."""
     granted = float("inf")
     try:
-        groups = Path("/proc/self/cgroup").read_text().splitlines()
+        groups = _words("/proc/self/cgroup", "\n")
     except OSError:
         return granted
-    for line in groups:
+    for line in filter(None, groups):
         _, controllers, path = line.split(":", 2)
         if controllers == "":                       # version 2: cpu.max holds "quota period" or "max period"
-            root, read = Path("/sys/fs/cgroup"), lambda p: (p / "cpu.max").read_text().split()
-        elif "cpu" in controllers.split(","):       # version 1: -1 means no quota
-            root = Path("/sys/fs/cgroup/cpu")
-
-            def read(p):
-                return [(p / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period")]
+            root, files = "/sys/fs/cgroup", ["cpu.max"]
+        elif "cpu" in controllers.split(","):       # version 1: a quota of -1 means none
+            root, files = "/sys/fs/cgroup/cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
         else:
             continue
-        group = root / path.lstrip("/")
-        for place in (group, *group.parents):
+        names = [name for name in path.split("/") if name]
+        for depth in range(len(names), -1, -1):     # this group and those above it
+            place = os.path.join(root, *names[:depth])
             try:
-                quota, period = read(place)
+                quota, period = [word for name in files for word in _words(os.path.join(place, name))]
                 if quota not in ("max", "-1"):
                     granted = min(granted, int(quota) / int(period))
             except (OSError, ValueError):
                 pass                                # no such file at this level
-            if place == root:
-                break
     return granted
 
 

@@ -1,7 +1,6 @@
 """Streams: a model's weights and its running state, stepped one by one."""
 
 import copy
-import hashlib
 import struct
 import zlib
 
@@ -19,6 +18,7 @@ _HEADER = struct.Struct("<8sHBxIQ")        # magic, version, bytes of a float, l
 
 def fingerprint(model):
     """SHA-256 of a model's configuration and parameters."""
+    import hashlib  # here: it loads OpenSSL, which most programs never need
     digest = hashlib.sha256(repr((model._kind, model.input_size, model.hidden_size, model.num_layers, model.proj_size,
                                   str(model.dtype))).encode())
     for name, value in model.parameters.items():
