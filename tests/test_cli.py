@@ -89,7 +89,7 @@ def test_ctrl_c_exits_130_without_traceback(arguments, tmp_path):
                                env={**os.environ, "PYTHONPATH": str(Path(fastrnn.__file__).parents[1])})
     try:
         assert process.stdout.readline()                # it is under way,
-        time.sleep(1)       # and past its imports: CPython drops an exception raised in the callbacks of its import locks
+        time.sleep(1)       # and past its imports: CPython drops an exception raised in callbacks of import locks
         os.killpg(process.pid, signal.SIGINT)           # as a terminal does, to all it started
         _, err = process.communicate(timeout=30)
     finally:
