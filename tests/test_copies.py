@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import signal
 import struct
 import sys
 import zlib
@@ -12,16 +11,8 @@ import pytest
 from helpers import KINDS, assert_same_bits, make_layer
 
 import fastrnn
-from fastrnn import _core
 
-ISAS = fastrnn.available_isas()
-STICKY = 0x3F       # x86: the low bits of the mode note what exceptions there were, the caller's own too
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
-forks = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX signals and fork")
-
-
-def mode():
-    return _core.floating_point_mode() & ~STICKY
 
 
 # ---- Copies ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import signal
 import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -14,16 +13,9 @@ from child import attempt, python
 from helpers import KINDS, make_layer
 
 import fastrnn
-from fastrnn import _core
 
 ISAS = fastrnn.available_isas()
-STICKY = 0x3F       # x86: the low bits of the mode note what exceptions there were, the caller's own too
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
-forks = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX signals and fork")
-
-
-def mode():
-    return _core.floating_point_mode() & ~STICKY
 
 
 # ---- Memory -------------------------------------------------------------------------------------------------------
