@@ -159,10 +159,29 @@ class Recurrent(Parametrised):
         check.addressable("num_layers", self.num_layers, self._directions, gates, itemsize=self.dtype.itemsize)
         if self.dropout and self.num_layers == 1:
             warnings.warn("dropout acts between layers: with num_layers=1 it has no effect", UserWarning, stacklevel=3)
-        rng = check.generator(rng)
+        rng = rng if rng is parameters.UNDRAWN else check.generator(rng)
         shapes = parameters.stacked_shapes(gates, self.input_size, self.hidden_size,
                                            self.num_layers, self._directions, self.bias, self.proj_size)
         self._parameters = parameters.initialise(shapes, self.hidden_size, self.dtype, rng)
+
+    @classmethod
+    def from_parameters(cls, mapping, *sizes, **options):
+        """A layer with given parameters: no random numbers are drawn for it first.
+
+        Parameters
+        ----------
+        mapping : mapping of str to array
+            As for ``load_state_dict``.
+        *sizes, **options
+            As for the class.
+
+        >>> layer = GRU(2, 3, rng=0)
+        >>> GRU.from_parameters(layer.state_dict(), 2, 3)
+        GRU(2, 3)
+        """
+        layer = cls(*sizes, rng=parameters.UNDRAWN, **options)
+        layer.load_state_dict(mapping)
+        return layer
 
     @property
     def _directions(self):

@@ -7,6 +7,7 @@ import numpy as np
 from . import _validation as check
 
 GATES = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3, "gru_before": 3}
+UNDRAWN = object()      # for rng: the parameters come from elsewhere, nothing is drawn
 NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
 
 
@@ -45,11 +46,14 @@ def freeze(a):
 
 
 def initialise(wanted, hidden_size, dtype, rng):
-    """Every parameter from U(-1/sqrt(H), 1/sqrt(H)), as torch does."""
+    """Every parameter from U(-1/sqrt(H), 1/sqrt(H)), as torch does; zeros that take no memory where rng is UNDRAWN."""
     bound = 1 / math.sqrt(hidden_size)      # a Python float: in-place arithmetic then needs no casting buffers
     found = {}
     for name, shape in wanted.items():
         check.addressable(name, *shape, itemsize=dtype.itemsize)
+        if rng is UNDRAWN:
+            found[name] = np.broadcast_to(dtype.type(0), shape)
+            continue
         values = rng.random(shape, dtype=dtype)
         values *= 2 * bound
         values -= bound
