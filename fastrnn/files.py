@@ -36,12 +36,17 @@ def read_bytes(path):
 @contextlib.contextmanager
 def refusing(path):
     """What goes wrong within is the file's fault: a ModelFormatError that names it. OSErrors pass."""
+    path = os.fspath(path)
     try:
         yield
-    except (ModelFormatError, OSError, MemoryError):
+    except (OSError, MemoryError):
         raise
+    except ModelFormatError as error:
+        if path in str(error):
+            raise
+        raise ModelFormatError(f"{path}: {error}") from error.__cause__
     except Exception as error:
-        raise ModelFormatError(f"{os.fspath(path)}: {type(error).__name__}: {error}") from error
+        raise ModelFormatError(f"{path}: {type(error).__name__}: {error}") from error
 
 
 class Archive:
