@@ -10,9 +10,9 @@ __version__ = "0.1.0"
 
 from ._dispatch import active_isa, available_isas, get_num_threads, set_num_threads, show_config, threads
 from .cells import GRUCell, LSTMCell, RNNCell
-from .files import ModelFormatError
+from .files import ModelFormatError, load
 from .layers import GRU, LSTM, RNN, Gradients
 from .streaming import Stream
 
-__all__ = ["RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "Gradients", "Stream", "ModelFormatError",
+__all__ = ["RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "Gradients", "Stream", "load", "ModelFormatError",
            "active_isa", "available_isas", "get_num_threads", "set_num_threads", "show_config", "threads"]

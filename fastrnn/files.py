@@ -4,11 +4,15 @@ A file is read whole, and only a regular one, so that memory is bounded by its s
 only as far as it was checked. Nothing in it is ever run.
 """
 
+import collections
 import contextlib
 import io
+import json
+import math
 import os
 import stat
-import zipfile
+
+import numpy as np
 
 # A compressed entry may grow to this many times the size of its archive (weights hardly compress; zeros do).
 EXPANSION = 64
@@ -20,6 +24,110 @@ class ModelFormatError(ValueError):
     >>> issubclass(ModelFormatError, ValueError)
     True
     """
+
+
+# ---- fastrnn's own files ------------------------------------------------------------------------
+
+VERSION = 1
+STACK_OPTIONS = ("num_layers", "batch_first", "dropout", "bidirectional", "reverse", "proj_size")    # a cell has none
+OPTIONS = ("bias", "reset_after", "update", "nonlinearity", "activations", "clip", "peephole", "coupled_gates")
+
+
+def save(model, path):
+    """Writes a layer or a cell to a file, from which ``load`` makes the same one, to the bit.
+
+    Parameters
+    ----------
+    model : layer or cell
+    path : str or path-like
+        The ending tells the format: ``.npz`` (NumPy alone) or ``.safetensors`` (``pip install fastrnn[safetensors]``).
+        A file that is there is replaced at once, when all is written; nobody ever sees a half.
+
+    Raises
+    ------
+    ValueError
+        Another ending.
+    OSError
+        The file cannot be written.
+
+    Notes
+    -----
+    The arrays bear the names of ``state_dict()``. The configuration is a JSON object: "version" 1, "class",
+    "input_size", "hidden_size", every option of the class by its name, "dtype" as NumPy spells it, "activations" as
+    [name, alpha, beta] each. In a .npz it is the array "fastrnn", its UTF-8 bytes; in a .safetensors file the metadata
+    "fastrnn".
+
+    >>> import os, tempfile, fastrnn
+    >>> layer = fastrnn.GRU(2, 3, rng=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(layer, os.path.join(folder, "gru.npz"))
+    ...     load(os.path.join(folder, "gru.npz"))
+    GRU(2, 3)
+    """
+    ending = _ending(path)
+    tensors, text = dict(model.parameters), json.dumps(configuration(model))
+    if ending == ".npz":
+        with replacing(path) as file:
+            np.savez(file, **tensors, fastrnn=np.frombuffer(text.encode(), np.uint8))
+    else:
+        data = _safetensors().numpy.save(tensors, metadata={"fastrnn": text})
+        with replacing(path) as file:
+            file.write(data)
+
+
+def load(path):
+    """The layer or cell that ``save`` wrote; files of others are for ``fastrnn.interop``.
+
+    Raises
+    ------
+    ValueError
+        An ending that is neither .npz nor .safetensors.
+    ModelFormatError
+        A file that is broken, or not fastrnn's.
+    OSError
+        The file cannot be read.
+    """
+    read = read_npz if _ending(path) == ".npz" else read_safetensors
+    tensors, found = read(path)
+    if found is None:
+        raise ModelFormatError(f"{os.fspath(path)}: not written by fastrnn; fastrnn.interop.layers reads what others "
+                               "write")
+    return build(found, tensors, path)
+
+
+def configuration(model):
+    """What the JSON in a file says of a layer or cell."""
+    layer = getattr(model, "_layer", model)
+    names = OPTIONS if layer is not model else STACK_OPTIONS + OPTIONS
+    return {"version": VERSION, "class": type(model).__name__,
+            "input_size": model.input_size, "hidden_size": model.hidden_size,
+            **{name: getattr(layer, name) for name in names if hasattr(layer, name)}, "dtype": layer.dtype.name}
+
+
+def build(found, tensors, path, **options):
+    """A layer or cell of a configuration and its parameters; options stand above what the configuration says."""
+    from . import cells, layers, parameters  # here, because layers know this module
+    with refusing(path):
+        if not isinstance(found, dict) or found.get("version") != VERSION:
+            raise ModelFormatError(f"expected a configuration of version {VERSION}, got {found!r:.200}")
+        classes = {cls.__name__: cls for cls in (layers.RNN, layers.GRU, layers.LSTM, cells.RNNCell, cells.GRUCell,
+                                                 cells.LSTMCell)}
+        if found.get("class") not in classes:
+            raise ModelFormatError(f"class: expected one of {', '.join(classes)}, got {found.get('class')!r:.200}")
+        options = {**found, **options}
+        if isinstance(found.get("num_layers"), int) and found["num_layers"] > len(tensors):
+            raise ModelFormatError(f"num_layers {found['num_layers']}, but {len(tensors)} arrays")
+        del options["version"], options["class"]
+        model = classes[found["class"]](**options, rng=parameters.UNDRAWN)
+        model.load_state_dict(tensors)
+        return model
+
+
+def _ending(path):
+    ending = os.path.splitext(os.fspath(path))[1].lower()
+    if ending not in (".npz", ".safetensors"):
+        raise ValueError(f"path: expected a name that ends in .npz or .safetensors, got {os.fspath(path)!r}")
+    return ending
 
 
 # ---- Careful reading ----------------------------------------------------------------------------
@@ -53,6 +161,7 @@ class Archive:
     """A zip archive in memory: names, and the contents of an entry, never more than EXPANSION times the archive."""
 
     def __init__(self, data, path):
+        import zipfile              # here, for an import of fastrnn without it is quicker
         self.path = os.fspath(path)
         with refusing(path):
             self._zip = zipfile.ZipFile(io.BytesIO(data))
@@ -86,3 +195,109 @@ class Archive:
                 raise ModelFormatError(f"{self.path}: {name!r} has {len(data)} bytes, its header says "
                                        f"{entry.file_size}")
             return data
+
+
+def parse_json(data):
+    """What a JSON text says. A name twice in one object, NaN or Infinity, and nesting without end are errors."""
+    def unique(pairs):
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            name = collections.Counter(name for name, _ in pairs).most_common(1)[0][0]
+            raise ModelFormatError(f"{name!r} stands twice in a JSON object")
+        return found
+
+    def refuse(constant):
+        raise ModelFormatError(f"{constant} is no JSON")
+
+    return json.loads(data, object_pairs_hook=unique, parse_constant=refuse)
+
+
+def parse_npy(data, name):
+    """The array of a .npy file's contents: numbers alone, as many bytes as dtype and shape ask for."""
+    file = io.BytesIO(data)
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in headers:
+        raise ModelFormatError(f"{name!r}: .npy version {version} is of structured arrays, expected 1.0 or 2.0")
+    try:
+        shape, fortran, dtype = headers[version](file)
+    except MemoryError:             # how Python's parser refuses nesting without end
+        raise ModelFormatError(f"{name!r}: no .npy header") from None
+    if dtype.kind not in "fiub":
+        raise ModelFormatError(f"{name!r}: expected an array of numbers, got one of "
+                               f"{'pickled objects, which are never read' if dtype.hasobject else dtype}")
+    due, there = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
+    if due != there:
+        raise ModelFormatError(f"{name!r}: {dtype} {shape} takes {due} bytes, {there} are there")
+    return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if fortran else "C")
+
+
+# ---- Named arrays ---------------------------------------------------------------------------------
+
+def read_npz(path, wanted=None):
+    """Name -> array of a .npz, of those names for which wanted(name) is true; and the configuration, if fastrnn's own.
+
+    Other entries are not looked at.
+    """
+    archive = Archive(read_bytes(path), path)
+    with refusing(path):
+        names = [entry.removesuffix(".npy") for entry in archive if entry.endswith(".npy")]
+        tensors = {name: parse_npy(archive.read(name + ".npy"), name) for name in names
+                   if name == "fastrnn" or wanted is None or wanted(name)}
+        configuration = tensors.pop("fastrnn", None)
+        return tensors, None if configuration is None else parse_json(configuration.tobytes())
+
+
+_SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+                "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}
+
+
+def read_safetensors(path):
+    """Name -> array of a .safetensors file; and the configuration, if fastrnn's own.
+
+    bfloat16, which NumPy does not know, comes as float32; of types of less than 16 bits only the bytes ("V") come.
+    """
+    deserialize = _safetensors().deserialize
+    data = read_bytes(path)
+    with refusing(path):
+        # Lengths, offsets, overlaps and coverage are checked by the library; that no name stands twice is not.
+        found = deserialize(data)
+        header = parse_json(data[8:8 + int.from_bytes(data[:8], "little")])
+        tensors = {name: _tensor(**about) for name, about in found}
+        configuration = header.get("__metadata__", {}).get("fastrnn")
+        return tensors, None if configuration is None else parse_json(configuration)
+
+
+def _tensor(data, dtype, shape):
+    if dtype == "BF16":             # the upper half of a float32
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
+    if dtype not in _SAFETENSORS:
+        return np.frombuffer(data, "V1")
+    return np.frombuffer(data, _SAFETENSORS[dtype]).reshape(shape)
+
+
+def _safetensors():
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError("safetensors files need the package safetensors: pip install fastrnn[safetensors]") from error
+    return safetensors
+
+
+# ---- Writing --------------------------------------------------------------------------------------
+
+@contextlib.contextmanager
+def replacing(path):
+    """A file to write to that becomes `path` on a regular end; until then, and otherwise, `path` stays as it was."""
+    path = os.path.realpath(path)           # through a symbolic link to what it points to
+    draft = os.path.join(os.path.dirname(path), f".fastrnn-{os.urandom(8).hex()}.tmp")
+    try:
+        with open(draft, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
+        raise
