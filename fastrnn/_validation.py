@@ -35,12 +35,26 @@ def flag(value, name):
     return bool(value)
 
 
-def probability(value, name):
+def number(value, name):
+    """A finite number as a float."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    if not 0 <= value <= 1:
+    if not abs(value) <= 1.7e308:
+        raise ValueError(f"{name}: expected a finite number, got {value}")
+    return float(value)
+
+
+def probability(value, name):
+    if not 0 <= number(value, name) <= 1:
         raise ValueError(f"{name}: expected a probability from 0 to 1, got {value}")
     return float(value)
+
+
+def clip(value):
+    """The bound of a cell's sums, or None."""
+    if value is not None and number(value, "clip") <= 0:
+        raise ValueError(f"clip: expected a number above 0, or None, got {value}")
+    return None if value is None else float(value)
 
 
 def choice(value, name, options):

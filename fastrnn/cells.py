@@ -11,7 +11,7 @@ import types
 import numpy as np
 
 from . import _validation as check
-from . import parameters
+from . import files, parameters
 from .layers import GRU, LSTM, RNN, Cache, Gradients
 
 
@@ -27,9 +27,6 @@ class Cell:
         Parameters start from U(-1/sqrt(H), 1/sqrt(H)). They are weight_ih [G*H, I], weight_hh [G*H, H], bias_ih and
         bias_hh [G*H].
     """
-
-    def __init__(self, input_size, hidden_size, bias=True, *, dtype=np.float32, rng=None):
-        self._build(input_size, hidden_size, bias=bias, dtype=dtype, rng=rng)
 
     def _build(self, input_size, hidden_size, **options):
         self._layer = self._layer_class(input_size, hidden_size, **options)
@@ -65,6 +62,10 @@ class Cell:
         fresh = self.state_dict()
         yield fresh
         self.load_state_dict(fresh)
+
+    def save(self, path):
+        """As a layer's: .npz or, with safetensors, .safetensors, for ``fastrnn.load``."""
+        files.save(self, path)
 
     def _prepare(self, x, state):
         """x as [1, N, I], the state as the layer takes it, and whether x came as [I]."""
@@ -169,7 +170,7 @@ _SHARED_DOC = Cell.__doc__ or ""         # None under python -OO
 class RNNCell(Cell):
     __doc__ = """One step of a plain RNN: h' = tanh or relu (W_ih x + b_ih + W_hh h + b_hh).
 
-    nonlinearity: "tanh" or "relu". Everything else:
+    nonlinearity: "tanh" or "relu"; activations, clip: as of the layer. Everything else:
 
     """ + _SHARED_DOC + """
     Examples
@@ -180,14 +181,16 @@ class RNNCell(Cell):
     """
     _layer_class = RNN
 
-    def __init__(self, input_size, hidden_size, bias=True, nonlinearity="tanh", *, dtype=np.float32, rng=None):
-        self._build(input_size, hidden_size, bias=bias, nonlinearity=nonlinearity, dtype=dtype, rng=rng)
+    def __init__(self, input_size, hidden_size, bias=True, nonlinearity="tanh", *, activations=None,
+                 clip=None, dtype=np.float32, rng=None):
+        self._build(input_size, hidden_size, bias=bias, nonlinearity=nonlinearity, activations=activations, clip=clip,
+                    dtype=dtype, rng=rng)
 
 
 class GRUCell(Cell):
     __doc__ = """One step of a GRU (equations: :class:`fastrnn.GRU`).
 
-    reset_after: as of the layer. Everything else:
+    reset_after, update, activations, clip: as of the layer. Everything else:
 
     """ + _SHARED_DOC + """
     Examples
@@ -198,12 +201,16 @@ class GRUCell(Cell):
     """
     _layer_class = GRU
 
-    def __init__(self, input_size, hidden_size, bias=True, *, reset_after=True, dtype=np.float32, rng=None):
-        self._build(input_size, hidden_size, bias=bias, reset_after=reset_after, dtype=dtype, rng=rng)
+    def __init__(self, input_size, hidden_size, bias=True, *, reset_after=True, update="torch", activations=None,
+                 clip=None, dtype=np.float32, rng=None):
+        self._build(input_size, hidden_size, bias=bias, reset_after=reset_after, update=update,
+                    activations=activations, clip=clip, dtype=dtype, rng=rng)
 
 
 class LSTMCell(Cell):
     __doc__ = """One step of an LSTM (equations: :class:`fastrnn.LSTM`): h, c = cell(x, (h, c)).
+
+    peephole, coupled_gates, activations, clip: as of the layer. Everything else:
 
     """ + _SHARED_DOC + """
     Examples
@@ -214,3 +221,8 @@ class LSTMCell(Cell):
     ((2, 5), (2, 5))
     """
     _layer_class = LSTM
+
+    def __init__(self, input_size, hidden_size, bias=True, *, peephole=False, coupled_gates=False, activations=None,
+                 clip=None, dtype=np.float32, rng=None):
+        self._build(input_size, hidden_size, bias=bias, peephole=peephole, coupled_gates=coupled_gates,
+                    activations=activations, clip=clip, dtype=dtype, rng=rng)

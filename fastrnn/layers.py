@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import _core, _dispatch, parameters
+from . import _core, _dispatch, files, parameters
 from . import _validation as check
 
 
@@ -82,6 +82,10 @@ class Parametrised:
         """
         self._parameters = parameters.load(mapping, self._parameters, self.dtype, check.flag(strict, "strict"))
 
+    def save(self, path):
+        """Writes the model, options and parameters, for ``fastrnn.load``: .npz or, with safetensors, .safetensors."""
+        files.save(self, path)
+
     @contextlib.contextmanager
     def updating(self):
         """Gives a dict of writable copies of the parameters; on a regular end they become the layer's.
@@ -126,8 +130,19 @@ class Recurrent(Parametrised):
         Probability of zeroing an output between layers, in ``forward`` alone; the others are scaled by 1/(1-dropout).
     bidirectional : bool
         A second set of parameters walks the sequence from its end; outputs are concatenated.
+    reverse : bool
+        The one direction walks from each row's last valid step to its first; outputs stay at the time index of their
+        input, h_n is the state after step 0 (ONNX direction="reverse", Keras go_backwards).
     proj_size : int
         LSTM only: h_t = W_hr m_t has this size (Sak, Senior & Beaufays 2014). 0: none.
+    activations : sequence, optional
+        Other activations, under ONNX's names and in its order f, g, h: for an LSTM of (gates i f o; candidate; cell
+        state), a GRU (gates r z; candidate), an RNN (the unit). Each is a name, or (name, alpha), or (name, alpha,
+        beta): sigmoid, tanh, relu, affine (alpha x + beta), leaky_relu, thresholded_relu (x where x > alpha, else 0),
+        scaled_tanh (alpha tanh(beta x)), hard_sigmoid (alpha x + beta, held to 0...1; defaults 0.2, 0.5), elu,
+        softsign, softplus. A bidirectional layer may have twice as many: forward's, then reverse's.
+    clip : float, optional
+        The sums that activations are taken of (biases and peepholes included) are held to -clip...clip.
     dtype : float32 or float64
     rng : numpy.random.Generator, int seed or None
         Parameters start from U(-1/sqrt(H), 1/sqrt(H)).
@@ -139,9 +154,12 @@ class Recurrent(Parametrised):
     """
 
     _is_lstm = False
+    peephole = coupled_gates = False        # an LSTM's alone
+    update = "torch"                        # a GRU's alone
 
     def __init__(self, input_size, hidden_size, num_layers=1, *, bias=True, batch_first=False, dropout=0.0,
-                 bidirectional=False, proj_size=0, dtype=np.float32, rng=None):
+                 bidirectional=False, reverse=False, proj_size=0, activations=None, clip=None, dtype=np.float32,
+                 rng=None):
         self.input_size = check.size(input_size, "input_size")
         self.hidden_size = check.size(hidden_size, "hidden_size")
         self.num_layers = check.size(num_layers, "num_layers")
@@ -149,6 +167,11 @@ class Recurrent(Parametrised):
         self.batch_first = check.flag(batch_first, "batch_first")
         self.dropout = check.probability(dropout, "dropout")
         self.bidirectional = check.flag(bidirectional, "bidirectional")
+        self.reverse = check.flag(reverse, "reverse")
+        if self.reverse and self.bidirectional:
+            raise ValueError("reverse: a bidirectional layer walks both ways already")
+        self.activations = parameters.activations(activations, self._kind, self._directions)
+        self.clip = check.clip(clip)
         self.proj_size = check.size(proj_size, "proj_size", least=0)
         self.dtype = check.model_dtype(dtype)
         if self.proj_size and not self._is_lstm:
@@ -161,7 +184,8 @@ class Recurrent(Parametrised):
             warnings.warn("dropout acts between layers: with num_layers=1 it has no effect", UserWarning, stacklevel=3)
         rng = rng if rng is parameters.UNDRAWN else check.generator(rng)
         shapes = parameters.stacked_shapes(gates, self.input_size, self.hidden_size,
-                                           self.num_layers, self._directions, self.bias, self.proj_size)
+                                           self.num_layers, self._directions, self.bias, self.proj_size,
+                                           self.peephole)
         self._parameters = parameters.initialise(shapes, self.hidden_size, self.dtype, rng)
 
     @classmethod
@@ -191,15 +215,29 @@ class Recurrent(Parametrised):
     def _state_size(self):
         return self.proj_size or self.hidden_size
 
+    def _options(self, direction):
+        """What _core.Parameters takes as options: None for a plain cell."""
+        if self.activations is None and self.clip is None and not (self.peephole or self.coupled_gates) \
+                and self.update == "torch":
+            return None
+        plain = parameters.PLAIN[self._kind]
+        used = self.activations or [(name, *parameters.ACTIVATIONS[name]) for name in plain]
+        first = direction * len(plain) if len(used) > len(plain) else 0
+        return (tuple((name, alpha or 0.0, beta or 0.0) for name, alpha, beta in used[first:first + len(plain)]),
+                np.inf if self.clip is None else self.clip, self.coupled_gates, self.update == "mirror")
+
     def _make_pack(self, values):
         table = _dispatch.table(self.dtype)
         return [[_core.Parameters(table, self._kind, *(
-                    values.get(name + parameters.layer_suffix(layer, direction)) for name in parameters.NAMES))
+                    values.get(name + parameters.layer_suffix(layer, direction)) for name in parameters.NAMES),
+                    self._options(direction))
                  for direction in range(self._directions)] for layer in range(self.num_layers)]
 
     def __repr__(self):
         options = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False,
-                   "proj_size": 0, "nonlinearity": "tanh", "reset_after": True, "dtype": np.dtype(np.float32)}
+                   "reverse": False, "proj_size": 0, "nonlinearity": "tanh", "reset_after": True, "update": "torch",
+                   "peephole": False, "coupled_gates": False, "activations": None, "clip": None,
+                   "dtype": np.dtype(np.float32)}
         shown = "".join(f", {name}={getattr(self, name)!s}" for name, default in options.items()
                         if getattr(self, name, default) != default)
         return f"{type(self).__name__}({self.input_size}, {self.hidden_size}{shown})"
@@ -281,6 +319,10 @@ class Recurrent(Parametrised):
         T, N, width = shape3
         return (T, width) if unbatched else (N, T, width) if self.batch_first else shape3
 
+    def _external_view(self, a, unbatched):
+        """[T, N, width] as a view in the caller's convention."""
+        return a[:, 0] if unbatched else a.swapaxes(0, 1) if self.batch_first else a
+
     def _internal(self, a, unbatched):
         """[T, N, width] view of an array in the caller's convention."""
         return a[:, None] if unbatched else a.swapaxes(0, 1) if self.batch_first else a
@@ -313,7 +355,7 @@ class Recurrent(Parametrised):
             y = target if last else np.empty((T, N, D * S), self.dtype)
             h_n[at], c, kept = _core.forward_layer(
                 directions, batch, inputs, h_0[at], None if c_0 is None else c_0[at], mask, y,
-                self._internal(cells, unbatched) if last and cells is not None else None, keep, threads)
+                self._internal(cells, unbatched) if last and cells is not None else None, keep, threads, self.reverse)
             if c is not None:
                 c_n[at] = c
             saved.append(kept)
@@ -331,7 +373,7 @@ class Recurrent(Parametrised):
 
     # ---- Backward --------------------------------------------------------------------------------
 
-    def backward(self, cache, d_output, d_state=None):
+    def backward(self, cache, d_output, d_state=None, need_input=True):
         """Gradients of a loss L by back-propagation through time.
 
         Parameters
@@ -342,6 +384,8 @@ class Recurrent(Parametrised):
             dL/doutput, shaped as output; past a row's length it is not looked at.
         d_state : array, or pair of arrays for LSTM, optional
             dL/dh_n (and dL/dc_n), shaped as the state; zeros if not given.
+        need_input : bool
+            False: dL/dx is not computed, and is None.
 
         Returns
         -------
@@ -353,6 +397,7 @@ class Recurrent(Parametrised):
             raise TypeError(f"cache: expected what forward returned, got {type(cache).__name__}")
         if cache.model is not self:
             raise ValueError("cache: it is of another layer's forward")
+        need_input = check.flag(need_input, "need_input")
         T, N = cache.shape
         D, S = self._directions, self._state_size
         shape = self._external((T, N, D * S), cache.unbatched)
@@ -364,7 +409,8 @@ class Recurrent(Parametrised):
         for layer in reversed(range(self.num_layers)):
             at = slice(layer * D, (layer + 1) * D)
             dy, dh_0[at], dc, found = _core.backward_layer(
-                cache.saved[layer], dy, dh_n[at], None if dc_n is None else dc_n[at], threads)
+                cache.saved[layer], dy, dh_n[at], None if dc_n is None else dc_n[at], threads,
+                need_input or layer > 0)
             if dc is not None:
                 dc_0[at] = dc
             if layer and cache.dropped:
@@ -373,8 +419,8 @@ class Recurrent(Parametrised):
             for direction, values in enumerate(found):
                 suffix = parameters.layer_suffix(layer, direction)
                 gradients.update((name + suffix, value) for name, value in values.items())
-        dx = dy[:, 0] if cache.unbatched else dy.swapaxes(0, 1) if self.batch_first else dy
-        return Gradients(np.ascontiguousarray(dx), self._state_result(dh_0, dc_0, cache.unbatched),
+        dx = np.ascontiguousarray(self._external_view(dy, cache.unbatched)) if need_input else None
+        return Gradients(dx, self._state_result(dh_0, dc_0, cache.unbatched),
                          {name: gradients[name] for name in self._parameters})
 
     # ---- Streaming -------------------------------------------------------------------------------
@@ -398,7 +444,7 @@ class RNN(Recurrent):
 
         h_t = tanh or relu (W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
 
-    nonlinearity: "tanh" or "relu". Everything else:
+    nonlinearity: "tanh" or "relu" (activations=[...] may name another). Everything else:
 
     """ + _SHARED_DOC + """
     Examples
@@ -413,6 +459,8 @@ class RNN(Recurrent):
     def __init__(self, input_size, hidden_size, num_layers=1, *, nonlinearity="tanh", **options):
         self.nonlinearity = check.choice(nonlinearity, "nonlinearity", ("tanh", "relu"))
         super().__init__(input_size, hidden_size, num_layers, **options)
+        if self.activations and set(self.activations) == {("relu", None, None)}:
+            self.nonlinearity, self.activations = "relu", None
 
     @property
     def _kind(self):
@@ -428,7 +476,8 @@ class GRU(Recurrent):
         h_t = (1 - z_t) n_t + z_t h_{t-1}
 
     reset_after: True, as above: torch, Keras' default, ONNX linear_before_reset=1. False, the paper's form:
-    n_t = tanh(W_in x_t + b_in + W_hn (r_t h_{t-1}) + b_hn). Everything else:
+    n_t = tanh(W_in x_t + b_in + W_hn (r_t h_{t-1}) + b_hn). update: "torch", as above, also Keras' and ONNX's;
+    "mirror": h_t = z_t n_t + (1 - z_t) h_{t-1} (Chung et al. 2014, Paddle, madmom). Everything else:
 
     """ + _SHARED_DOC + """
     Examples
@@ -440,8 +489,9 @@ class GRU(Recurrent):
     (True, True)
     """
 
-    def __init__(self, input_size, hidden_size, num_layers=1, *, reset_after=True, **options):
+    def __init__(self, input_size, hidden_size, num_layers=1, *, reset_after=True, update="torch", **options):
         self.reset_after = check.flag(reset_after, "reset_after")
+        self.update = check.choice(update, "update", ("torch", "mirror"))
         super().__init__(input_size, hidden_size, num_layers, **options)
 
     @property
@@ -458,6 +508,10 @@ class LSTM(Recurrent):
         c_t = f_t c_{t-1} + i_t g_t
         h_t = o_t tanh(c_t),  or W_hr (o_t tanh(c_t)) with proj_size
 
+    peephole: the sums of i and f also have p_i c_{t-1} and p_f c_{t-1}, that of o has p_o c_t (Gers & Schmidhuber
+    2000); the parameter ``peephole_l{k}`` [3*H] holds p_i, p_f, p_o. coupled_gates: f_t = 1 - i_t (ONNX input_forget;
+    Greff et al. 2017); the parameters keep the shapes of four gates, those of f have no effect. Everything else:
+
     """ + _SHARED_DOC + """
     Examples
     --------
@@ -472,6 +526,11 @@ class LSTM(Recurrent):
 
     _kind = "lstm"
     _is_lstm = True
+
+    def __init__(self, input_size, hidden_size, num_layers=1, *, peephole=False, coupled_gates=False, **options):
+        self.peephole = check.flag(peephole, "peephole")
+        self.coupled_gates = check.flag(coupled_gates, "coupled_gates")
+        super().__init__(input_size, hidden_size, num_layers, **options)
 
     def __call__(self, x, state=None, *, lengths=None, reset_mask=None, out=None, return_cell_states=False):
         output, state, cells, _ = self._run(x, state, lengths, reset_mask, out,

@@ -19,8 +19,9 @@ _HEADER = struct.Struct("<8sHBxIQ")        # magic, version, bytes of a float, l
 def fingerprint(model):
     """SHA-256 of a model's configuration and parameters."""
     import hashlib  # here: it loads OpenSSL, which most programs never need
+    options = model._options(0)
     digest = hashlib.sha256(repr((model._kind, model.input_size, model.hidden_size, model.num_layers, model.proj_size,
-                                  str(model.dtype))).encode())
+                                  str(model.dtype), *([options] if options else []))).encode())
     for name, value in model.parameters.items():
         digest.update(name.encode())
         digest.update(value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes())
@@ -48,9 +49,9 @@ class Stream(_core.StreamCore):
         if not isinstance(layer, Recurrent):
             raise TypeError(f"layer: expected an RNN, LSTM or GRU, got {type(layer).__name__}")
         batch_size = check.size(batch_size, "batch_size")
-        if layer.bidirectional:
-            raise ValueError("a bidirectional layer cannot stream: its reversed direction starts at the sequence's "
-                             "end, which a stream has not seen")
+        if layer.bidirectional or layer.reverse:
+            raise ValueError(f"a {'bidirectional' if layer.bidirectional else 'reversed'} layer cannot stream: its "
+                             "reversed direction starts at the sequence's end, which a stream has not seen")
         check.addressable("batch_size", batch_size, layer.num_layers, 4 * max(layer.input_size, layer.hidden_size))
         model = copy.copy(layer)                # keeps the parameters of now: an update replaces, never writes to them
         self = super().__new__(cls, [directions[0] for directions in model._packed()], batch_size)

@@ -24,6 +24,9 @@ cdef extern from "machine.h" nogil:
     void restore_fp(fp_mode mode)
     bint cpu_runs(int isa)
 
+ACTIVATIONS = {"sigmoid": SIGMOID, "tanh": TANH, "relu": RELU, "affine": AFFINE, "leaky_relu": LEAKY_RELU,
+               "thresholded_relu": THRESHOLDED_RELU, "scaled_tanh": SCALED_TANH, "hard_sigmoid": HARD_SIGMOID,
+               "elu": ELU, "softsign": SOFTSIGN, "softplus": SOFTPLUS}
 KINDS = {"rnn_tanh": RNN_TANH, "rnn_relu": RNN_RELU, "lstm": LSTM, "gru": GRU, "gru_before": GRU_BEFORE}
 
 

@@ -49,6 +49,15 @@ cdef int projection_gradients(run* s, step* t) noexcept nogil:
     return rows_product(s, t, &s.c.w_hr_t, kept, width, 0, dm, dm_row)
 
 
+cdef void gradients_any(run* s, step* t, isize j, const real* dm_rows, isize dm_row) noexcept nogil:
+    if s.c.kind == LSTM:
+        lstm_gradients_any(s, t, j, dm_rows, dm_row)
+    elif s.c.kind == GRU:
+        gru_gradients(s, t, j, False)
+    else:
+        gru_before_gradients(s, t, j, False)
+
+
 cdef int backward_step(run* s, step* t) noexcept nogil:
     cdef isize j, at = t.offset * s.c.deltas * VLEN, delta_row = s.c.deltas * VLEN
     cdef isize panel = s.rows * delta_row, state_width = state_gradient_width(s)
@@ -62,20 +71,25 @@ cdef int backward_step(run* s, step* t) noexcept nogil:
     for j in range(s.c.units):
         if should_stop_after(s.poll, &s.work, (t.active - s.n0) * 64):
             return -1
-        if kind == LSTM:
+        if kind == RNN_TANH or kind == RNN_RELU:
+            rnn_gradients(s, t, j)
+        elif not s.c.plain:
+            gradients_any(s, t, j, scratch, dm_row)
+        elif kind == LSTM:
             lstm_gradients(s, t, j, scratch, dm_row)
         elif kind == GRU:
-            gru_gradients(s, t, j)
-        elif kind == GRU_BEFORE:
-            gru_before_gradients(s, t, j)
+            gru_gradients(s, t, j, True)
         else:
-            rnn_gradients(s, t, j)
+            gru_before_gradients(s, t, j, True)
     if kind == GRU_BEFORE:
         memset(scratch + s.n0 * drh_row, 0, <size_t>((t.active - s.n0) * drh_row) * sizeof(real))
         if rows_product(s, t, &s.c.w_hn_t, deltas + 2 * VLEN, delta_row, panel, scratch, drh_row):
             return -1
         for j in range(s.c.units):
-            gru_before_reset_gradients(s, t, j, scratch, drh_row)
+            if s.c.plain:
+                gru_before_reset_gradients(s, t, j, scratch, drh_row, True)
+            else:
+                gru_before_reset_gradients(s, t, j, scratch, drh_row, False)
     return rows_product(s, t, &s.c.w_hh_t, deltas, delta_row, panel, <real*>s.dh, state_width)
 
 

@@ -23,3 +23,10 @@ cdef extern from "simd.h" nogil:
     vf vrelu_gradient(vf h, vf d)
 
 include "structs.pxi"
+
+cdef extern from "math.h" nogil:
+    double INFINITY
+
+cdef extern from "activations.h" nogil:
+    vf vactivate(const activation* f, vf a, double clip)
+    vf vslope(const activation* f, vf a, double clip)

@@ -197,6 +197,19 @@ cdef inline void expect_stores(run* s, step* t, isize p, isize n, isize R) noexc
                 prefetch(t.c_next + r * s.c.units * VLEN + first, bytes)
 
 
+# What follows on the sums in a cell with options.
+cdef void cells_any(run* s, step* t, const vf* acc, const vf* n_input, isize p, isize Q, isize n,
+                    isize R) noexcept nogil:
+    if s.c.kind == LSTM:
+        lstm_cells_any(s, t, acc, p, Q, n, R)
+    elif s.c.kind == GRU:
+        gru_cells(s, t, acc, n_input, p, Q, n, R, False)
+    elif s.c.kind == GRU_BEFORE:
+        gru_before_gates(s, t, acc, <real*>s.scratch, p, n, R, False)
+    else:
+        rnn_cells(s, t, acc, p, Q, n, R, False)
+
+
 # Every other step takes the panels backwards: it begins with the weights the last one ended with, which the caches
 # still hold where they cannot hold all.
 cdef int forward_step(run* s, step* t) noexcept nogil:
@@ -219,14 +232,16 @@ cdef int forward_step(run* s, step* t) noexcept nogil:
             if Q == 1:
                 expect_stores(s, t, p, n, R)
             gate_sums(s, t, acc, n_input, p, Q, n, R)
-            if kind == LSTM:
+            if not s.c.plain:
+                cells_any(s, t, acc, n_input, p, Q, n, R)
+            elif kind == LSTM:
                 lstm_cells(s, t, acc, p, Q, n, R)
             elif kind == GRU:
-                gru_cells(s, t, acc, n_input, p, Q, n, R)
+                gru_cells(s, t, acc, n_input, p, Q, n, R, True)
             elif kind == GRU_BEFORE:
-                gru_before_gates(s, t, acc, between, p, n, R)
+                gru_before_gates(s, t, acc, between, p, n, R, True)
             else:
-                rnn_cells(s, t, acc, p, Q, n, R)
+                rnn_cells(s, t, acc, p, Q, n, R, True)
             n += R
         done += Q
     if kind == GRU_BEFORE:
@@ -240,7 +255,10 @@ cdef int forward_step(run* s, step* t) noexcept nogil:
                 panel_product(w, p, extra_row(s, t, n), units, 0,
                               between + ((n - s.n0) * s.c.units + p) * 2 * VLEN + VLEN, s.c.units * 2 * VLEN,
                               <real*>acc, VLEN, R)
-                gru_before_cells(s, t, acc, between, p, n, R)
+                if s.c.plain:
+                    gru_before_cells(s, t, acc, between, p, n, R, True)
+                else:
+                    gru_before_cells_any(s, t, acc, between, p, n, R)
                 n += R
     elif s.c.w_hr.data != NULL:
         w = &s.c.w_hr

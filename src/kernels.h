@@ -11,6 +11,14 @@
 
 typedef ptrdiff_t isize;
 
+/* The activations of a cell with options (activations.h). */
+enum { SIGMOID, TANH, RELU, AFFINE, LEAKY_RELU, THRESHOLDED_RELU, SCALED_TANH, HARD_SIGMOID, ELU, SOFTSIGN, SOFTPLUS };
+
+typedef struct {
+    int function;
+    double alpha, beta;
+} activation;
+
 enum { RNN_TANH, RNN_RELU, LSTM, GRU, GRU_BEFORE };
 
 /* A matrix packed for the tile: panels of `width` vectors of outputs, [panels][depth][width][VLEN]. */
@@ -30,6 +38,11 @@ typedef struct {
     matrix w_ih_t, w_hh_t, w_hn_t, w_hr_t;  /* backward: transposed */
     const void *bias;           /* [units][gates][VLEN]; b_ih + b_hh, but for a GRU's n, which has b_in */
     const void *bias_n;         /* [units][VLEN]: b_hn */
+    int plain;                  /* sigmoid and tanh, none of what follows: the short way through a cell */
+    activation f, g, h;         /* ONNX's names: gates (RNN: the unit), candidate, cell state */
+    double clip;                /* sums are held to +-clip; infinity: free */
+    int coupled, mirror;        /* LSTM: f = 1 - i. GRU: h_t = z n + (1-z) h_{t-1} */
+    const void *peephole;       /* LSTM: [units][3][VLEN], for i, f, o; or NULL */
 } cell;
 
 /* Shared by the tasks of one call. */
@@ -66,6 +79,7 @@ typedef struct {
     void *dh, *dc;              /* [N][padded]: in dL/dh_n, dL/dc_n, out dL/dh_0, dL/dc_0 */
     void *dgates;               /* [panel][rows][deltas][VLEN] */
     void *dstate;               /* projection: dL/dh at every row, [rows][padded] */
+    void *dpeephole;            /* [N][units][3][VLEN]: each row's own sum over its steps, cleared by the caller */
     poll_state *poll; isize work;   /* work: vector operations since the last look */
 } run;
 

@@ -22,17 +22,20 @@ cdef class Parameters:
     cdef int gates
     cdef list owned                  # the buffers that c points into
     cdef bint transposed
-    cdef readonly object dtype, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, capsule
+    cdef readonly object dtype, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, peephole, capsule
 
-    def __cinit__(self, capsule, str kind, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr):
-        """weight_ih [G*H, I], weight_hh [G*H, S], biases [G*H] or None, weight_hr [S, H] or None: C-contiguous."""
+    def __cinit__(self, capsule, str kind, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, peephole=None,
+                  options=None):
+        """weight_ih [G*H, I], weight_hh [G*H, S], biases [G*H] or None, weight_hr [S, H] or None, peephole [3*H] or
+        None: C-contiguous. options: None for a plain cell, else (activations f, g, h as (name, alpha, beta), clip,
+        coupled, mirror)."""
         cdef isize H, I = weight_ih.shape[1], S = weight_hh.shape[1], vectors, V
         self.capsule = capsule
         self.table = table_of(capsule)
         self.owned = []
         self.dtype = weight_ih.dtype
         self.weight_ih, self.weight_hh, self.weight_hr = weight_ih, weight_hh, weight_hr
-        self.bias_ih, self.bias_hh = bias_ih, bias_hh
+        self.bias_ih, self.bias_hh, self.peephole = bias_ih, bias_hh, peephole
         self.c.kind = KINDS[kind]
         self.gates = 4 if self.c.kind == LSTM else 3 if self.c.kind in (GRU, GRU_BEFORE) else 1
         H = weight_ih.shape[0] // self.gates
@@ -60,6 +63,24 @@ cdef class Parameters:
             self.c.state_units = self.c.w_hr.panels * self.c.w_hr.width
             self.pack_plain(&self.c.w_hr, weight_hr, H, 1, S, H)
         self.pack_bias()
+        self.c.plain = options is None
+        if options is not None:
+            self.take_options(options)
+
+    cdef int take_options(self, tuple options) except -1:
+        cdef activation* targets[3]
+        cdef Buffer b
+        cdef int i
+        targets[0], targets[1], targets[2] = &self.c.f, &self.c.g, &self.c.h
+        activations, self.c.clip, self.c.coupled, self.c.mirror = options
+        for i, (name, alpha, beta) in enumerate(activations):
+            targets[i].function, targets[i].alpha, targets[i].beta = ACTIVATIONS[name], alpha, beta
+        if self.peephole is not None:
+            b = Buffer(self.c.units * self.table.vlen, 3, self.table.itemsize)
+            self.owned.append(b)
+            self.table.pack(b.data, cnp.PyArray_DATA(self.peephole), 1, 0, self.c.hidden, self.c.units, IN_ORDER, 3, 3, 1)
+            self.c.peephole = b.data
+        return 0
 
     cdef int pack(self, matrix* m, cnp.ndarray w, const int* gate, isize gates, isize width) except -1:
         cdef isize depth = w.shape[1]

@@ -65,8 +65,10 @@ cdef class Call:
 # ---- Forward ------------------------------------------------------------------------------------
 
 def forward_layer(list directions, Batch batch, cnp.ndarray x, cnp.ndarray h_0, cnp.ndarray c_0, cnp.ndarray reset,
-                  cnp.ndarray y, cnp.ndarray y_c, bint keep, isize threads):
+                  cnp.ndarray y, cnp.ndarray y_c, bint keep, isize threads, bint reverse=False):
     """Runs a layer: directions [Parameters], x [T, N, I] -> y [T, N, D*S], y_c [T, N, D*H] or None.
+
+    Direction 1 walks backwards; with `reverse` so does direction 0.
 
     h_0 [D, N, S], c_0 [D, N, H] or None; reset [T, N] bool or None. Rows of x and y are contiguous, other strides
     free; y overlaps no input. Past a row's length outputs are zeroed. Returns h_n, c_n (None unless LSTM), and with
@@ -92,7 +94,7 @@ def forward_layer(list directions, Batch batch, cnp.ndarray x, cnp.ndarray h_0, 
         c = &p.c
         r = runs + d * parts
         s = Saved.__new__(Saved)
-        s.parameters, s.batch, s.reverse = p, batch, d == 1
+        s.parameters, s.batch, s.reverse = p, batch, d == 1 or reverse
         saved.append(s)
         r.c, r.T, r.N, r.lengths, r.rows, r.keep = c, batch.T, N, batch.length, batch.rows, keep
 
@@ -148,11 +150,12 @@ def forward_layer(list directions, Batch batch, cnp.ndarray x, cnp.ndarray h_0, 
 
 # ---- Backward -----------------------------------------------------------------------------------
 
-def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_n, isize threads):
+def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_n, isize threads,
+                   bint need_input=True):
     """Gradients of what forward_layer kept: dy [T, N, D*S], dh_n [D, N, S], dc_n [D, N, H] or None.
 
-    Returns dx [T, N, I], dh_0, dc_0, and for each direction a dict of weight_ih, weight_hh, bias_ih, bias_hh,
-    weight_hr (those that exist).
+    Returns dx [T, N, I] (None without need_input), dh_0, dc_0, and for each direction a dict of weight_ih, weight_hh,
+    bias_ih, bias_hh, weight_hr, peephole (those that exist).
     """
     cdef Saved s = saved[0]
     cdef Batch batch = s.batch
@@ -161,7 +164,7 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
     cdef isize S = p.c.state, H = p.c.hidden, V = p.table.vlen, size = p.table.itemsize
     cdef bint lstm = p.c.kind == LSTM
     cdef const cell* c
-    cdef Buffer dh, dc, dgates, dstate
+    cdef Buffer dh, dc, dgates, dstate, dpeephole
     cdef Call call
     cdef run* runs
     cdef run* r
@@ -197,7 +200,11 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
         if c.w_hr.data != NULL:
             dstate = Buffer(batch.rows, state_row(c, V), size)
             r.dstate = dstate.data
-        results.append((dh, dc, dgates, dstate))
+        dpeephole = None
+        if c.peephole != NULL:
+            dpeephole = Buffer(N, 3 * units_row(c, V), size, True)
+            r.dpeephole = dpeephole.data
+        results.append((dh, dc, dgates, dstate, dpeephole))
         call.add_rows(r, parts, batch, p, <task_function>p.table.backward)
     call.go()
 
@@ -205,11 +212,13 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
     for d in range(D):
         s = saved[d]
         c = &s.parameters.c
-        dh, dc, dgates, dstate = results[d]
+        dh, dc, dgates, dstate, dpeephole = results[d]
         exchange_state(batch, out_h, d, dh, state_gradient_row(c, V), True)
         if lstm:
             exchange_state(batch, out_c, d, dc, units_row(c, V), True)
-        gradients.append(parameter_gradients(s, dgates, dstate, threads))
+        gradients.append(parameter_gradients(s, dgates, dstate, dpeephole, threads))
+        if not need_input:
+            continue
         part = input_gradient(s, dgates, threads)
         if dx is None:
             dx = part
@@ -244,12 +253,12 @@ cdef int outer_gradient(Parameters p, Buffer left, isize left_step, const outer_
     return 0
 
 
-cdef dict parameter_gradients(Saved s, Buffer dgates, Buffer dstate, isize threads):
+cdef dict parameter_gradients(Saved s, Buffer dgates, Buffer dstate, Buffer dpeephole, isize threads):
     cdef Parameters p = s.parameters
     cdef const cell* c = &p.c
     cdef isize V = p.table.vlen, vector = V * p.table.itemsize, H = c.hidden, h_row = state_row(c, V)
     cdef dict g = {name: np.empty_like(getattr(p, name)) for name in
-                   ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr") if getattr(p, name) is not None}
+                   ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "peephole") if getattr(p, name) is not None}
     cdef bint gru = c.kind == GRU
     cdef outer_product o
     memset(&o, 0, sizeof(outer_product))
@@ -273,6 +282,11 @@ cdef dict parameter_gradients(Saved s, Buffer dgates, Buffer dstate, isize threa
         o.right_panel = o.width * V
         outer_gradient(p, s.extra, units_row(c, V), &o, c.w_hr.panels, c.state, c.state_units, IN_ORDER, 1,
                        g["weight_hr"], None, threads)
+    if dpeephole is not None:       # rows in order, whoever computed them: the column sums of a product of depth 0
+        o.rows, o.right, o.right_step, o.width, o.depth = s.batch.N, dpeephole.data, 3 * units_row(c, V), 3, 0
+        o.right_panel = 3 * V
+        outer_gradient(p, dpeephole, 0, &o, c.units, H, c.units, IN_ORDER, 3, np.empty((3 * H, 0), p.dtype), g["peephole"],
+                       threads)
     return g
 
 

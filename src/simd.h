@@ -14,6 +14,7 @@
 #ifndef FASTRNN_SIMD_H
 #define FASTRNN_SIMD_H
 
+#include <float.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -29,11 +30,13 @@ typedef double real;
 typedef int64_t bits;
 #define REAL(x) x
 #define MANTISSA 52
+#define LARGEST DBL_MAX
 #else
 typedef float real;
 typedef int32_t bits;
 #define REAL(x) x##f
 #define MANTISSA 23
+#define LARGEST FLT_MAX
 #endif
 
 /* ---- The vector ------------------------------------------------------------------------- */
@@ -220,8 +223,13 @@ FN vf vsigmoid_rest(vf x)
     return vset(1) / vfma(q.p, q.s, q.s + vset(1));
 }
 
-/* float32: 9.0e-8 absolute. */
-FN vf vsigmoid(vf x) { return vset(1) - vsigmoid_rest(x); }
+/* 1 / (1 + exp(-x)), small values with all their digits. exp(-x) is held to 2^64, where the value is 2^-64 or a hair less:
+ * that is taken off (it rounds away elsewhere), so that the lower limit is exactly 0. */
+FN vf vsigmoid(vf x)
+{
+    exp_parts q = vexp_parts(vmax(vset(-45), vmin(vset(REAL(44.36141955583651)), -x)), 1);
+    return vmax(vset(0), vset(1) / vfma(q.p, q.s, q.s + vset(1)) - vset(REAL(0x1p-64)));
+}
 
 /* tanh. float32: an odd polynomial below 0.6, sign(x) (1 - 2 / (1 + exp(2|x|))) above: 1.4 ULP.
  * float64: sign(x) m / (m + 2), m = expm1(2|x|): 3 ULP. */

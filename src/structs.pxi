@@ -7,6 +7,21 @@ cdef extern from "kernels.h" nogil:
     enum: LSTM
     enum: GRU
     enum: GRU_BEFORE
+    enum: SIGMOID
+    enum: TANH
+    enum: RELU
+    enum: AFFINE
+    enum: LEAKY_RELU
+    enum: THRESHOLDED_RELU
+    enum: SCALED_TANH
+    enum: HARD_SIGMOID
+    enum: ELU
+    enum: SOFTSIGN
+    enum: SOFTPLUS
+
+    ctypedef struct activation:
+        int function
+        double alpha, beta
 
     ctypedef struct matrix:
         const void* data
@@ -18,6 +33,11 @@ cdef extern from "kernels.h" nogil:
         matrix w_ih, w_hh, w_hn, w_hr, w_ih_t, w_hh_t, w_hn_t, w_hr_t
         const void* bias
         const void* bias_n
+        bint plain
+        activation f, g, h
+        double clip
+        bint coupled, mirror
+        const void* peephole
 
     ctypedef struct poll_state:
         int cancelled
@@ -56,6 +76,7 @@ cdef extern from "kernels.h" nogil:
         void* dc
         void* dgates
         void* dstate
+        void* dpeephole
         poll_state* poll
         isize work
 

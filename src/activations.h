@@ -1,0 +1,83 @@
+/* The activations a gate may have beside sigmoid and tanh (those of ONNX's RNN operators), and their slopes.
+ *
+ * Called once a vector, never inlined: the code of a cell stays small, and the tile's neighbours free of constants.
+ * A NaN stays a NaN. Sums beyond +-clip count as +-clip, and have slope 0.
+ */
+#ifndef FASTRNN_ACTIVATIONS_H
+#define FASTRNN_ACTIVATIONS_H
+
+#include "kernels.h"
+#include "simd.h"
+
+#if defined(__GNUC__) || defined(__clang__)
+#define CALLED static __attribute__((noinline, unused))
+#else
+#define CALLED static
+#endif
+
+FN vf vclip(vf a, double clip) { return vmax(vset((real)-clip), vmin(vset((real)clip), a)); }
+FN vf vabs(vf a) { return as_real(as_bits(a) & ~as_bits(vset(REAL(-0.0)))); }
+
+/* exp(a) - 1 for a <= 0. */
+FN vf vexpm1_negative(vf a)
+{
+    exp_parts e = vexp_parts(vmax(vset(-87), a), 1);
+    return vfma(e.p, e.s, e.s - vset(1));
+}
+
+/* ln(1 + exp(a)) = max(a, 0) + ln(1 + u), u = exp(-|a|); ln(1 + u) = 2 artanh(s), s = u / (2 + u) <= 1/3, by its
+ * series 2 (s + s^3/3 + s^5/5 + ...), whose terms fall by 9 each. */
+FN vf vsoftplus(vf a)
+{
+    exp_parts e = vexp_parts(vmax(vset(-87), -vabs(a)), 1);
+    vf u = vfma(e.p, e.s, e.s);
+    vf s = u / (u + vset(2)), s2 = s * s;
+    enum { TERMS = sizeof(real) == 4 ? 8 : 17 };
+    vf sum = vset(REAL(1.0) / (2 * TERMS - 1));
+    for (int k = TERMS - 2; k >= 0; k--) sum = vfma(sum, s2, vset(REAL(1.0) / (2 * k + 1)));
+    return vmax(vset(0), a) + s * (sum + sum);
+}
+
+/* f(a). */
+CALLED vf vactivate(const activation *f, vf a, double clip)
+{
+    vf alpha = vset((real)f->alpha), beta = vset((real)f->beta), size;
+    a = vclip(a, clip);
+    switch (f->function) {
+    case SIGMOID: return vsigmoid(a);
+    case TANH: return vtanh(a);
+    case RELU: return vrelu(a);
+    case AFFINE: return vfma(alpha, a, beta);
+    case LEAKY_RELU: return vif_less(a, vset(0), alpha * a, a);
+    case THRESHOLDED_RELU: return vif_less(alpha, a, a, a - a);      /* x where x > alpha, else 0; a NaN stays */
+    case SCALED_TANH: return alpha * vtanh(beta * a);
+    case HARD_SIGMOID: return vmax(vset(0), vmin(vset(1), vfma(alpha, a, beta)));
+    case ELU: return vif_less(a, vset(0), alpha * vexpm1_negative(a), a);
+    case SOFTSIGN: size = vmin(vset(LARGEST), vabs(a)); return vmax(vset(-LARGEST), vmin(vset(LARGEST), a)) / (size + vset(1));
+    default: return vsoftplus(a);
+    }
+}
+
+/* f'(a); at a corner that of the left side, as PyTorch has it. */
+CALLED vf vslope(const activation *f, vf a, double clip)
+{
+    vf alpha = vset((real)f->alpha), beta = vset((real)f->beta), one = vset(1), none = vset(0), d, y;
+    vf outside = vabs(a);
+    a = vclip(a, clip);
+    switch (f->function) {
+    case SIGMOID: y = vsigmoid(a); d = y * (one - y); break;
+    case TANH: y = vtanh(a); d = one - y * y; break;
+    case RELU: d = vif_less(none, a, one, none); break;
+    case AFFINE: d = alpha; break;
+    case LEAKY_RELU: d = vif_less(none, a, one, alpha); break;
+    case THRESHOLDED_RELU: d = vif_less(alpha, a, one, none); break;
+    case SCALED_TANH: y = vtanh(beta * a); d = alpha * beta * (one - y * y); break;
+    case HARD_SIGMOID: y = vfma(alpha, a, beta); d = vif_less(none, y, vif_less(y, one, alpha, none), none); break;
+    case ELU: d = vif_less(none, a, one, vfma(alpha, vexpm1_negative(a), alpha)); break;
+    case SOFTSIGN: y = one / (vabs(a) + one); d = y * y; break;
+    default: d = vsigmoid(a); break;
+    }
+    return vif_less(vset((real)clip), outside, none, d);
+}
+
+#endif
