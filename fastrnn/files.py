@@ -161,7 +161,7 @@ class Archive:
     """A zip archive in memory: names, and the contents of an entry, never more than EXPANSION times the archive."""
 
     def __init__(self, data, path):
-        import zipfile              # here, for an import of fastrnn without it is quicker
+        import zipfile  # here, for an import of fastrnn without it is quicker
         self.path = os.fspath(path)
         with refusing(path):
             self._zip = zipfile.ZipFile(io.BytesIO(data))

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from ..files import ModelFormatError
+from ..files import ModelFormatError, build, refusing
 from ..layers import GRU, LSTM, RNN
 
 # The gates in the order of the rows of a framework's weights. torch's order is fastrnn's. Keras' c is the g here;
@@ -35,11 +35,35 @@ def as_float(a):
     return a.astype(a.dtype.newbyteorder("=") if a.dtype.itemsize >= 4 else np.float32, copy=False)
 
 
+def keras_parameters(cell, kernel, recurrent, bias=None):
+    """Keras' arrays of one layer and direction under torch's names, ``weight_ih_l0``, ...
+
+    kernel [I, G*H], recurrent [H, G*H], bias [G*H], or [2, G*H] (input's and state's, of a GRU with reset_after).
+
+    >>> sorted(keras_parameters("gru", np.ones((2, 9)), np.ones((3, 9))))
+    ['weight_hh_l0', 'weight_ih_l0']
+    """
+    found = {"weight_ih_l0": reorder(kernel.T, cell, "keras"), "weight_hh_l0": reorder(recurrent.T, cell, "keras")}
+    if bias is not None:
+        first, second = bias if bias.ndim == 2 else (bias, np.zeros_like(bias))
+        found |= {"bias_ih_l0": reorder(first, cell, "keras"), "bias_hh_l0": reorder(second, cell, "keras")}
+    return found
+
+
 _NAME = re.compile(r"(?P<prefix>.*?)(?P<name>weight_ih|weight_hh|weight_hr|bias_ih|bias_hh|peephole)"
-                   r"(?:_l(?P<layer>\d+)(?P<reverse>_reverse)?)?")
+                   r"(?:_l(?P<layer>\d+))?(?P<reverse>_reverse)?")
 
 
-def find_layers(tensors, options=None):
+def is_parameter(name):
+    """Whether a recurrent layer or cell may have a parameter of this name.
+
+    >>> is_parameter("encoder.lstm.weight_ih_l0_reverse"), is_parameter("head.weight")
+    (True, False)
+    """
+    return _NAME.fullmatch(name) is not None
+
+
+def find_layers(tensors, options=None, skipped=None):
     """Layers from parameters under torch's names, found by their prefixes.
 
     Parameters
@@ -49,6 +73,8 @@ def find_layers(tensors, options=None):
     options : mapping of str to dict, optional
         Options by prefix that shapes do not tell (``nonlinearity``, ``batch_first``, ...); those under None hold for
         every prefix.
+    skipped : dict, optional
+        Given, it takes prefix -> reason of what makes no layer, and nothing is raised.
 
     Returns
     -------
@@ -65,11 +91,31 @@ def find_layers(tensors, options=None):
     for name, value in tensors.items():
         if match := _NAME.fullmatch(name):
             suffix = f"_l{match['layer'] or 0}{match['reverse'] or ''}"
-            groups.setdefault(match["prefix"], {})[match["name"] + suffix] = value
-    options = options or {}
-    return {prefix.rstrip("."): make_layer(group, prefix.rstrip(".") or "the model",
-                                           **options.get(None, {}), **options.get(prefix.rstrip("."), {}))
-            for prefix, group in groups.items() if "weight_ih_l0" in group or "weight_hh_l0" in group}
+            groups.setdefault(match["prefix"].rstrip("."), {})[match["name"] + suffix] = value
+    options, found = options or {}, {}
+    for prefix, group in groups.items():
+        if "weight_ih_l0" in group or "weight_hh_l0" in group:
+            try:
+                found[prefix] = make_layer(group, prefix or "the model",
+                                           **{**options.get(None, {}), **options.get(prefix, {})})
+            except ModelFormatError as error:
+                if skipped is None:
+                    raise
+                skipped[prefix] = str(error)
+    return found
+
+
+def layers_of(path, tensors, configuration, skipped=None, **options):
+    """Name -> layer of a file of named arrays: by `find_layers`, or as fastrnn's own configuration says.
+
+    The options hold for every layer; nonlinearity for RNNs alone.
+    """
+    if configuration is None:
+        with refusing(path):
+            return find_layers(tensors, {None: options}, skipped)
+    if "nonlinearity" not in configuration:
+        options.pop("nonlinearity", None)
+    return {"": build(configuration, tensors, path, **options)}
 
 
 def make_layer(parameters, where, **options):
