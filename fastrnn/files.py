@@ -6,6 +6,7 @@ only as far as it was checked. Nothing in it is ever run.
 
 import collections
 import contextlib
+import inspect
 import io
 import json
 import math
@@ -29,8 +30,6 @@ class ModelFormatError(ValueError):
 # ---- fastrnn's own files ------------------------------------------------------------------------
 
 VERSION = 1
-STACK_OPTIONS = ("num_layers", "batch_first", "dropout", "bidirectional", "reverse", "proj_size")    # a cell has none
-OPTIONS = ("bias", "reset_after", "update", "nonlinearity", "activations", "clip", "peephole", "coupled_gates")
 
 
 def save(model, path):
@@ -45,6 +44,8 @@ def save(model, path):
 
     Raises
     ------
+    TypeError
+        Neither a layer nor a cell; a class derived from one, which ``load`` would not know.
     ValueError
         Another ending.
     OSError
@@ -95,30 +96,39 @@ def load(path):
     return build(found, tensors, path)
 
 
+def _classes():
+    from . import cells, layers  # here, because they know this module
+    return {cls.__name__: cls for cls in (layers.RNN, layers.GRU, layers.LSTM,
+                                          cells.RNNCell, cells.GRUCell, cells.LSTMCell)}
+
+
 def configuration(model):
-    """What the JSON in a file says of a layer or cell."""
-    layer = getattr(model, "_layer", model)
-    names = OPTIONS if layer is not model else STACK_OPTIONS + OPTIONS
-    return {"version": VERSION, "class": type(model).__name__,
-            "input_size": model.input_size, "hidden_size": model.hidden_size,
-            **{name: getattr(layer, name) for name in names if hasattr(layer, name)}, "dtype": layer.dtype.name}
+    """What the JSON in a file says of a layer or cell: its class, and every argument of its constructor but rng."""
+    name = type(model).__name__
+    if _classes().get(name) is not type(model):
+        raise TypeError(f"model: expected one of {', '.join(_classes())}, got {type(model).__qualname__}")
+    arguments = {argument.name: None for cls in reversed(type(model).__mro__) if "__init__" in vars(cls)
+                 for argument in inspect.signature(cls.__init__).parameters.values()
+                 if argument.kind not in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD)}
+    layer = getattr(model, "_layer", model)         # a cell's options are those of its layer
+    return {"version": VERSION, "class": name,
+            **{key: getattr(layer, key) for key in arguments if key not in ("self", "rng")}, "dtype": layer.dtype.name}
 
 
 def build(found, tensors, path, **options):
     """A layer or cell of a configuration and its parameters; options stand above what the configuration says."""
-    from . import cells, layers, parameters  # here, because layers know this module
+    from .parameters import UNDRAWN
     with refusing(path):
         if not isinstance(found, dict) or found.get("version") != VERSION:
             raise ModelFormatError(f"expected a configuration of version {VERSION}, got {found!r:.200}")
-        classes = {cls.__name__: cls for cls in (layers.RNN, layers.GRU, layers.LSTM, cells.RNNCell, cells.GRUCell,
-                                                 cells.LSTMCell)}
-        if found.get("class") not in classes:
-            raise ModelFormatError(f"class: expected one of {', '.join(classes)}, got {found.get('class')!r:.200}")
+        classes, name = _classes(), found.get("class")
+        if name not in classes:
+            raise ModelFormatError(f"class: expected one of {', '.join(classes)}, got {name!r:.200}")
         options = {**found, **options}
-        if isinstance(found.get("num_layers"), int) and found["num_layers"] > len(tensors):
-            raise ModelFormatError(f"num_layers {found['num_layers']}, but {len(tensors)} arrays")
         del options["version"], options["class"]
-        model = classes[found["class"]](**options, rng=parameters.UNDRAWN)
+        if isinstance(options.get("num_layers"), int) and options["num_layers"] > len(tensors):
+            raise ModelFormatError(f"num_layers {options['num_layers']}, but {len(tensors)} arrays")
+        model = classes[name](**options, rng=UNDRAWN)
         model.load_state_dict(tensors)
         return model
 

@@ -1,0 +1,112 @@
+"""RTNeural's JSON models, in both dialects: Keras' layers one after the other, or a torch state_dict."""
+
+import numpy as np
+
+from .. import files
+from ..files import ModelFormatError
+from ..layers import GRU, LSTM
+from . import conventions
+
+CLASSES = {"gru": GRU, "lstm": LSTM}        # the recurrent ones of RTNeural's layer types
+
+
+def layers(path, skipped=None, *, dtype=np.float32, **options):
+    """The recurrent layers of an RTNeural JSON model.
+
+    Parameters
+    ----------
+    path : str or path-like
+    skipped : dict, optional
+        Given, it takes name -> reason of layers that cannot be represented, and they raise nothing.
+    dtype : float32 or float64
+        Of the layers: JSON does not tell.
+    **options
+        For every layer: ``batch_first``, ``activations``, ...; for a torch state_dict also ``nonlinearity="relu"``,
+        which it does not tell.
+
+    Returns
+    -------
+    dict of str to layer
+        By prefix (``{"lstm": ...}``) for a torch state_dict; for Keras' layers by place, ``"layers.0"`` the first.
+
+    Raises
+    ------
+    ModelFormatError
+        A broken file, or a layer whose stored activation is not tanh: RTNeural would run it with tanh all the same,
+        Keras with what is stored. Say which is meant by ``activations=("sigmoid", "tanh", "tanh")`` (LSTM; GRU two).
+    OSError
+        The file cannot be read.
+
+    Notes
+    -----
+    Keras' dialect is ``{"in_shape": ..., "layers": [{"type": "gru", "activation": "tanh", "shape": ..., "weights":
+    [kernel, recurrent kernel, bias]}, ...]}``, kernels [I, G*H] and [H, G*H], gates in Keras' order, the GRU with
+    reset_after and a bias [2, 3H] (RTNeural/model_loader.h). The other is ``{"gru.weight_ih_l0": [[...]], ...}``
+    (RTNeural/torch_helpers.h), or that under "state_dict", beside "model_data", as guitar amplifier models have it.
+
+    >>> import json, os, tempfile
+    >>> weights = [np.ones((1, 6)), np.ones((2, 6)), np.ones((2, 6))]
+    >>> model = {"in_shape": [None, None, 1], "layers": [
+    ...     {"type": "gru", "activation": "tanh", "shape": [None, None, 2], "weights": [w.tolist() for w in weights]}]}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "model.json")
+    ...     with open(path, "w") as file:
+    ...         json.dump(model, file)
+    ...     layers(path)
+    {'layers.0': GRU(1, 2)}
+    """
+    data = files.read_bytes(path)
+    with files.refusing(path):
+        model = files.parse_json(data)
+        if not isinstance(model, dict):
+            raise ModelFormatError(f"expected a JSON object, got {model!r:.50}")
+        if "layers" in model:
+            return _keras_layers(model["layers"], skipped, dtype, options)
+        tensors = model.get("state_dict", model)
+        if not isinstance(tensors, dict):
+            raise ModelFormatError(f"state_dict: expected an object, got {tensors!r:.50}")
+        tensors = {name: _array(value, name, dtype) for name, value in tensors.items()
+                   if conventions.is_parameter(name)}
+        return conventions.find_layers(tensors, {None: options}, skipped)
+
+
+def _keras_layers(entries, skipped, dtype, options):
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ModelFormatError("layers: expected a list of objects")
+    found = {}
+    for index, entry in enumerate(entries):
+        name = f"layers.{index}"
+        if entry.get("type") in CLASSES:
+            try:
+                found[name] = _keras_layer(entry, name, dtype, options)
+            except ModelFormatError as error:
+                if skipped is None:
+                    raise
+                skipped[name] = str(error)
+    return found
+
+
+def _keras_layer(entry, name, dtype, options):
+    kind, weights = entry["type"], entry.get("weights")
+    options = {key: value for key, value in options.items() if key != "nonlinearity"}
+    if entry.get("activation", "") not in ("", "tanh") and "activations" not in options:
+        raise ModelFormatError(f"{name}: activation {entry['activation']!r:.50}; RTNeural runs a {kind} with tanh all "
+                               "the same, Keras does not: the option activations=... tells what is meant")
+    if not isinstance(weights, list) or len(weights) not in (2, 3):
+        raise ModelFormatError(f"{name}: expected weights [kernel, recurrent kernel, bias]")
+    arrays = [_array(value, f"{name} weights[{index}]", dtype) for index, value in enumerate(weights)]
+    gates = len(conventions.GATE_ORDERS["keras"][kind])
+    rows = gates * len(arrays[1])
+    expected = [(len(arrays[0]), rows), (len(arrays[1]), rows), (2, rows) if kind == "gru" else (rows,)][:len(arrays)]
+    if [a.shape for a in arrays] != expected:
+        raise ModelFormatError(f"{name}: {kind} weights of shapes {[a.shape for a in arrays]}, expected {expected}")
+    return conventions.make_layer(conventions.keras_parameters(kind, *arrays), name, **options)
+
+
+def _array(value, where, dtype):
+    """Nested lists of numbers as an array of one or two axes."""
+    with np.errstate(over="ignore"):
+        a = np.array(value, np.float64).astype(dtype)
+    if not isinstance(value, list) or a.ndim > 2 or not a.size or not np.isfinite(a).all():
+        raise ModelFormatError(f"{where}: expected lists of finite numbers, got {np.dtype(dtype)} {a.shape}")
+    return a
