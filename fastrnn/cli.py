@@ -1,11 +1,15 @@
-"""The commands: ``python -m fastrnn demo | bench | info``. Each loads its module only when it is called."""
+"""The commands: ``python -m fastrnn demo | bench | ...``. Each loads its module only when it is called."""
 
 import argparse
 import sys
 
+from .files import ModelFormatError
+
 COMMANDS = {
     "demo": "train a GRU on a year of weather, forecast held-out weeks, stream them step by step",
     "bench": "time this machine: steps, sequences and training beside NumPy (and torch, if installed)",
+    "inspect": "list the recurrent layers that a model file of any framework holds",
+    "convert": "write a layer of such a file as .safetensors, .npz or .onnx",
     "info": "print versions, instruction sets and threads: what a bug report should bear",
 }
 
@@ -54,6 +58,10 @@ def command(name):
         from .demo import main
     elif name == "bench":
         from .bench import main
+    elif name == "inspect":
+        from .convert import main_inspect as main
+    elif name == "convert":
+        from .convert import main_convert as main
     else:
         main = info
     return main
@@ -70,7 +78,8 @@ def main(argv=None):
     Returns
     -------
     int
-        Exit code: 0 done, 1 a file could not be read or written, 2 wrong arguments, 130 interrupted by Ctrl-C.
+        Exit code: 0 done, 1 a file could not be read or written, or is broken, 2 wrong arguments, 130 interrupted by
+        Ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     width = max(map(len, COMMANDS))
@@ -90,6 +99,6 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return 130
-    except OSError as error:
+    except (OSError, ModelFormatError, ImportError) as error:
         print(f"python -m fastrnn {name}: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,5 @@
-"""Models of other frameworks as fastrnn layers: one module per format, each with ``layers(path) -> {name: layer}``.
+"""Models of other frameworks as fastrnn layers: one module per format, each with
+``layers(path, skipped=None, **options) -> {name: layer}``.
 
 ``conventions`` holds what frameworks do differently: the order of the gates, activations by name, and how layers are
 told from the names and shapes of their parameters. No module here imports torch or TensorFlow; each is imported when it
@@ -6,6 +7,7 @@ is first named (``interop.onnx``), with the packages it needs.
 """
 
 import importlib
+import inspect
 import re
 
 from ..files import Archive, ModelFormatError, read_bytes
@@ -74,12 +76,14 @@ def detect(path):
     raise ModelFormatError(f"{path}: none of {', '.join(FORMATS.values())}")
 
 
-def layers(path, **options):
+def layers(path, skipped=None, **options):
     """The recurrent layers of a model file of any format.
 
     Parameters
     ----------
     path : str or path-like
+    skipped : dict, optional
+        Given, it takes name -> reason of layers that cannot be represented, and they raise nothing.
     **options
         For the format's own ``layers``: what the file does not tell, such as ``batch_first`` or ``nonlinearity``.
 
@@ -95,4 +99,7 @@ def layers(path, **options):
     OSError
         The file cannot be read.
     """
-    return importlib.import_module("." + detect(path), __name__).layers(path, **options)
+    read = importlib.import_module("." + detect(path), __name__).layers
+    if "skipped" in inspect.signature(read).parameters:
+        options["skipped"] = skipped
+    return read(path, **options)

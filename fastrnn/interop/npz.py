@@ -4,12 +4,14 @@ from .. import files
 from . import conventions
 
 
-def layers(path, **options):
+def layers(path, skipped=None, **options):
     """The recurrent layers of a .npz file; arrays under other names are not looked at.
 
     Parameters
     ----------
     path : str or path-like
+    skipped : dict, optional
+        Given, it takes prefix -> reason of layers that cannot be represented, and they raise nothing.
     **options
         What weights do not tell, for every layer: ``batch_first``, ``nonlinearity="relu"``, ``dropout``, ...; see
         ``conventions.find_layers``. For a file of fastrnn's own they stand above what it says.
@@ -34,4 +36,4 @@ def layers(path, **options):
     ...     layers(path)
     {'': GRU(2, 3, bias=False, dtype=float64)}
     """
-    return conventions.layers_of(path, *files.read_npz(path, conventions.is_parameter), **options)
+    return conventions.layers_of(path, *files.read_npz(path, conventions.is_parameter), skipped, **options)

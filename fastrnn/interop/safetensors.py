@@ -4,12 +4,14 @@ from .. import files
 from . import conventions
 
 
-def layers(path, **options):
+def layers(path, skipped=None, **options):
     """The recurrent layers of a .safetensors file.
 
     Parameters
     ----------
     path : str or path-like
+    skipped : dict, optional
+        Given, it takes prefix -> reason of layers that cannot be represented, and they raise nothing.
     **options
         What weights do not tell, for every layer: ``batch_first``, ``nonlinearity="relu"``, ``dropout``, ...; see
         ``conventions.find_layers``. For a file of fastrnn's own they stand above what it says.
@@ -43,4 +45,4 @@ def layers(path, **options):
     ...     layers(path)
     {'rnn': LSTM(2, 3, bias=False)}
     """
-    return conventions.layers_of(path, *files.read_safetensors(path), **options)
+    return conventions.layers_of(path, *files.read_safetensors(path), skipped, **options)

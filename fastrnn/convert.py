@@ -1,0 +1,103 @@
+"""``python -m fastrnn inspect`` and ``convert``: what recurrent layers a file holds, and a way into other formats."""
+
+import inspect
+import json
+import os
+import sys
+
+from . import files, interop
+from .cli import Parser
+
+ENDINGS = (".safetensors", ".npz", ".onnx")
+
+
+def _parser(command, description, example):
+    parser = Parser(command, "\n".join([description, "The format is told from the contents:",
+                                        *("  " + about for about in interop.FORMATS.values())]),
+                    "example:\n  python -m fastrnn " + example)
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("--nonlinearity", choices=("tanh", "relu"), help="of plain RNNs, where the file does not tell")
+    parser.add_argument("--batch-first", action="store_true", default=None,
+                        help="layers that take [N, T, I], where the file does not tell")
+    return parser
+
+
+def _read(parser, args):
+    """The file's format, its layers, and name -> reason of what it has beside them."""
+    options = {name: value for name in ("nonlinearity", "batch_first") if (value := getattr(args, name)) is not None}
+    kind = interop.detect(args.file)
+    takes = inspect.signature(getattr(interop, kind).layers)
+    for name in options:
+        try:
+            takes.bind(args.file, **{name: None})
+        except TypeError:
+            parser.error(f"--{name.replace('_', '-')}: {interop.FORMATS[kind]} files tell it themselves")
+    skipped = {}
+    return kind, interop.layers(args.file, skipped, **options), skipped
+
+
+def _count(layer):
+    return sum(a.size for a in layer.parameters.values())
+
+
+def _shown(text):
+    """A name or message of a file as a terminal may have it: one line, no control characters, in its encoding."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def main_inspect(argv):
+    """Lists the recurrent layers of a file; ``--json`` for machines."""
+    parser = _parser("inspect", "Lists the recurrent layers that a model file holds.", "inspect model.safetensors")
+    parser.add_argument("--json", action="store_true", help="for machines: every option, every parameter's shape")
+    args = parser.parse_args(argv)
+    kind, layers, skipped = _read(parser, args)
+    if args.json:
+        print(json.dumps({"file": args.file, "format": kind, "layers": {
+            name: files.configuration(layer) | {
+                "parameters": {key: a.shape for key, a in layer.parameters.items()}, "parameter_count": _count(layer)}
+            for name, layer in layers.items()}, "skipped": skipped}, indent=2))
+        return 0
+    print(_shown(f"{args.file}: {interop.FORMATS[kind]}"))
+    rows = [(_shown(name) or "(no name)", repr(layer), layer.dtype.name, f"{_count(layer):,}")
+            for name, layer in layers.items()]
+    if rows:
+        rows.insert(0, ("name", "layer", "dtype", "parameters"))
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        for name, layer, dtype, count in rows:
+            print(f"  {name:{widths[0]}}  {layer:{widths[1]}}  {dtype:{widths[2]}}  {count:>{widths[3]}}")
+    else:
+        print("  no recurrent layer" + " that fastrnn has" * bool(skipped))
+    for name, reason in skipped.items():
+        print(f"  {_shown(name) or '(no name)'} cannot be represented: {_shown(reason)}")
+    return 0
+
+
+def main_convert(argv):
+    """Writes one layer of a file to another one."""
+    parser = _parser("convert", "Writes a recurrent layer of a model file to a file of another format.",
+                     "convert model.pt encoder.safetensors --layer encoder.lstm\n"
+                     "  python -m fastrnn convert model.pt layer.onnx")
+    parser.add_argument("out", metavar="OUT", help=f"its ending tells the format: {', '.join(ENDINGS)}")
+    parser.add_argument("--layer", metavar="NAME", help="which one, by the name that inspect shows; needed where the "
+                                                        "file has several")
+    args = parser.parse_args(argv)
+    if os.path.splitext(args.out)[1].lower() not in ENDINGS:
+        parser.error(f"OUT: expected a name that ends in one of {', '.join(ENDINGS)}, got {args.out!r}")
+    _, layers, skipped = _read(parser, args)
+    if args.layer is not None and args.layer not in layers:
+        parser.error(f"--layer: {args.file} has no layer {args.layer!r} that can be written; it has "
+                     + (", ".join(map(_shown, map(repr, layers))) or "none"))
+    if not layers:
+        raise files.ModelFormatError(f"{args.file}: no recurrent layer" + "".join(
+            f"; {name or 'one'} cannot be represented: {reason}" for name, reason in skipped.items()))
+    if args.layer is None and len(layers) > 1:
+        parser.error(f"--layer: {args.file} has several, choose one of {', '.join(map(_shown, map(repr, layers)))}")
+    name = next(iter(layers)) if args.layer is None else args.layer
+    if args.out.lower().endswith(".onnx"):
+        interop.onnx.export(layers[name], args.out)
+    else:
+        layers[name].save(args.out)
+    print(_shown(f"{args.out}: {layers[name]!r}" + f", {name}" * bool(name)))
+    return 0
