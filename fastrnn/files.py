@@ -179,6 +179,9 @@ class Archive:
             for entry in self._zip.infolist():
                 if entry.filename in self._entries:
                     raise ModelFormatError(f"{self.path}: {entry.filename!r} is in the archive twice")
+                # zipfile unpacks the others without a bound
+                if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise ModelFormatError(f"{self.path}: {entry.filename!r} is neither stored nor deflated")
                 self._entries[entry.filename] = entry
         total = sum(entry.file_size for entry in self._entries.values())
         if total > EXPANSION * len(data):
