@@ -142,13 +142,14 @@ def _ending(path):
 
 # ---- Careful reading ----------------------------------------------------------------------------
 
-def read_bytes(path):
-    """The contents of a regular file; OSError where there is none."""
+def read_bytes(path, offset=0, length=None):
+    """The contents of a regular file, or `length` bytes from `offset`; OSError where there is none."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ModelFormatError(f"{os.fspath(path)}: not a regular file")
-        return file.read(status.st_size)
+        file.seek(offset)
+        return file.read(status.st_size if length is None else length)
 
 
 @contextlib.contextmanager
