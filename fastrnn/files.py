@@ -66,7 +66,7 @@ def save(model, path):
     GRU(2, 3)
     """
     ending = _ending(path)
-    tensors, text = dict(model.parameters), json.dumps(configuration(model))
+    text, tensors = json.dumps(configuration(model)), dict(model.parameters)
     if ending == ".npz":
         with replacing(path) as file:
             np.savez(file, **tensors, fastrnn=np.frombuffer(text.encode(), np.uint8))
