@@ -355,7 +355,8 @@ class Recurrent(Parametrised):
             y = target if last else np.empty((T, N, D * S), self.dtype)
             h_n[at], c, kept = _core.forward_layer(
                 directions, batch, inputs, h_0[at], None if c_0 is None else c_0[at], mask, y,
-                self._internal(cells, unbatched) if last and cells is not None else None, keep, threads, self.reverse)
+                self._internal(cells, unbatched) if last and cells is not None else None, keep, threads, self.reverse,
+                layer > 0)        # an inner layer's input is nobody else's
             if c is not None:
                 c_n[at] = c
             saved.append(kept)

@@ -9,7 +9,7 @@ cimport cython
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport uintptr_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 import numpy as np
 
@@ -30,10 +30,14 @@ ACTIVATIONS = {"sigmoid": SIGMOID, "tanh": TANH, "relu": RELU, "affine": AFFINE,
 KINDS = {"rnn_tanh": RNN_TANH, "rnn_relu": RNN_RELU, "lstm": LSTM, "gru": GRU, "gru_before": GRU_BEFORE}
 
 
-# Large blocks that were let go wait here for the next call of their size: to have the system map and clear fresh pages
-# each time costs a training step up to as much as its arithmetic.
-cdef enum: SPARE_BYTES = 8388608, SPARES = 8
-cdef list spare = []
+# Blocks that were let go wait here for the next call of about their size: to have the system map and clear fresh pages
+# each time costs a training step up to as much as its arithmetic. (Below SPARE_BYTES malloc keeps them itself.)
+cdef enum: SPARE_BYTES = 131072, LARGE_BYTES = 8388608, SPARES = 32, LARGE_SPARES = 8
+cdef list spares = [], large_spares = []
+
+
+cdef list spares_of(isize size):
+    return large_spares if size >= LARGE_BYTES else spares
 
 
 cdef cnp.ndarray new_block(cnp.npy_intp size, bint zero):
@@ -58,25 +62,34 @@ cdef class Buffer:
             try:
                 self.memory = new_block(size, zero)
             except MemoryError:         # the spares may be what stands in the way
-                spare.clear()
+                spares.clear()
+                large_spares.clear()
                 self.memory = new_block(size, zero)
         elif zero:
             memset(cnp.PyArray_DATA(self.memory), 0, size)
         self.data = <void*>((<uintptr_t>cnp.PyArray_DATA(self.memory) + 63) & ~<uintptr_t>63)
 
-    # A spare block of just this size, or None.
+    # The smallest spare block of this size or up to a quarter more, or None.
     cdef cnp.ndarray reuse(self, isize size):
-        cdef isize i
-        for i in range(len(spare)):
-            if cnp.PyArray_DIM(<cnp.ndarray>spare[i], 0) == size:
-                return spare.pop(i)
-        return None
+        cdef list among = spares_of(size)
+        cdef isize i, have, best = -1, least = size + size // 4 + 1
+        for i in range(len(among)):
+            have = cnp.PyArray_DIM(<cnp.ndarray>among[i], 0)
+            if size <= have < least:
+                best, least = i, have
+        return among.pop(best) if best >= 0 else None
 
     def __dealloc__(self):
-        if self.memory is not None and spare is not None and cnp.PyArray_DIM(self.memory, 0) >= SPARE_BYTES:
-            if len(spare) == SPARES:
-                del spare[0]        # the longest unused
-            spare.append(self.memory)
+        cdef isize size
+        cdef list among
+        if self.memory is None or spares is None or large_spares is None:   # None: the interpreter is going down
+            return
+        size = cnp.PyArray_DIM(self.memory, 0)
+        if size >= SPARE_BYTES:
+            among = spares_of(size)
+            if len(among) == (LARGE_SPARES if size >= LARGE_BYTES else SPARES):
+                del among[0]        # the longest unused
+            among.append(self.memory)
 
 
 include "pool.pxi"

@@ -3,21 +3,38 @@
 # Each direction takes its rows in processing order: step 0 is where it starts, rows by falling length. Outputs and
 # their gradients are walked where the caller has them; x too unless it is ragged, when its rows are gathered into a
 # packed buffer, as is everything that training keeps.
+#
+# A packed batch is in packed rows already, [rows, width] as torch's PackedSequence has them: row n of time index t at
+# offset[t] + n. Only a reversed direction need gather them then.
 
-# lengths: int64 [N], falling; order: int64 [N], the caller's row of each; both None: every row has T steps.
+# lengths: int64 [N], falling; order: int64 [N], the caller's row of each; both None: every row has T steps. A packed
+# batch has lengths, and no order.
 cdef class Batch:
     cdef readonly isize T, N, rows
     cdef readonly cnp.ndarray lengths, order
     cdef const isize* length
     cdef const isize* row
+    cdef Buffer offsets
+    cdef const isize* offset
 
-    def __cinit__(self, isize T, isize N, cnp.ndarray lengths, cnp.ndarray order):
+    def __cinit__(self, isize T, isize N, cnp.ndarray lengths, cnp.ndarray order, bint packed=False):
+        cdef isize t, running = N, total = 0
+        cdef isize* offset
         self.T, self.N, self.lengths, self.order = T, N, lengths, order
         self.rows = T * N
         if lengths is not None:
             self.rows = lengths.sum()
             self.length = <const isize*>cnp.PyArray_DATA(lengths)
+        if order is not None:
             self.row = <const isize*>cnp.PyArray_DATA(order)
+        if packed:
+            self.offsets = Buffer(max(<isize>1, T), 1, sizeof(isize))
+            self.offset = offset = <isize*>self.offsets.data
+            for t in range(T):
+                while running > 0 and self.length[running - 1] <= t:
+                    running -= 1
+                offset[t] = total
+                total += running
 
     cdef isize first_rows(self) noexcept:
         """Rows that run at step 0."""
@@ -29,7 +46,7 @@ cdef class Batch:
     # Packed rows from [T, N] rows of `size` bytes, or back. Strides of `outside` in bytes.
     cdef void copy(self, char* outside, isize step, isize row, char* packed, isize packed_row, isize size,
                    bint reverse, bint back) noexcept nogil:
-        cdef isize t, n, length, running = self.N
+        cdef isize t, n, length, time, running = self.N
         cdef char* at
         for t in range(self.T):
             while self.length != NULL and running > 0 and self.length[running - 1] <= t:
@@ -38,8 +55,11 @@ cdef class Batch:
                 return
             for n in range(running):
                 length = self.T if self.length == NULL else self.length[n]
-                at = (outside + (length - 1 - t if reverse else t) * step
-                      + (n if self.row == NULL else self.row[n]) * row)
+                time = length - 1 - t if reverse else t
+                if self.offset != NULL:
+                    at = outside + (self.offset[time] + n) * row
+                else:
+                    at = outside + time * step + (n if self.row == NULL else self.row[n]) * row
                 if back:
                     memcpy(at, packed, size)
                 else:
@@ -50,7 +70,7 @@ cdef class Batch:
     cdef void clear_past(self, cnp.ndarray a, isize first, isize width) noexcept:
         cdef isize n, t, size = cnp.PyArray_ITEMSIZE(a)
         cdef char* data = <char*>cnp.PyArray_DATA(a) + first * size
-        if self.length == NULL:
+        if self.length == NULL or self.offset != NULL:
             return
         for n in range(self.N):
             for t in range(self.length[n], self.T):
@@ -84,7 +104,10 @@ cdef class Batch:
 cdef class Saved:
     cdef Parameters parameters
     cdef Batch batch
-    cdef Buffer x, h, c, gates, extra, reset
+    cdef object x                    # the Buffer or the caller's array that x_data points into
+    cdef const void* x_data
+    cdef isize x_step                # from a packed row of x to the next
+    cdef Buffer h, c, gates, extra, reset
     cdef bint reverse
 
 
@@ -96,6 +119,9 @@ cdef Buffer in_place(Batch batch, cnp.ndarray a, isize first, bint reverse, void
     cdef Buffer b
     cdef isize* begin
     data[0] = <char*>cnp.PyArray_DATA(a) + first * size
+    if batch.offset != NULL:
+        row[0] = t
+        return None
     step[0], row[0] = -t if reverse else t, cnp.PyArray_STRIDE(a, 1) // size
     if batch.length == NULL:
         if reverse:
@@ -116,9 +142,9 @@ cdef void exchange_state(Batch batch, cnp.ndarray a, isize d, Buffer padded, isi
                      <char*>padded.data, padded_row * size, cnp.PyArray_DIM(a, 2) * size, back)
 
 
-# Rows of the caller's [T, N, width] (a mask: [T, N]) to packed rows in processing order, or back.
+# Rows of the caller's [T, N, width] (a mask: [T, N]; packed: [rows, width]) to packed rows in processing order, or back.
 cdef void exchange_rows(Batch batch, cnp.ndarray a, Buffer packed, isize width, bint reverse, bint back) noexcept:
     cdef isize size = cnp.PyArray_ITEMSIZE(a) * width
-    cdef isize step = cnp.PyArray_STRIDE(a, 0), row = cnp.PyArray_STRIDE(a, 1)
+    cdef isize step = cnp.PyArray_STRIDE(a, 0), row = step if batch.offset != NULL else cnp.PyArray_STRIDE(a, 1)
     with nogil:
         batch.copy(<char*>cnp.PyArray_DATA(a), step, row, <char*>packed.data, size, size, reverse, back)

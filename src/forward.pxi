@@ -57,9 +57,9 @@ cdef inline void locate(run* s, step* t, isize running, isize next_running) noex
         t.h_next = <real*>s.h + ((t.t + 1) & 1) * s.N * width
         t.c = t.c_next = <real*>s.c_state
     t.x = <const real*>s.x + (t.offset * s.x_n if s.lengths != NULL else t.t * s.x_t)
-    t.y = <real*>s.y + t.t * s.y_t
-    t.y_c = <real*>s.y_c + t.t * s.yc_t
-    t.dy = <const real*>s.dy + t.t * s.dy_t
+    t.y = <real*>s.y + (t.offset * s.y_n if s.packed else t.t * s.y_t)
+    t.y_c = <real*>s.y_c + (t.offset * s.yc_n if s.packed else t.t * s.yc_t)
+    t.dy = <const real*>s.dy + (t.offset * s.dy_n if s.packed else t.t * s.dy_t)
 
 
 # W x + b of `steps` steps from t0, to scratch as [panel][step][row][width][VLEN].

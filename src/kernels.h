@@ -62,6 +62,7 @@ typedef struct {
     const isize *lengths;       /* [N] falling, or NULL: all T. With lengths, x is packed rows */
     const unsigned char *reset; /* [packed rows] or NULL */
     isize rows;                 /* packed rows in all */
+    int packed;                 /* y, y_c and dy are packed rows too */
     const void *x; isize x_t, x_n;
     void *y, *y_c; isize y_t, y_n, yc_t, yc_n;  /* outputs and all cell states; each may be NULL */
     const isize *y_rows, *yc_rows, *dy_rows;    /* where row n begins in y, y_c, dy; NULL: at n * y_n, ... */

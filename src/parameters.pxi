@@ -16,12 +16,19 @@ cdef isize panel_width(isize vectors) noexcept:
     return 3 if (vectors + 2) // 3 * 3 < (vectors + 3) // 4 * 4 else 4
 
 
+cdef bint same_bytes(cnp.ndarray a, cnp.ndarray b) noexcept:
+    if a is None or b is None:
+        return a is b
+    return (cnp.PyArray_NBYTES(a) == cnp.PyArray_NBYTES(b)
+            and memcmp(cnp.PyArray_DATA(a), cnp.PyArray_DATA(b), cnp.PyArray_NBYTES(a)) == 0)
+
+
 cdef class Parameters:
     cdef kernel_table* table
     cdef cell c
     cdef int gates
     cdef list owned                  # the buffers that c points into
-    cdef bint transposed
+    cdef bint transposed, input_transposed
     cdef readonly object dtype, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, peephole, capsule
 
     def __cinit__(self, capsule, str kind, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, peephole=None,
@@ -140,12 +147,14 @@ cdef class Parameters:
                         self.c.w_ih.width, 1)
         return 0
 
-    cdef int transpose(self) except -1:
+    cdef int transpose(self, bint need_input) except -1:
         """Packs what backward needs, once. A pointer is set when its matrix is whole: other threads may be reading."""
         cdef isize H = self.c.hidden, S = self.c.state, V = self.table.vlen
+        if need_input and not self.input_transposed:
+            self.pack_transposed(&self.c.w_ih_t, self.weight_ih, IN_ORDER, self.gates, self.c.input)
+            self.input_transposed = True
         if self.transposed:
             return 0
-        self.pack_transposed(&self.c.w_ih_t, self.weight_ih, IN_ORDER, self.gates, self.c.input)
         if self.c.kind == GRU:
             self.pack_transposed(&self.c.w_hh_t, self.weight_hh, GRU_RECURRENT, 3, S)
         elif self.c.kind == GRU_BEFORE:
@@ -159,6 +168,12 @@ cdef class Parameters:
             self.pack_plain(&self.c.w_hr_t, self.weight_hr, 1, H, H, S)
         self.transposed = True
         return 0
+
+    def holds(self, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr):
+        """Whether the bytes that were packed are these; arguments contiguous, of this dtype."""
+        return (same_bytes(self.weight_ih, weight_ih) and same_bytes(self.weight_hh, weight_hh)
+                and same_bytes(self.bias_ih, bias_ih) and same_bytes(self.bias_hh, bias_hh)
+                and same_bytes(self.weight_hr, weight_hr))
 
     @property
     def multiply_adds(self):

@@ -65,10 +65,12 @@ cdef class Call:
 # ---- Forward ------------------------------------------------------------------------------------
 
 def forward_layer(list directions, Batch batch, cnp.ndarray x, cnp.ndarray h_0, cnp.ndarray c_0, cnp.ndarray reset,
-                  cnp.ndarray y, cnp.ndarray y_c, bint keep, isize threads, bint reverse=False):
+                  cnp.ndarray y, cnp.ndarray y_c, bint keep, isize threads, bint reverse=False,
+                  bint borrow=False):
     """Runs a layer: directions [Parameters], x [T, N, I] -> y [T, N, D*S], y_c [T, N, D*H] or None.
 
-    Direction 1 walks backwards; with `reverse` so does direction 0.
+    Direction 1 walks backwards; with `reverse` so does direction 0. A packed batch has x [rows, I] and y [rows, D*S],
+    no reset and no y_c. borrow: with `keep`, x itself may be kept, not a copy; nobody changes it then.
 
     h_0 [D, N, S], c_0 [D, N, H] or None; reset [T, N] bool or None. Rows of x and y are contiguous, other strides
     free; y overlaps no input. Past a row's length outputs are zeroed. Returns h_n, c_n (None unless LSTM), and with
@@ -80,11 +82,11 @@ def forward_layer(list directions, Batch batch, cnp.ndarray x, cnp.ndarray h_0, 
     cdef bint lstm = p.c.kind == LSTM, ragged = batch.lengths is not None
     cdef const cell* c
     cdef Saved s
-    cdef Buffer h_n, c_n
+    cdef Buffer h_n, c_n, held
     cdef Call call
     cdef run* runs
     cdef run* r
-    cdef list saved = [], finals = []
+    cdef list saved = [], finals = [], outputs = []
     threads = worthwhile(threads, <double>p.multiply_adds * D * batch.rows)
     parts = max(<isize>1, min((threads + D - 1) // D, N))
     call = Call(D * parts, threads)
@@ -97,13 +99,20 @@ def forward_layer(list directions, Batch batch, cnp.ndarray x, cnp.ndarray h_0, 
         s.parameters, s.batch, s.reverse = p, batch, d == 1 or reverse
         saved.append(s)
         r.c, r.T, r.N, r.lengths, r.rows, r.keep = c, batch.T, N, batch.length, batch.rows, keep
+        r.packed = batch.offset != NULL
 
-        if keep or ragged:
-            s.x = Buffer(batch.rows, c.input, size)
-            exchange_rows(batch, x, s.x, c.input, s.reverse, False)
-            r.x, r.x_n, r.x_t = s.x.data, c.input, c.input * N
+        if r.packed and not s.reverse and (borrow or not keep) or keep and borrow and not s.reverse and not ragged \
+                and cnp.PyArray_STRIDE(x, 0) == N * cnp.PyArray_STRIDE(x, 1):
+            s.x = x
+            r.x, r.x_n = cnp.PyArray_DATA(x), cnp.PyArray_STRIDE(x, 0 if r.packed else 1) // size
+            r.x_t = r.x_n * N
+        elif keep or ragged:
+            s.x = held = Buffer(batch.rows, c.input, size)
+            exchange_rows(batch, x, held, c.input, s.reverse, False)
+            r.x, r.x_n, r.x_t = held.data, c.input, c.input * N
         else:
             in_place(batch, x, 0, s.reverse, <void**>&r.x, &r.x_t, &r.x_n, NULL)
+        s.x_data, s.x_step = r.x, r.x_n
         if reset is not None:
             s.reset = Buffer(batch.rows, 1, 1)
             exchange_rows(batch, reset, s.reset, 1, s.reverse, False)
@@ -129,7 +138,12 @@ def forward_layer(list directions, Batch batch, cnp.ndarray x, cnp.ndarray h_0, 
             s.extra = Buffer(batch.rows if keep else N, units_row(c, V), size)
             r.extra = s.extra.data
 
-        call.buffers.append(in_place(batch, y, d * S, s.reverse, &r.y, &r.y_t, &r.y_n, &r.y_rows))
+        if r.packed and s.reverse:
+            held = Buffer(batch.rows, S, size)
+            r.y, r.y_n = held.data, S
+            outputs.append((y[:, d * S:(d + 1) * S], held))
+        else:
+            call.buffers.append(in_place(batch, y, d * S, s.reverse, &r.y, &r.y_t, &r.y_n, &r.y_rows))
         batch.clear_past(y, d * S, S)
         if y_c is not None:
             call.buffers.append(in_place(batch, y_c, d * H, s.reverse, &r.y_c, &r.yc_t, &r.yc_n, &r.yc_rows))
@@ -138,6 +152,8 @@ def forward_layer(list directions, Batch batch, cnp.ndarray x, cnp.ndarray h_0, 
         call.add_rows(r, parts, batch, p, <task_function>p.table.forward)
     call.go()
 
+    for part, held in outputs:
+        exchange_rows(batch, part, held, S, True, True)
     cdef cnp.ndarray out_h = np.empty((D, N, S), p.dtype), out_c = np.empty((D, N, H), p.dtype) if lstm else None
     for d in range(D):
         c = &(<Parameters>directions[d]).c
@@ -151,11 +167,12 @@ def forward_layer(list directions, Batch batch, cnp.ndarray x, cnp.ndarray h_0, 
 # ---- Backward -----------------------------------------------------------------------------------
 
 def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_n, isize threads,
-                   bint need_input=True):
+                   bint need_input=True, bint need_parameters=True):
     """Gradients of what forward_layer kept: dy [T, N, D*S], dh_n [D, N, S], dc_n [D, N, H] or None.
 
     Returns dx [T, N, I] (None without need_input), dh_0, dc_0, and for each direction a dict of weight_ih, weight_hh,
-    bias_ih, bias_hh, weight_hr, peephole (those that exist).
+    bias_ih, bias_hh, weight_hr, peephole (those that exist; empty without need_parameters). Packed: dy [rows, D*S],
+    dx [rows, I].
     """
     cdef Saved s = saved[0]
     cdef Batch batch = s.batch
@@ -164,7 +181,7 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
     cdef isize S = p.c.state, H = p.c.hidden, V = p.table.vlen, size = p.table.itemsize
     cdef bint lstm = p.c.kind == LSTM
     cdef const cell* c
-    cdef Buffer dh, dc, dgates, dstate, dpeephole
+    cdef Buffer dh, dc, dgates, dstate, dpeephole, held
     cdef Call call
     cdef run* runs
     cdef run* r
@@ -177,7 +194,7 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
     for d in range(D):
         s = saved[d]
         p = s.parameters
-        p.transpose()
+        p.transpose(need_input)
         c = &p.c
         r = runs + d * parts
         r.c, r.T, r.N, r.lengths, r.rows, r.keep = c, batch.T, N, batch.length, batch.rows, True
@@ -185,7 +202,13 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
         r.c_state = s.c.data if lstm else NULL
         r.extra = s.extra.data if s.extra is not None else NULL
         r.reset = <unsigned char*>s.reset.data if s.reset is not None else NULL
-        call.buffers.append(in_place(batch, dy, d * S, s.reverse, <void**>&r.dy, &r.dy_t, &r.dy_n, &r.dy_rows))
+        r.packed = batch.offset != NULL
+        if r.packed and s.reverse:
+            held = Buffer(batch.rows, S, size)
+            exchange_rows(batch, dy[:, d * S:(d + 1) * S], held, S, True, False)
+            r.dy, r.dy_n = call.hold(held), S
+        else:
+            call.buffers.append(in_place(batch, dy, d * S, s.reverse, <void**>&r.dy, &r.dy_t, &r.dy_n, &r.dy_rows))
         dh = Buffer(N, state_gradient_row(c, V), size, True)
         exchange_state(batch, dh_n, d, dh, state_gradient_row(c, V), False)
         r.dh = dh.data
@@ -216,7 +239,7 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
         exchange_state(batch, out_h, d, dh, state_gradient_row(c, V), True)
         if lstm:
             exchange_state(batch, out_c, d, dc, units_row(c, V), True)
-        gradients.append(parameter_gradients(s, dgates, dstate, dpeephole, threads))
+        gradients.append(parameter_gradients(s, dgates, dstate, dpeephole, threads) if need_parameters else {})
         if not need_input:
             continue
         part = input_gradient(s, dgates, threads)
@@ -230,7 +253,7 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
 
 # dL/dW of a packed matrix of `gates` gates, and the sum of `right` over rows for a bias, in torch's layout. `left`
 # holds what the matrix was multiplied with, rows left_step apart; `right` the gradients of its outputs.
-cdef int outer_gradient(Parameters p, Buffer left, isize left_step, const outer_product* o, isize panels, isize size,
+cdef int outer_gradient(Parameters p, const void* left, isize left_step, const outer_product* o, isize panels, isize size,
                         isize units, const int* gate, isize gates, cnp.ndarray weight, cnp.ndarray bias,
                         isize threads) except -1:
     cdef isize i, V = p.table.vlen, parts = min(threads, panels)
@@ -240,7 +263,7 @@ cdef int outer_gradient(Parameters p, Buffer left, isize left_step, const outer_
     cdef outer_product* part = <outer_product*>call.hold(Buffer(parts, sizeof(outer_product), 1, True))
     for i in range(parts):
         part[i] = o[0]
-        part[i].left, part[i].left_step = left.data, left_step
+        part[i].left, part[i].left_step = left, left_step
         part[i].p0, part[i].p1 = panels * i // parts, panels * (i + 1) // parts
         part[i].out, part[i].bias = packed.data, packed_bias.data if bias is not None else NULL
         part[i].poll = &call.poll
@@ -266,38 +289,41 @@ cdef dict parameter_gradients(Saved s, Buffer dgates, Buffer dstate, Buffer dpee
     o.right_panel = o.rows * o.right_step
     # GRU keeps d(W_hn h), dr, dz, dn of a unit: the input's part takes the last three, the recurrent part the first
     o.right, o.width, o.depth = <char*>dgates.data + (vector if gru else 0), c.w_ih.width, c.input
-    outer_gradient(p, s.x, c.input, &o, c.w_ih.panels, H, c.units, IN_ORDER, p.gates, g["weight_ih"], g.get("bias_ih"),
+    outer_gradient(p, s.x_data, s.x_step, &o, c.w_ih.panels, H, c.units, IN_ORDER, p.gates, g["weight_ih"], g.get("bias_ih"),
                    threads)
     o.right, o.width, o.depth = dgates.data, c.w_hh.width, c.state
-    outer_gradient(p, s.h, h_row, &o, c.w_hh.panels, H, c.units, GRU_RECURRENT if gru else IN_ORDER,
+    outer_gradient(p, s.h.data, h_row, &o, c.w_hh.panels, H, c.units, GRU_RECURRENT if gru else IN_ORDER,
                    2 if c.kind == GRU_BEFORE else p.gates, g["weight_hh"], g.get("bias_hh") if gru else None, threads)
     if c.kind == GRU_BEFORE:
         o.right, o.width = <char*>dgates.data + 2 * vector, 1
-        outer_gradient(p, s.extra, units_row(c, V), &o, c.w_hn.panels, H, c.units, GATE_N, 1, g["weight_hh"], None,
+        outer_gradient(p, s.extra.data, units_row(c, V), &o, c.w_hn.panels, H, c.units, GATE_N, 1, g["weight_hh"], None,
                        threads)
     if "bias_hh" in g and not gru:
         g["bias_hh"][:] = g["bias_ih"]
     if dstate is not None:
         o.right, o.right_step, o.width, o.depth = dstate.data, h_row, c.w_hr.width, H
         o.right_panel = o.width * V
-        outer_gradient(p, s.extra, units_row(c, V), &o, c.w_hr.panels, c.state, c.state_units, IN_ORDER, 1,
+        outer_gradient(p, s.extra.data, units_row(c, V), &o, c.w_hr.panels, c.state, c.state_units, IN_ORDER, 1,
                        g["weight_hr"], None, threads)
     if dpeephole is not None:       # rows in order, whoever computed them: the column sums of a product of depth 0
         o.rows, o.right, o.right_step, o.width, o.depth = s.batch.N, dpeephole.data, 3 * units_row(c, V), 3, 0
         o.right_panel = 3 * V
-        outer_gradient(p, dpeephole, 0, &o, c.units, H, c.units, IN_ORDER, 3, np.empty((3 * H, 0), p.dtype), g["peephole"],
-                       threads)
+        outer_gradient(p, dpeephole.data, 0, &o, c.units, H, c.units, IN_ORDER, 3, np.empty((3 * H, 0), p.dtype),
+                       g["peephole"], threads)
     return g
 
 
-# dx [T, N, I] of one direction; rows past their length are zero.
+# dx [T, N, I] (packed: [rows, I]) of one direction; rows past their length are zero.
 cdef cnp.ndarray input_gradient(Saved s, Buffer dgates, isize threads):
     cdef Parameters p = s.parameters
     cdef const cell* c = &p.c
     cdef Batch batch = s.batch
     cdef isize V = p.table.vlen, size = p.table.itemsize, i, parts = max(<isize>1, min(threads, batch.rows // 16))
-    cdef bint direct = batch.lengths is None and not s.reverse
-    cdef cnp.ndarray dx = (np.empty if direct else np.zeros)((batch.T, batch.N, c.input), p.dtype)
+    cdef bint ragged = batch.lengths is not None and batch.offset == NULL, direct = not (ragged or s.reverse)
+    cdef tuple shape = (batch.rows, c.input)
+    if batch.offset == NULL:
+        shape = (batch.T, batch.N, c.input)
+    cdef cnp.ndarray dx = (np.zeros if ragged else np.empty)(shape, p.dtype)
     cdef Buffer packed = None if direct else Buffer(batch.rows, c.input, size)
     cdef Call call = Call(parts, parts)
     cdef product* part = <product*>call.hold(Buffer(parts, sizeof(product), 1, True))

@@ -52,6 +52,7 @@ cdef extern from "kernels.h" nogil:
         const isize* lengths
         const unsigned char* reset
         isize rows
+        bint packed
         const void* x
         isize x_t, x_n
         void* y
