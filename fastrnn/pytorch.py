@@ -1,0 +1,566 @@
+"""PyTorch's recurrent modules on fastrnn's kernels: nn.LSTM, nn.GRU, nn.RNN and the three cells, autograd included.
+
+``accelerate(model)`` turns every recurrent module of a CPU model into the class of the same name here, in place;
+``restore(model)`` turns them back. The classes are subclasses of torch's, with torch's constructors, parameters and
+results, so ``isinstance``, state_dict, hooks, optimizers, pickling and deepcopy know no difference.
+
+Reading order: ``_FastRNN`` (one layer as one node of autograd, on the tensors' own memory), ``_Fast`` (when the kernels
+may run, and with which packed weights), ``_Layers`` and ``_Cell`` (what torch's arguments mean), ``accelerate``.
+
+What the kernels do not do runs torch's own code, the parent class's: other devices and dtypes, autocast, functorch
+transforms, forward-mode AD, tracing, tensor subclasses, calls too small to gain - and wrong arguments, which torch
+then explains in its own words. Dropout draws from torch's generator as torch does: one seed, one mask.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from . import _core, _dispatch
+from . import _validation as check
+from .parameters import GATES, NAMES, shapes
+
+try:
+    import torch
+except ImportError as error:
+    raise ImportError(f"fastrnn.pytorch needs PyTorch (pip install fastrnn[torch]): {error}") from error
+from torch import nn
+from torch.autograd import forward_ad
+from torch.nn.utils import parametrize
+from torch.nn.utils.rnn import PackedSequence
+
+__all__ = ["LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell", "Report", "accelerate", "restore"]
+
+_DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+_PLAIN = (torch.Tensor, nn.Parameter)
+_NAMES = NAMES[:5]          # torch has no peepholes
+_KINDS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_relu"}
+
+
+# ---- One layer, one node of autograd --------------------------------------------------------------
+
+class _Pass(NamedTuple):
+    """One layer over one batch: all but the tensors. What the kernels see are views of the caller's arrays: sequences
+    [T, N, width], or [rows, width] where a PackedSequence is ragged, and states [D, N, width]."""
+
+    packs: list             # _core.Parameters of each direction
+    batch: _core.Batch
+    ragged: bool            # x and output are packed rows
+    hidden: int | None      # width of a cell state; None unless LSTM
+    rows: tuple             # the output's shape but for its last axis
+    state_rows: tuple       # a state's shape but for its last axis
+    x_swapped: bool         # x is [N, T, I]
+    y_swapped: bool         # the output is [N, T, D*S]
+    threads: int
+
+    @property
+    def state_size(self):
+        return self.packs[0].weight_hh.shape[1]
+
+
+def _array(tensor):
+    return tensor.detach().numpy()
+
+
+def _inward(a, at, swapped):
+    """The kernels' view of the caller's sequence; a copy where its last axis is strided."""
+    if not at.ragged:
+        a = a.swapaxes(0, 1) if swapped else a.reshape(at.batch.T, at.batch.N, a.shape[-1])
+    return check.walkable(a)
+
+
+def _state_array(tensor, at, width):
+    shape = len(at.packs), at.batch.N, width
+    if tensor is None:
+        return np.zeros(shape, at.packs[0].dtype)
+    return check.contiguous(_array(tensor).reshape(shape))
+
+
+def _state_arrays(h, c, at):
+    return _state_array(h, at, at.state_size), None if at.hidden is None else _state_array(c, at, at.hidden)
+
+
+def _state_tensor(a, at):
+    return torch.from_numpy(a.reshape(*at.state_rows, a.shape[-1]))
+
+
+def _forward(at, x, h_0, c_0, keep):
+    """The tensors output, h_n (and c_n), and what ``_backward`` needs where it is to be kept."""
+    h, c = _state_arrays(h_0, c_0, at)
+    width = len(at.packs) * at.state_size
+    shape = (*at.rows, width)
+    # batch_first is a matter of strides, as in torch: a dropout after it draws its mask in the order of memory
+    y = (torch.empty_strided(shape, (width, at.batch.N * width, 1), dtype=x.dtype) if at.y_swapped
+         else torch.empty(shape, dtype=x.dtype))
+    h_n, c_n, kept = _core.forward_layer(at.packs, at.batch, _inward(_array(x), at, at.x_swapped), h, c, None,
+                                         _inward(y.numpy(), at, at.y_swapped), None, keep, at.threads, borrow=True)
+    return (y, *(_state_tensor(a, at) for a in (h_n, c_n) if a is not None)), kept
+
+
+def _backward(at, kept, x_shape, d_output, d_h, d_c, need_input, need_parameters):
+    """dL/dx, dL/dh_0, dL/dc_0, then the parameters' in the order of _NAMES, None where not needed or not there."""
+    width = len(at.packs) * at.state_size
+    if d_output is None:
+        shape = (at.batch.rows, width) if at.ragged else (at.batch.T, at.batch.N, width)
+        dy = np.broadcast_to(np.zeros(width, at.packs[0].dtype), shape)
+    else:
+        dy = _inward(_array(d_output), at, at.y_swapped)
+    dx, dh_0, dc_0, found = _core.backward_layer(kept, dy, *_state_arrays(d_h, d_c, at), at.threads, need_input,
+                                                 need_parameters)
+    if dx is not None:
+        dx = torch.from_numpy(dx.swapaxes(0, 1) if at.x_swapped else dx.reshape(x_shape))
+    values = [direction.get(name) for direction in found for name in _NAMES]
+    return (dx, *(None if a is None else _state_tensor(a, at) for a in (dh_0, dc_0)),
+            *(None if a is None else torch.from_numpy(a) for a in values))
+
+
+class _FastRNN(torch.autograd.Function):
+    """A layer's output and final states from x, initial states (or None) and five weights a direction (or None)."""
+
+    @staticmethod
+    def forward(ctx, at, x, h_0, c_0, *weights):
+        results, kept = _forward(at, x, h_0, c_0, True)
+        # What the kernels kept hangs on a saved tensor, so that it goes when torch lets go of that: after backward, or at
+        # once in a checkpoint, which calls forward again.
+        token = torch.empty(0)
+        token.kept = kept
+        ctx.save_for_backward(token, x, h_0, c_0, *weights)
+        ctx.set_materialize_grads(False)
+        ctx.at = at
+        return results
+
+    @staticmethod
+    def backward(ctx, d_output, d_h, d_c=None):
+        if torch._C._are_functorch_transforms_active():
+            raise RuntimeError("fastrnn.pytorch: recurrent modules have no batched gradients here (is_grads_batched, "
+                               "jacobian(vectorize=True), vmap over backward): restore(model) gives torch's modules "
+                               "back, which have them")
+        token, x, *inputs = ctx.saved_tensors
+        kept = getattr(token, "kept", None)
+        if kept is None:        # a hook on saved tensors gave back another tensor
+            kept = _forward(ctx.at, x, *inputs[:2], True)[1]
+        needed = ctx.needs_input_grad
+        found = _backward(ctx.at, kept, x.shape, d_output, d_h, d_c, needed[1], any(needed[4:]))
+        found = [value if need else None for value, need in zip(found, needed[1:], strict=True)]
+        if torch.is_grad_enabled():     # create_graph: they may be differentiated again, or not
+            found = _Once.apply(len(found), *found, d_output, d_h, d_c, x, *inputs)[:len(found)]
+        return None, *found
+
+
+class _Once(torch.autograd.Function):
+    """The first `count` tensors, as functions of all of them that have no derivative."""
+
+    @staticmethod
+    def forward(ctx, count, *tensors):
+        return tuple(None if t is None else t.view_as(t) for t in tensors[:count])
+
+    @staticmethod
+    def backward(ctx, *grads):
+        raise RuntimeError("fastrnn.pytorch: recurrent modules have no second derivative here (a gradient made with "
+                           "create_graph=True was differentiated): restore(model) gives torch's modules back, which "
+                           "have one")
+
+
+# ---- When the kernels may run ---------------------------------------------------------------------
+
+class _Packs(dict):
+    """Packed weights by kind and place. A module's copies and pickles start with none."""
+
+    def __reduce__(self):
+        return _Packs, ()
+
+
+def _eager():
+    """Whether calls are simply executed: nothing is traced, and no transform or mode must see torch's operations."""
+    return not (torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
+                or torch._C._len_torch_dispatch_stack() or forward_ad._current_level >= 0
+                or torch.is_autocast_enabled("cpu"))
+
+
+def _suits(tensors):
+    """Whether all are plain tensors in memory, of one dtype that the kernels have. None is passed over."""
+    dtype = tensors[0].dtype
+    return dtype in _DTYPES and all(
+        t is None or (type(t) in _PLAIN and t.dtype is dtype and t.is_cpu and t.layout is torch.strided
+                      and not t.is_neg()) for t in tensors)
+
+
+class _Fast:
+    """What the six modules share. ``_fast`` gives None where the call is torch's."""
+
+    def forward(self, input, hx=None):
+        """As the parent class."""
+        results = self._fast(input, hx) if _eager() else None
+        return super().forward(input, hx) if results is None else results
+
+    def _pack(self, kind, place, weights, input_size, proj_size=0):
+        """One direction's weights as the kernels take them, or None where their shapes are not the module's.
+
+        Packed anew when their contents have changed. Versions would not tell: ``p.data.copy_(...)`` leaves them alone,
+        and so does another process that trains shared memory.
+        """
+        table = _dispatch.table(_DTYPES[weights[0].dtype])
+        arrays = [None if w is None else check.contiguous(_array(w)) for w in weights]
+        packs = self.__dict__.setdefault("_packs", _Packs())
+        key = kind, place, input_size, self.hidden_size, proj_size
+        pack = packs.get(key)
+        if pack is None or pack.capsule is not table or not pack.holds(*arrays):
+            wanted = shapes(GATES[kind], input_size, self.hidden_size, self.bias, proj_size)
+            if {name: a.shape for name, a in zip(_NAMES, arrays, strict=True) if a is not None} != wanted:
+                return None
+            pack = packs[key] = _core.Parameters(table, kind, *(None if a is None else a.copy() for a in arrays))
+        return pack
+
+    def __prepare_scriptable__(self):
+        """What torch.jit.script compiles: torch's module with the same parameters."""
+        twin = copy.copy(self)
+        _turn(twin, _ORIGINALS[type(self)])
+        return twin
+
+
+def _run(at, x, states, weights):
+    """One layer; a node of autograd where a gradient may be asked for. `weights`: five a direction."""
+    h_0, c_0 = (*states, None, None)[:2]
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, h_0, c_0, *weights)):
+        return _FastRNN.apply(at, x, h_0, c_0, *weights)
+    return _forward(at, x, h_0, c_0, False)[0]
+
+
+def _states(hx, lstm):
+    """hx as a tuple of tensors, empty for None; None where it is something else."""
+    if hx is None:
+        return ()
+    found = hx if lstm else (hx,)
+    return tuple(found) if isinstance(found, (tuple, list)) and len(found) == 1 + lstm else None
+
+
+def _threads():
+    """Both libraries' settings are kept."""
+    return min(_dispatch.get_num_threads(), torch.get_num_threads())
+
+
+# ---- Layers ---------------------------------------------------------------------------------------
+
+def _row_lengths(sizes, rows):
+    """Steps of each row, falling, of a PackedSequence's batch_sizes; None where they do not fit its rows."""
+    if sizes.ndim != 1 or not sizes.size or sizes[-1] < 1 or np.any(np.diff(sizes) > 0) or sizes.sum() != rows:
+        return None
+    return np.searchsorted(-sizes, -np.arange(sizes[0]))
+
+
+class _Layers(_Fast):
+    def _fast(self, input, hx):
+        packed = isinstance(input, PackedSequence)
+        x = input.data if packed else input
+        kind = _KINDS.get(self.mode)
+        states = _states(hx, kind == "lstm")
+        weights = [self._direction(names) for names in self._all_weights]
+        if states is None or not _suits((x, *states, *(w for five in weights for w in five))):
+            return None
+        D, H, S = 2 if self.bidirectional else 1, self.hidden_size, self.proj_size or self.hidden_size
+        rows, state_rows, lengths, ragged = tuple(x.shape[:-1]), (D,), None, False
+        if packed and len(rows) == 1:
+            sizes = input.batch_sizes.numpy()
+            lengths = _row_lengths(sizes, *rows)
+            if lengths is None:
+                return None
+            T, N = len(sizes), len(lengths)
+            ragged = bool(sizes[-1] < N)
+        elif len(rows) == 2 and not packed:
+            N, T = rows if self.batch_first else rows[::-1]
+        elif len(rows) == 1:
+            T, N = rows[0], 1
+        else:
+            return None
+        batched = packed or len(rows) == 2
+        if batched:
+            state_rows = D, N
+        if x.shape[-1] != self.input_size or not T * N or any(
+                s.shape != (self.num_layers * D, *state_rows[1:], width) for s, width in zip(states, (S, H))):
+            return None
+        packs = [self._pack(kind, i, five, self.input_size if i < D else D * S, self.proj_size)
+                 for i, five in enumerate(weights)]
+        if None in packs:
+            return None
+
+        if packed and input.sorted_indices is not None:
+            states = [s.index_select(1, input.sorted_indices) for s in states]
+        swapped = self.batch_first and len(rows) == 2
+        inner = rows[::-1] if swapped else rows         # between layers time comes first, as in torch's
+        batch, finals, threads = _core.Batch(T, N, lengths if ragged else None, None, ragged), [], _threads()
+        for k in range(self.num_layers):
+            last, own = k == self.num_layers - 1, slice(k * D, (k + 1) * D)
+            at = _Pass(packs[own], batch, ragged, H if kind == "lstm" else None, rows if last else inner, state_rows,
+                       swapped and k == 0, swapped and last, threads)
+            x, *new = _run(at, x, states if self.num_layers == 1 else [s[own] for s in states],
+                           [w for five in weights[own] for w in five])
+            finals.append(new)
+            if self.dropout and self.training and not last:
+                x = torch.dropout(x, self.dropout, True)
+        finals = finals[0] if self.num_layers == 1 else [torch.cat(parts) for parts in zip(*finals)]
+        if packed:
+            if input.unsorted_indices is not None:
+                finals = [s.index_select(1, input.unsorted_indices) for s in finals]
+            x = PackedSequence(x, *input[1:])
+        return x, tuple(finals) if kind == "lstm" else finals[0]
+
+    def _direction(self, names):
+        """The five weights of a direction, None for those it does not have."""
+        found = [getattr(self, name) for name in names]
+        if not self.bias:
+            found[2:2] = None, None
+        return found if self.proj_size else [*found, None]
+
+
+class LSTM(_Layers, nn.LSTM):
+    """torch.nn.LSTM on fastrnn's kernels.
+
+    Arguments, parameters, inputs and results are torch.nn.LSTM's; the equations stand in :class:`fastrnn.LSTM`.
+
+    Examples
+    --------
+    >>> layer = LSTM(3, 5, num_layers=2, batch_first=True)
+    >>> output, (h_n, c_n) = layer(torch.ones(2, 7, 3))
+    >>> output.shape, h_n.shape
+    (torch.Size([2, 7, 5]), torch.Size([2, 2, 5]))
+    >>> output.sum().backward()
+    >>> layer.weight_hh_l1.grad.shape
+    torch.Size([20, 5])
+    """
+
+
+class GRU(_Layers, nn.GRU):
+    """torch.nn.GRU on fastrnn's kernels.
+
+    Arguments, parameters, inputs and results are torch.nn.GRU's; the equations stand in :class:`fastrnn.GRU`.
+
+    Examples
+    --------
+    >>> from torch.nn.utils.rnn import pack_sequence
+    >>> output, h_n = GRU(3, 5)(pack_sequence([torch.ones(7, 3), torch.ones(4, 3)]))
+    >>> output.data.shape, h_n.shape
+    (torch.Size([11, 5]), torch.Size([1, 2, 5]))
+    """
+
+
+class RNN(_Layers, nn.RNN):
+    """torch.nn.RNN on fastrnn's kernels.
+
+    Arguments, parameters, inputs and results are torch.nn.RNN's; the equations stand in :class:`fastrnn.RNN`.
+
+    Examples
+    --------
+    >>> RNN(3, 5, nonlinearity="relu")
+    RNN(3, 5)
+    """
+
+
+# ---- Cells ----------------------------------------------------------------------------------------
+
+class _Cell(_Fast):
+    def _fast(self, input, hx):
+        kind = self._kind
+        states = _states(hx, kind == "lstm")
+        weights = self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, None
+        if states is None or not _suits((input, *states, *weights)):
+            return None
+        rows = tuple(input.shape[:-1])
+        N = rows[0] if rows else 1
+        if (len(rows) > 1 or input.shape[-1:] != (self.input_size,) or N == 0
+                or any(s.shape != (*rows, self.hidden_size) for s in states)):
+            return None
+        pack = self._pack(kind, 0, weights, self.input_size)
+        if pack is None:
+            return None
+        at = _Pass([pack], _core.Batch(1, N, None, None), False, self.hidden_size if kind == "lstm" else None,
+                   rows, rows, False, False, _threads())
+        h, _, *c = _run(at, input, states, weights)
+        return (h, *c) if kind == "lstm" else h
+
+
+class LSTMCell(_Cell, nn.LSTMCell):
+    """torch.nn.LSTMCell on fastrnn's kernels: arguments, parameters and results are torch's.
+
+    Examples
+    --------
+    >>> h, c = LSTMCell(3, 5)(torch.ones(2, 3))
+    >>> h.shape, c.shape
+    (torch.Size([2, 5]), torch.Size([2, 5]))
+    """
+
+    _kind = "lstm"
+
+
+class GRUCell(_Cell, nn.GRUCell):
+    """torch.nn.GRUCell on fastrnn's kernels: arguments, parameters and results are torch's.
+
+    Examples
+    --------
+    >>> GRUCell(3, 5)(torch.ones(3)).shape
+    torch.Size([5])
+    """
+
+    _kind = "gru"
+
+
+class RNNCell(_Cell, nn.RNNCell):
+    """torch.nn.RNNCell on fastrnn's kernels: arguments, parameters and results are torch's.
+
+    Examples
+    --------
+    >>> RNNCell(3, 5, nonlinearity="relu")(torch.ones(2, 3)).shape
+    torch.Size([2, 5])
+    """
+
+    @property
+    def _kind(self):
+        return f"rnn_{self.nonlinearity}"
+
+
+# ---- Swapping -------------------------------------------------------------------------------------
+
+_SWAPS = {nn.LSTM: LSTM, nn.GRU: GRU, nn.RNN: RNN, nn.LSTMCell: LSTMCell, nn.GRUCell: GRUCell, nn.RNNCell: RNNCell}
+_ORIGINALS = {ours: theirs for theirs, ours in _SWAPS.items()}
+
+
+def _turn(module, cls):
+    """Another class over the same parameters, hooks and options."""
+    module.__class__ = cls
+    module.__dict__.pop("_packs", None)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``accelerate`` or ``restore`` did; printed, a line a module.
+
+    Attributes
+    ----------
+    swapped : dict of str to str
+        Name in the model ("" for the model itself) -> repr, of the modules that were swapped.
+    left : dict of str to str
+        Name -> reason, of the recurrent modules that were left as they are.
+
+    Examples
+    --------
+    >>> print(accelerate(nn.Sequential(nn.GRU(2, 3), nn.GRU(2, 3, dtype=torch.float16))))
+    1 swapped, 1 left
+      0: GRU(2, 3)
+      1: left, weight_ih_l0 is torch.float16
+    """
+
+    swapped: dict
+    left: dict
+
+    def __str__(self):
+        lines = {name: text for name, text in self.swapped.items()}
+        lines.update((name, f"left, {reason}") for name, reason in self.left.items())
+        return "\n".join([f"{len(self.swapped)} swapped, {len(self.left)} left",
+                          *(f"  {name or '(the model)'}: {text}" for name, text in lines.items())])
+
+
+def _why_not(module):
+    """Why a recurrent module is not swapped; "" where it may be, None where it is not recurrent."""
+    cls, names = type(module), {cls.__name__ for cls in _SWAPS}
+    if isinstance(module, _Fast):
+        return "fastrnn's already"
+    if isinstance(module, torch.jit.ScriptModule):
+        return "compiled by TorchScript" if getattr(module, "original_name", "") in names else None
+    if cls.__module__.startswith("torch.ao.nn.quant") and cls.__name__ in names:
+        return "quantised"
+    if not isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        return None
+    if parametrize.is_parametrized(module):
+        return "its parameters are parametrised: swap first, then register the parametrisation"
+    if cls not in _SWAPS or "forward" in vars(module):
+        return "it may have a forward of its own"
+    for name, value in module.named_parameters():
+        if type(value) not in _PLAIN:
+            return f"{name} is a {type(value).__name__}"
+        if not value.is_cpu:
+            return f"{name} is on {value.device}"
+        if value.dtype not in _DTYPES:
+            return f"{name} is {value.dtype}"
+    return ""
+
+
+def _why_not_back(module):
+    """The same for ``restore``, which looks at fastrnn's modules alone."""
+    if not isinstance(module, _Fast):
+        return None
+    if parametrize.is_parametrized(module):
+        return "its parameters are parametrised: remove the parametrisation first"
+    return "" if type(module) in _ORIGINALS else f"{type(module).__name__} is a subclass of fastrnn's"
+
+
+def _swap(model, classes, why_not):
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    reasons = {name: why_not(module) for name, module in model.named_modules()}
+    swapped = {name: model.get_submodule(name) for name, reason in reasons.items() if reason == ""}
+    for module in swapped.values():
+        _turn(module, classes[type(module)])
+    return Report({name: repr(module) for name, module in swapped.items()},
+                  {name: reason for name, reason in reasons.items() if reason})
+
+
+def accelerate(model):
+    """Turns every recurrent module of a model into fastrnn's class of the same name, in place.
+
+    The modules stay the objects they are, with their parameters, hooks and place in the model; optimizers and references
+    to them stay valid. Swapping again changes nothing; ``restore`` undoes it.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Itself recurrent, or with recurrent modules anywhere in it.
+
+    Returns
+    -------
+    Report
+        Print it. Left are subclasses and modules that may compute something else, parameters elsewhere than on the CPU
+        or in another dtype than float32 and float64, quantised, scripted and parametrised modules.
+
+    Raises
+    ------
+    TypeError
+        `model` is not a module.
+
+    Examples
+    --------
+    >>> model = nn.ModuleDict({"encoder": nn.LSTM(8, 16, bidirectional=True), "head": nn.Linear(32, 1)})
+    >>> print(accelerate(model))
+    1 swapped, 0 left
+      encoder: LSTM(8, 16, bidirectional=True)
+    """
+    return _swap(model, _SWAPS, _why_not)
+
+
+def restore(model):
+    """Turns fastrnn's modules in a model into torch's own, in place: what ``accelerate`` did is undone.
+
+    Modules that were made as fastrnn's are turned too, so that a model can be saved, quantised or scripted without it.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    TypeError
+        `model` is not a module.
+
+    Examples
+    --------
+    >>> model = nn.GRU(2, 3)
+    >>> accelerate(model).swapped
+    {'': 'GRU(2, 3)'}
+    >>> restore(model).swapped, type(model) is nn.GRU
+    ({'': 'GRU(2, 3)'}, True)
+    """
+    return _swap(model, _ORIGINALS, _why_not_back)
