@@ -119,15 +119,15 @@ def build(found, tensors, path, **options):
     """A layer or cell of a configuration and its parameters; options stand above what the configuration says."""
     from .parameters import UNDRAWN
     with refusing(path):
-        if not isinstance(found, dict) or found.get("version") != VERSION:
-            raise ModelFormatError(f"expected a configuration of version {VERSION}, got {found!r:.200}")
         classes, name = _classes(), found.get("class")
         if name not in classes:
             raise ModelFormatError(f"class: expected one of {', '.join(classes)}, got {name!r:.200}")
         options = {**found, **options}
-        del options["version"], options["class"]
+        del options["class"], options["version"]
         if isinstance(options.get("num_layers"), int) and options["num_layers"] > len(tensors):
             raise ModelFormatError(f"num_layers {options['num_layers']}, but {len(tensors)} arrays")
+        if options.get("dtype") not in ("float32", "float64"):          # NumPy takes far more for a dtype
+            raise ModelFormatError(f"dtype: expected float32 or float64, got {options.get('dtype')!r:.200}")
         model = classes[name](**options, rng=UNDRAWN)
         model.load_state_dict(tensors)
         return model
@@ -258,8 +258,15 @@ def read_npz(path, wanted=None):
         names = [entry.removesuffix(".npy") for entry in archive if entry.endswith(".npy")]
         tensors = {name: parse_npy(archive.read(name + ".npy"), name) for name in names
                    if name == "fastrnn" or wanted is None or wanted(name)}
-        configuration = tensors.pop("fastrnn", None)
-        return tensors, None if configuration is None else parse_json(configuration.tobytes())
+        text = tensors.pop("fastrnn", None)
+        return tensors, None if text is None else _parse_configuration(text.tobytes())
+
+
+def _parse_configuration(text):
+    found = parse_json(text)
+    if not isinstance(found, dict) or found.get("version") != VERSION:
+        raise ModelFormatError(f"expected a configuration of version {VERSION}, got {found!r:.200}")
+    return found
 
 
 _SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
@@ -278,8 +285,8 @@ def read_safetensors(path):
         found = deserialize(data)
         header = parse_json(data[8:8 + int.from_bytes(data[:8], "little")])
         tensors = {name: _tensor(**about) for name, about in found}
-        configuration = header.get("__metadata__", {}).get("fastrnn")
-        return tensors, None if configuration is None else parse_json(configuration)
+        text = header.get("__metadata__", {}).get("fastrnn")
+        return tensors, None if text is None else _parse_configuration(text)
 
 
 def _tensor(data, dtype, shape):
