@@ -184,6 +184,13 @@ class Archive:
                 if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise ModelFormatError(f"{self.path}: {entry.filename!r} is neither stored nor deflated")
                 self._entries[entry.filename] = entry
+        reached = 0
+        for entry in sorted(self._entries.values(), key=lambda entry: entry.header_offset):
+            if entry.header_offset < reached:
+                raise ModelFormatError(f"{self.path}: {entry.filename!r} overlaps another entry of the archive")
+            reached = entry.header_offset + 30 + entry.compress_size       # 30: a header, without its name
+        if reached > self._zip.start_dir:
+            raise ModelFormatError(f"{self.path}: an entry overlaps the archive's directory")
         total = sum(entry.file_size for entry in self._entries.values())
         if total > EXPANSION * len(data):
             raise ModelFormatError(f"{self.path}: an archive of {len(data)} bytes claims to hold {total}; at most "
