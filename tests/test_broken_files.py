@@ -319,11 +319,8 @@ def directory_of_many(data, count):
 
 
 @pytest.mark.parametrize("load", READERS)
-def test_odd_archives(load, good, tmp_path):
-    ending, data = good
-    if ending != ".npz":
-        pytest.skip("of zip archives")
-    path = tmp_path / "model.npz"
+def test_odd_archives(load, tmp_path):
+    path, data = tmp_path / "model.npz", own_npz()
     file = io.BytesIO(data)
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(file, "a") as archive:
         archive.writestr("weight_ih_l0.npy", npy(np.zeros((9, 2), np.float32)))

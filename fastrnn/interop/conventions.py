@@ -1,18 +1,19 @@
 """What frameworks do differently, in one place: gate orders, and layers told from parameters' names and shapes."""
 
+import os
 import re
 
 import numpy as np
 
-from ..files import ModelFormatError, build, refusing
+from ..files import ModelFormatError, build
 from ..layers import GRU, LSTM, RNN
 
-# The gates in the order of the rows of a framework's weights. torch's order is fastrnn's. Keras' c is the g here;
-# ONNX, Keras and Paddle call the GRU's z, r, h (n here).
+# The gates in the order of the rows of a framework's weights. torch's order is fastrnn's (peepholes, which torch has
+# not, are in its order too). Keras' c is the g here; ONNX, Keras and Paddle call the GRU's z, r, h (n here).
 GATE_ORDERS = {
-    "torch": {"rnn": "n", "gru": "rzn", "lstm": "ifgo"},
+    "torch": {"rnn": "n", "gru": "rzn", "lstm": "ifgo", "peephole": "ifo"},
     "keras": {"rnn": "n", "gru": "zrn", "lstm": "ifgo"},
-    "onnx": {"rnn": "n", "gru": "zrn", "lstm": "iofg"},
+    "onnx": {"rnn": "n", "gru": "zrn", "lstm": "iofg", "peephole": "iof"},
     "nagisa": {"lstm": "ifog"},
 }
 CLASSES = {1: RNN, 3: GRU, 4: LSTM}         # gates -> layer
@@ -105,16 +106,21 @@ def find_layers(tensors, options=None, skipped=None):
     return found
 
 
-def layers_of(path, tensors, configuration, skipped=None, **options):
+def layers_of(path, tensors, configuration=None, skipped=None, **options):
     """Name -> layer of a file of named arrays: by `find_layers`, or as fastrnn's own configuration says.
 
-    The options hold for every layer; nonlinearity for RNNs alone.
+    The options hold for every layer, nonlinearity for RNNs alone; one that there is not is a TypeError.
     """
     if configuration is None:
-        with refusing(path):
+        try:
             return find_layers(tensors, {None: options}, skipped)
+        except ModelFormatError as error:
+            raise ModelFormatError(f"{os.fspath(path)}: {error}") from error.__cause__
     if "nonlinearity" not in configuration:
         options.pop("nonlinearity", None)
+    for name in options:
+        if name not in configuration:
+            raise TypeError(f"{name}: no option of a {configuration.get('class')!r:.50}")
     return {"": build(configuration, tensors, path, **options)}
 
 
@@ -131,6 +137,8 @@ def make_layer(parameters, where, **options):
         rows, input_size = parameters["weight_ih_l0"].shape
         state_size = parameters["weight_hh_l0"].shape[1]
         projection = parameters.get("weight_hr_l0")
+        if projection is not None and projection.ndim != 2:
+            raise ModelFormatError(f"weight_hr_l0 {projection.shape} is no matrix")
         hidden_size = state_size if projection is None else projection.shape[-1]
         gates, rest = divmod(rows, hidden_size) if hidden_size else (0, 1)
         if rest or gates not in CLASSES or not input_size:
@@ -141,7 +149,7 @@ def make_layer(parameters, where, **options):
             options.pop("nonlinearity", None)
         if projection is not None:
             options["proj_size"] = state_size
-        if "peephole_l0" in parameters:
+        if "peephole_l0" in parameters and cls is LSTM:
             options["peephole"] = True
         num_layers = 1 + max(int(re.search(r"_l(\d+)", name)[1]) for name in parameters)
         if num_layers > len(parameters):

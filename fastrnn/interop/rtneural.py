@@ -4,10 +4,9 @@ import numpy as np
 
 from .. import files
 from ..files import ModelFormatError
-from ..layers import GRU, LSTM
 from . import conventions
 
-CLASSES = {"gru": GRU, "lstm": LSTM}        # the recurrent ones of RTNeural's layer types
+TYPES = ("gru", "lstm")             # the recurrent ones of RTNeural's layer types
 
 
 def layers(path, skipped=None, *, dtype=np.float32, **options):
@@ -61,52 +60,58 @@ def layers(path, skipped=None, *, dtype=np.float32, **options):
         if not isinstance(model, dict):
             raise ModelFormatError(f"expected a JSON object, got {model!r:.50}")
         if "layers" in model:
-            return _keras_layers(model["layers"], skipped, dtype, options)
-        tensors = model.get("state_dict", model)
-        if not isinstance(tensors, dict):
-            raise ModelFormatError(f"state_dict: expected an object, got {tensors!r:.50}")
-        tensors = {name: _array(value, name, dtype) for name, value in tensors.items()
-                   if conventions.is_parameter(name)}
-        return conventions.find_layers(tensors, {None: options}, skipped)
+            tensors = _keras_layers(model["layers"], skipped, dtype, "activations" in options)
+        else:
+            arrays = model.get("state_dict", model)
+            if not isinstance(arrays, dict):
+                raise ModelFormatError(f"state_dict: expected an object, got {arrays!r:.50}")
+            tensors = {name: _array(value, name, dtype) for name, value in arrays.items()
+                       if conventions.is_parameter(name)}
+    return conventions.layers_of(path, tensors, None, skipped, **options)
 
 
-def _keras_layers(entries, skipped, dtype, options):
+def _keras_layers(entries, skipped, dtype, any_activation):
+    """The recurrent layers' arrays under torch's names, with "layers.<place>." before them."""
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ModelFormatError("layers: expected a list of objects")
-    found = {}
+    tensors = {}
     for index, entry in enumerate(entries):
-        name = f"layers.{index}"
-        if entry.get("type") in CLASSES:
+        if entry.get("type") in TYPES:
             try:
-                found[name] = _keras_layer(entry, name, dtype, options)
+                arrays = _keras_layer(entry, f"layers.{index}", dtype, any_activation)
             except ModelFormatError as error:
                 if skipped is None:
                     raise
-                skipped[name] = str(error)
-    return found
+                skipped[f"layers.{index}"] = str(error)
+            else:
+                tensors |= {f"layers.{index}.{name}": a for name, a in arrays.items()}
+    return tensors
 
 
-def _keras_layer(entry, name, dtype, options):
+def _keras_layer(entry, name, dtype, any_activation):
     kind, weights = entry["type"], entry.get("weights")
-    options = {key: value for key, value in options.items() if key != "nonlinearity"}
-    if entry.get("activation", "") not in ("", "tanh") and "activations" not in options:
+    if entry.get("activation", "") not in ("", "tanh") and not any_activation:
         raise ModelFormatError(f"{name}: activation {entry['activation']!r:.50}; RTNeural runs a {kind} with tanh all "
                                "the same, Keras does not: the option activations=... tells what is meant")
     if not isinstance(weights, list) or len(weights) not in (2, 3):
         raise ModelFormatError(f"{name}: expected weights [kernel, recurrent kernel, bias]")
     arrays = [_array(value, f"{name} weights[{index}]", dtype) for index, value in enumerate(weights)]
-    gates = len(conventions.GATE_ORDERS["keras"][kind])
-    rows = gates * len(arrays[1])
+    rows = len(conventions.GATE_ORDERS["keras"][kind]) * len(arrays[1])
     expected = [(len(arrays[0]), rows), (len(arrays[1]), rows), (2, rows) if kind == "gru" else (rows,)][:len(arrays)]
     if [a.shape for a in arrays] != expected:
         raise ModelFormatError(f"{name}: {kind} weights of shapes {[a.shape for a in arrays]}, expected {expected}")
-    return conventions.make_layer(conventions.keras_parameters(kind, *arrays), name, **options)
+    return conventions.keras_parameters(kind, *arrays)
 
 
 def _array(value, where, dtype):
     """Nested lists of numbers as an array of one or two axes."""
-    with np.errstate(over="ignore"):
-        a = np.array(value, np.float64).astype(dtype)
-    if not isinstance(value, list) or a.ndim > 2 or not a.size or not np.isfinite(a).all():
-        raise ModelFormatError(f"{where}: expected lists of finite numbers, got {np.dtype(dtype)} {a.shape}")
+    if not isinstance(value, list):
+        raise ModelFormatError(f"{where}: expected lists of numbers, got {value!r:.50}")
+    try:
+        with np.errstate(over="ignore"):        # past dtype's range: not finite
+            a = np.array(value, np.float64).astype(dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ModelFormatError(f"{where}: expected lists of numbers: {error}") from None
+    if a.ndim > 2 or not a.size or not np.isfinite(a).all():
+        raise ModelFormatError(f"{where}: expected a matrix or a list of finite numbers of {a.dtype}, got {a.shape}")
     return a
