@@ -125,6 +125,7 @@ def assert_refuses_or_loads(load, data, path, times=16, plus=1 << 22, seconds=30
     Returns the error, or None where the file was loaded.
     """
     refusal = None
+    path.unlink(missing_ok=True)        # writing over a file waits for the disk on some file systems
     path.write_bytes(data)
     with bounded(times * len(data) + plus, seconds):
         try:
