@@ -147,8 +147,7 @@ def test_other_entries_of_an_archive_are_not_looked_at(tmp_path):
 
 def test_bfloat16_is_the_upper_half_of_a_float32(tmp_path):
     words = torch.arange(-2**15, 2**15, dtype=torch.int16)                   # all there are
-    save_file({"weight_ih_l0": words.view(torch.bfloat16).reshape(-1, 2),
-               "weight_hh_l0": torch.zeros(2**15, 2**15 // 4)[:, :0].to(torch.bfloat16)}, tmp_path / "a.safetensors")
+    save_file({"weight_ih_l0": words.view(torch.bfloat16).reshape(-1, 2)}, tmp_path / "a.safetensors")
     tensors, _ = fastrnn.files.read_safetensors(tmp_path / "a.safetensors")
     assert_same_bits(tensors["weight_ih_l0"].ravel(), words.view(torch.bfloat16).float().numpy())
 
