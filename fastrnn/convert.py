@@ -1,8 +1,8 @@
 """``python -m fastrnn inspect`` and ``convert``: what recurrent layers a file holds, and a way into other formats."""
 
-import inspect
 import json
 import os
+import re
 import sys
 
 from . import files, interop
@@ -17,23 +17,42 @@ def _parser(command, description, example):
                     "example:\n  python -m fastrnn " + example)
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("--nonlinearity", choices=("tanh", "relu"), help="of plain RNNs, where the file does not tell")
-    parser.add_argument("--batch-first", action="store_true", default=None,
-                        help="layers that take [N, T, I], where the file does not tell")
+    parser.add_argument("--batch-first", action="store_true", help="layers that take [N, T, I], where the file does "
+                                                                    "not tell")
+    parser.add_argument("--option", metavar="NAME=VALUE", action="append", default=[], type=_option,
+                        help="another option of the format's layers() or of the layers themselves, such as "
+                             "recurrent_activation=hard_sigmoid or dropout=0.5; VALUE is JSON or plain text")
     return parser
 
 
+def _option(text):
+    name, equals, value = text.partition("=")
+    if not name.isidentifier() or not equals:
+        raise ValueError
+    try:
+        return name, json.loads(value)
+    except (ValueError, RecursionError):
+        return name, value
+
+
+_option.__name__ = "NAME=VALUE"                 # argparse says "invalid NAME=VALUE value: 'x'"
+
+
 def _read(parser, args):
-    """The file's format, its layers, and name -> reason of what it has beside them."""
-    options = {name: value for name in ("nonlinearity", "batch_first") if (value := getattr(args, name)) is not None}
-    kind = interop.detect(args.file)
-    takes = inspect.signature(getattr(interop, kind).layers)
-    for name in options:
-        try:
-            takes.bind(args.file, **{name: None})
-        except TypeError:
-            parser.error(f"--{name.replace('_', '-')}: {interop.FORMATS[kind]} files tell it themselves")
-    skipped = {}
-    return kind, interop.layers(args.file, skipped, **options), skipped
+    """The file's format, its layers, and name -> reason of those it has beside them."""
+    options = dict(args.option)
+    if args.nonlinearity:
+        options["nonlinearity"] = args.nonlinearity
+    if args.batch_first:
+        options["batch_first"] = True
+    kind, skipped = interop.detect(args.file), {}
+    try:
+        return kind, interop.layers(args.file, skipped, **options), skipped
+    except files.ModelFormatError:
+        raise
+    except (TypeError, ValueError) as error:    # from the options: whatever a file has in it is a ModelFormatError
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        parser.error(f"{interop.FORMATS[kind]}: " + (f"there is no option {unknown[1]}" if unknown else _shown(error)))
 
 
 def _count(layer):
@@ -86,6 +105,8 @@ def main_convert(argv):
     if os.path.splitext(args.out)[1].lower() not in ENDINGS:
         parser.error(f"OUT: expected a name that ends in one of {', '.join(ENDINGS)}, got {args.out!r}")
     _, layers, skipped = _read(parser, args)
+    if args.layer in skipped:
+        raise files.ModelFormatError(f"{args.file}: {args.layer} cannot be represented: {skipped[args.layer]}")
     if args.layer is not None and args.layer not in layers:
         parser.error(f"--layer: {args.file} has no layer {args.layer!r} that can be written; it has "
                      + (", ".join(map(_shown, map(repr, layers))) or "none"))

@@ -7,7 +7,6 @@ is first named (``interop.onnx``), with the packages it needs.
 """
 
 import importlib
-import inspect
 import re
 
 from ..files import Archive, ModelFormatError, read_bytes
@@ -99,7 +98,4 @@ def layers(path, skipped=None, **options):
     OSError
         The file cannot be read.
     """
-    read = importlib.import_module("." + detect(path), __name__).layers
-    if "skipped" in inspect.signature(read).parameters:
-        options["skipped"] = skipped
-    return read(path, **options)
+    return importlib.import_module("." + detect(path), __name__).layers(path, skipped, **options)

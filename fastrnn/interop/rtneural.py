@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .. import _validation as check
 from .. import files
 from ..files import ModelFormatError
 from . import conventions
@@ -54,6 +55,7 @@ def layers(path, skipped=None, *, dtype=np.float32, **options):
     ...     layers(path)
     {'layers.0': GRU(1, 2)}
     """
+    dtype = check.model_dtype(dtype)
     data = files.read_bytes(path)
     with files.refusing(path):
         model = files.parse_json(data)
