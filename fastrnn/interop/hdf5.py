@@ -12,6 +12,7 @@ is a ModelFormatError that names it. Source: the HDF Group's "HDF5 File Format S
 """
 
 import collections.abc
+import functools
 import math
 import os
 import struct
@@ -368,8 +369,18 @@ class Dataset:
             file.fail("a dataset without shape or type")
         if EXTERNAL in parts:
             file.unsupported("data in external files")
-        self.shape, self._type = read_shape(parts[DATASPACE]), Type(parts[DATATYPE])
-        self.dtype = self._type.dtype
+
+    @functools.cached_property
+    def shape(self):
+        return read_shape(Cursor(self._file, self._parts[DATASPACE].data))
+
+    @functools.cached_property
+    def _type(self):
+        return Type(Cursor(self._file, self._parts[DATATYPE].data))
+
+    @property
+    def dtype(self):
+        return self._type.dtype
 
     def read(self):
         """The data; read-only where they lie in the file in one piece.
