@@ -69,7 +69,7 @@ def activations(value, kind, directions):
 
 
 def _activation(value):
-    name, *given = value if isinstance(value, (tuple, list)) else (value,)
+    name, *given = value if isinstance(value, (tuple, list)) and value else (value,)
     check.choice(name, "activations", tuple(ACTIVATIONS))
     defaults = ACTIVATIONS[name]
     if len(given) > 2 or any(x is not None and default is None for x, default in zip(given, defaults)):

@@ -8,6 +8,8 @@ A row of an array is one sequence of the batch, so W v of an equation is `v @ W.
 """
 import numpy as np
 
+from .parameters import PLAIN
+
 
 def sigmoid(x):
     """Logistic function sigma(x) = 1 / (1 + exp(-x)), without overflow for any x.
@@ -46,134 +48,200 @@ def _affine_backward(p, gradients, name, v, da, gates=slice(None)):
     return da @ p["weight_" + name][gates]
 
 
-# Cells. step(p, x, *state) -> (new state, saved); step_backward(p, gradients, saved, *dnew) -> (dx, *dstate) adds the
-# parameters' gradients to `gradients`. The state is (h,), for LSTM (h, c). x [n, I], h [n, S], c [n, H].
+# Activations: name -> (f, its slope), of the sums a and two numbers alpha and beta; a NaN stays a NaN. At a corner the
+# slope is that of the left side.
 
-def _rnn_tanh_step(p, x, h):
-    # h_t = tanh(W_ih x + b_ih + W_hh h + b_hh)
-    h_new = np.tanh(_affine(p, "ih", x) + _affine(p, "hh", h))
-    return (h_new,), (x, h, h_new)
+def _expm1_negative(a):
+    return np.expm1(np.minimum(a, 0))
 
 
-def _rnn_tanh_step_backward(p, gradients, saved, dh_new):
-    x, h, h_new = saved
-    # da = dh_t (1 - h_t²)
-    da = dh_new * (1 - h_new**2)
+def _sigmoid_slope(a):
+    y = sigmoid(a)
+    return y * (1 - y)
+
+
+_ACTIVATIONS = {
+    "sigmoid": (lambda a, alpha, beta: sigmoid(a), lambda a, alpha, beta: _sigmoid_slope(a)),
+    "tanh": (lambda a, alpha, beta: np.tanh(a), lambda a, alpha, beta: 1 - np.tanh(a)**2),
+    "relu": (lambda a, alpha, beta: np.maximum(0, a), lambda a, alpha, beta: a > 0),
+    "affine": (lambda a, alpha, beta: alpha * a + beta, lambda a, alpha, beta: np.full_like(a, alpha)),
+    "leaky_relu": (lambda a, alpha, beta: np.where(a < 0, alpha * a, a),
+                   lambda a, alpha, beta: np.where(a > 0, 1, alpha)),
+    "thresholded_relu": (lambda a, alpha, beta: np.where(a <= alpha, 0, a), lambda a, alpha, beta: a > alpha),
+    "scaled_tanh": (lambda a, alpha, beta: alpha * np.tanh(beta * a),
+                    lambda a, alpha, beta: alpha * beta * (1 - np.tanh(beta * a)**2)),
+    "hard_sigmoid": (lambda a, alpha, beta: np.clip(alpha * a + beta, 0, 1),
+                     lambda a, alpha, beta: alpha * ((alpha * a + beta > 0) & (alpha * a + beta < 1))),
+    "elu": (lambda a, alpha, beta: np.where(a < 0, alpha * _expm1_negative(a), a),
+            lambda a, alpha, beta: np.where(a > 0, 1, alpha * _expm1_negative(a) + alpha)),
+    "softsign": (lambda a, alpha, beta: a / (1 + np.abs(a)), lambda a, alpha, beta: 1 / (1 + np.abs(a))**2),
+    "softplus": (lambda a, alpha, beta: np.logaddexp(0, a), lambda a, alpha, beta: sigmoid(a)),
+}
+
+
+class _Form:
+    """What a cell may have beside its plain form: `options` of `forward`, read."""
+
+    def __init__(self, kind, options):
+        activations, self.clip, self.coupled, self.mirror = options or (None, np.inf, False, False)
+        self.activations = activations or [(name, None, None) for name in PLAIN[kind]]
+
+    def value(self, which, a, clipped=True):
+        """Activation f (0), g (1) or h (2) of a, which is held to +-clip first; the cell state is not."""
+        name, alpha, beta = self.activations[which]
+        return _ACTIVATIONS[name][0](self._clip(a) if clipped else a, alpha, beta).astype(a.dtype, copy=False)
+
+    def slope(self, which, a, clipped=True):
+        """The derivative of `value` by a: 0 beyond +-clip."""
+        name, alpha, beta = self.activations[which]
+        found = _ACTIVATIONS[name][1](self._clip(a) if clipped else a, alpha, beta).astype(a.dtype, copy=False)
+        return np.where(np.abs(a) > self.clip, 0, found) if clipped and self.clip < np.inf else found
+
+    def _clip(self, a):
+        return np.clip(a, -self.clip, self.clip) if self.clip < np.inf else a
+
+
+# Cells. step(form, p, x, *state) -> (new state, saved); step_backward(form, p, gradients, saved, *dnew) ->
+# (dx, *dstate) adds the parameters' gradients to `gradients`. The state is (h,), for LSTM (h, c). x [n, I], h [n, S],
+# c [n, H]. f, g and h_c are the form's activations (plain: sigmoid, tanh, tanh), f', g' their slopes at the sums a.
+
+def _rnn_step(form, p, x, h):
+    # h_t = f(a), a = W_ih x + b_ih + W_hh h + b_hh
+    a = _affine(p, "ih", x) + _affine(p, "hh", h)
+    return (form.value(0, a),), (x, h, a)
+
+
+def _rnn_step_backward(form, p, gradients, saved, dh_new):
+    x, h, a = saved
+    # da = dh_t f'(a)
+    da = dh_new * form.slope(0, a)
     return _affine_backward(p, gradients, "ih", x, da), _affine_backward(p, gradients, "hh", h, da)
 
 
-def _rnn_relu_step(p, x, h):
-    # h_t = max(0, W_ih x + b_ih + W_hh h + b_hh)
-    h_new = np.maximum(0, _affine(p, "ih", x) + _affine(p, "hh", h))
-    return (h_new,), (x, h, h_new)
-
-
-def _rnn_relu_step_backward(p, gradients, saved, dh_new):
-    x, h, h_new = saved
-    # da = dh_t where h_t > 0, else 0
-    da = np.where(h_new <= 0, 0, dh_new)
-    return _affine_backward(p, gradients, "ih", x, da), _affine_backward(p, gradients, "hh", h, da)
-
-
-def _lstm_step(p, x, h, c):
+def _lstm_step(form, p, x, h, c):
     # a = W_ih x + b_ih + W_hh h + b_hh, gates in torch's order i, f, g, o
     a_i, a_f, a_g, a_o = np.split(_affine(p, "ih", x) + _affine(p, "hh", h), 4, axis=1)
-    i, f, g, o = sigmoid(a_i), sigmoid(a_f), np.tanh(a_g), sigmoid(a_o)
+    # with peepholes, a_i += p_i c, a_f += p_f c and a_o += p_o c_t
+    p_i, p_f, p_o = np.split(p["peephole"], 3) if p.get("peephole") is not None else (None, None, None)
+    if p_i is not None:
+        a_i, a_f = a_i + p_i * c, a_f + p_f * c
+    # i, f = f(a_i), f(a_f); coupled: f = 1 - i
+    i, g = form.value(0, a_i), form.value(1, a_g)
+    f = 1 - i if form.coupled else form.value(0, a_f)
     # c_t = f c + i g
     c_new = f * c + i * g
-    # m = o tanh(c_t)
-    tanh_c = np.tanh(c_new)
-    m = o * tanh_c
+    if p_o is not None:
+        a_o = a_o + p_o * c_new
+    # m = o h_c(c_t)
+    o, h_c = form.value(0, a_o), form.value(2, c_new, clipped=False)
+    m = o * h_c
     # h_t = W_hr m with a projection, else m
     h_new = m if p.get("weight_hr") is None else _affine(p, "hr", m)
-    return (h_new, c_new), (x, h, c, i, f, g, o, tanh_c, m)
+    return (h_new, c_new), (x, h, c, a_i, a_f, a_g, a_o, i, f, g, o, c_new, h_c, m)
 
 
-def _lstm_step_backward(p, gradients, saved, dh_new, dc_new):
-    x, h, c, i, f, g, o, tanh_c, m = saved
+def _lstm_step_backward(form, p, gradients, saved, dh_new, dc_new):
+    x, h, c, a_i, a_f, a_g, a_o, i, f, g, o, c_new, h_c, m = saved
+    p_i, p_f, p_o = np.split(p["peephole"], 3) if p.get("peephole") is not None else (0, 0, 0)
     # dm = W_hrᵀ dh_t with a projection, else dh_t
     dm = dh_new if p.get("weight_hr") is None else _affine_backward(p, gradients, "hr", m, dh_new)
-    # c_t acts on the next step, and by m = o tanh(c_t)
-    dc_new = dc_new + dm * o * (1 - tanh_c**2)
-    # da_i = dc_t g i (1 - i)
-    da_i = dc_new * g * i * (1 - i)
-    # da_f = dc_t c f (1 - f)
-    da_f = dc_new * c * f * (1 - f)
-    # da_g = dc_t i (1 - g²)
-    da_g = dc_new * i * (1 - g**2)
-    # da_o = dm tanh(c_t) o (1 - o)
-    da_o = dm * tanh_c * o * (1 - o)
+    # da_o = dm h_c f'(a_o)
+    da_o = dm * h_c * form.slope(0, a_o)
+    # c_t acts on the next step, by m = o h_c(c_t), and by a_o
+    dc_new = dc_new + dm * o * form.slope(2, c_new, clipped=False) + da_o * p_o
+    # da_i = dc_t g f'(a_i); coupled: dc_t (g - c) f'(a_i), and da_f = 0
+    da_i = dc_new * (g - c if form.coupled else g) * form.slope(0, a_i)
+    # da_f = dc_t c f'(a_f)
+    da_f = np.zeros_like(da_i) if form.coupled else dc_new * c * form.slope(0, a_f)
+    # da_g = dc_t i g'(a_g)
+    da_g = dc_new * i * form.slope(1, a_g)
     da = np.concatenate([da_i, da_f, da_g, da_o], axis=1)
-    # dc = dc_t f
-    return _affine_backward(p, gradients, "ih", x, da), _affine_backward(p, gradients, "hh", h, da), dc_new * f
+    if "peephole" in gradients:
+        # dp = sum over rows of (da_i c, da_f c, da_o c_t)
+        gradients["peephole"] += np.concatenate([da_i * c, da_f * c, da_o * c_new], axis=1).sum(axis=0)
+    # dc = dc_t f + p_i da_i + p_f da_f
+    dc = dc_new * f + p_i * da_i + p_f * da_f
+    return _affine_backward(p, gradients, "ih", x, da), _affine_backward(p, gradients, "hh", h, da), dc
 
 
-def _gru_step(p, x, h):
+def _updated(form, z, n, h):
+    # h_t = (1 - z) n + z h; mirrored: z n + (1 - z) h
+    return z * n + (1 - z) * h if form.mirror else (1 - z) * n + z * h
+
+
+def _updated_backward(form, z, n, h, dh_new):
+    # dn = dh_t (1 - z), dz = dh_t (h - n), dh = dh_t z; mirrored: z and 1 - z change places
+    if form.mirror:
+        return dh_new * z, dh_new * (n - h), dh_new * (1 - z)
+    return dh_new * (1 - z), dh_new * (h - n), dh_new * z
+
+
+def _gru_step(form, p, x, h):
     # a = W_ih x + b_ih and u = W_hh h + b_hh, gates in torch's order r, z, n
     a_r, a_z, a_n = np.split(_affine(p, "ih", x), 3, axis=1)
     u_r, u_z, u_n = np.split(_affine(p, "hh", h), 3, axis=1)
-    r, z = sigmoid(a_r + u_r), sigmoid(a_z + u_z)
-    # n = tanh(W_in x + b_in + r (W_hn h + b_hn)): the reset gate acts after the product
-    n = np.tanh(a_n + r * u_n)
-    # h_t = (1 - z) n + z h
-    return ((1 - z) * n + z * h,), (x, h, r, z, n, u_n)
+    a_r, a_z = a_r + u_r, a_z + u_z
+    r, z = form.value(0, a_r), form.value(0, a_z)
+    # n = g(W_in x + b_in + r (W_hn h + b_hn)): the reset gate acts after the product
+    a_n = a_n + r * u_n
+    n = form.value(1, a_n)
+    return (_updated(form, z, n, h),), (x, h, a_r, a_z, a_n, r, z, n, u_n)
 
 
-def _gru_step_backward(p, gradients, saved, dh_new):
-    x, h, r, z, n, u_n = saved
-    # da_n = dh_t (1 - z) (1 - n²)
-    da_n = dh_new * (1 - z) * (1 - n**2)
-    # da_z = dh_t (h - n) z (1 - z)
-    da_z = dh_new * (h - n) * z * (1 - z)
-    # da_r = da_n u_n r (1 - r)
-    da_r = da_n * u_n * r * (1 - r)
+def _gru_step_backward(form, p, gradients, saved, dh_new):
+    x, h, a_r, a_z, a_n, r, z, n, u_n = saved
+    dn, dz, dh = _updated_backward(form, z, n, h, dh_new)
+    # da_n = dn g'(a_n), da_z = dz f'(a_z)
+    da_n, da_z = dn * form.slope(1, a_n), dz * form.slope(0, a_z)
+    # da_r = da_n u_n f'(a_r)
+    da_r = da_n * u_n * form.slope(0, a_r)
     # du = da, but du_n = da_n r
     da = np.concatenate([da_r, da_z, da_n], axis=1)
     du = np.concatenate([da_r, da_z, da_n * r], axis=1)
-    # dh = dh_t z + W_hhᵀ du
-    dh = dh_new * z + _affine_backward(p, gradients, "hh", h, du)
+    # dh += W_hhᵀ du
+    dh = dh + _affine_backward(p, gradients, "hh", h, du)
     return _affine_backward(p, gradients, "ih", x, da), dh
 
 
-def _gru_before_step(p, x, h):
+def _gru_before_step(form, p, x, h):
     gates_rz, gate_n = slice(0, 2 * h.shape[1]), slice(2 * h.shape[1], None)
     # a = W_ih x + b_ih, gates in torch's order r, z, n; u = W_hh h + b_hh for r and z only
     a_r, a_z, a_n = np.split(_affine(p, "ih", x), 3, axis=1)
     u_r, u_z = np.split(_affine(p, "hh", h, gates_rz), 2, axis=1)
-    r, z = sigmoid(a_r + u_r), sigmoid(a_z + u_z)
-    # n = tanh(W_in x + b_in + W_hn (r h) + b_hn): the reset gate acts before the product
-    n = np.tanh(a_n + _affine(p, "hh", r * h, gate_n))
-    # h_t = (1 - z) n + z h
-    return ((1 - z) * n + z * h,), (x, h, r, z, n)
+    a_r, a_z = a_r + u_r, a_z + u_z
+    r, z = form.value(0, a_r), form.value(0, a_z)
+    # n = g(W_in x + b_in + W_hn (r h) + b_hn): the reset gate acts before the product
+    a_n = a_n + _affine(p, "hh", r * h, gate_n)
+    n = form.value(1, a_n)
+    return (_updated(form, z, n, h),), (x, h, a_r, a_z, a_n, r, z, n)
 
 
-def _gru_before_step_backward(p, gradients, saved, dh_new):
-    x, h, r, z, n = saved
+def _gru_before_step_backward(form, p, gradients, saved, dh_new):
+    x, h, a_r, a_z, a_n, r, z, n = saved
     gates_rz, gate_n = slice(0, 2 * h.shape[1]), slice(2 * h.shape[1], None)
-    # da_n = dh_t (1 - z) (1 - n²)
-    da_n = dh_new * (1 - z) * (1 - n**2)
-    # da_z = dh_t (h - n) z (1 - z)
-    da_z = dh_new * (h - n) * z * (1 - z)
+    dn, dz, dh = _updated_backward(form, z, n, h, dh_new)
+    # da_n = dn g'(a_n), da_z = dz f'(a_z)
+    da_n, da_z = dn * form.slope(1, a_n), dz * form.slope(0, a_z)
     # d(r h) = W_hnᵀ da_n
     drh = _affine_backward(p, gradients, "hh", r * h, da_n, gate_n)
-    # da_r = d(r h) h r (1 - r)
-    da_r = drh * h * r * (1 - r)
-    # dh = dh_t z + d(r h) r + W_hrᵀ da_r + W_hzᵀ da_z
+    # da_r = d(r h) h f'(a_r)
+    da_r = drh * h * form.slope(0, a_r)
+    # dh += d(r h) r + W_hrᵀ da_r + W_hzᵀ da_z
     da_rz = np.concatenate([da_r, da_z], axis=1)
-    dh = dh_new * z + drh * r + _affine_backward(p, gradients, "hh", h, da_rz, gates_rz)
+    dh = dh + drh * r + _affine_backward(p, gradients, "hh", h, da_rz, gates_rz)
     return _affine_backward(p, gradients, "ih", x, np.concatenate([da_rz, da_n], axis=1)), dh
 
 
 _STEPS = {
-    "rnn_tanh": (_rnn_tanh_step, _rnn_tanh_step_backward),
-    "rnn_relu": (_rnn_relu_step, _rnn_relu_step_backward),
+    "rnn_tanh": (_rnn_step, _rnn_step_backward),
+    "rnn_relu": (_rnn_step, _rnn_step_backward),
     "lstm": (_lstm_step, _lstm_step_backward),
     "gru": (_gru_step, _gru_step_backward),
     "gru_before": (_gru_before_step, _gru_before_step_backward),
 }
 
 
-def forward(kind, parameters, x, h_0, c_0=None, lengths=None, reset_mask=None, reverse=False):
+def forward(kind, parameters, x, h_0, c_0=None, lengths=None, reset_mask=None, reverse=False, options=None):
     """One direction of one recurrent layer over a batch of sequences, with all that `backward` needs.
 
     Parameters
@@ -181,7 +249,8 @@ def forward(kind, parameters, x, h_0, c_0=None, lengths=None, reset_mask=None, r
     kind : {"rnn_tanh", "rnn_relu", "lstm", "gru", "gru_before"}
     parameters : dict of str to ndarray
         weight_ih [G*H, I], weight_hh [G*H, S], bias_ih and bias_hh [G*H] or None, for an LSTM with projection also
-        weight_hr [S, H]; all float32 or all float64. All arithmetic is done in this dtype.
+        weight_hr [S, H], with peepholes peephole [3*H] (for i, f, o); all float32 or all float64. All arithmetic is
+        done in this dtype.
     x : array_like [T, N, I]
     h_0 : array_like [N, S]
     c_0 : array_like [N, H], LSTM only
@@ -191,6 +260,10 @@ def forward(kind, parameters, x, h_0, c_0=None, lengths=None, reset_mask=None, r
         Where set, the state of row n is zero just before the step at time index t is taken.
     reverse : bool
         Walk row n from t = lengths[n] - 1 down to 0. The output stays at the time index of its input.
+    options : tuple (activations, clip, coupled, mirror), optional
+        Activations f, g, h as (name, alpha, beta), those of the layers' option (a GRU has f, g, an RNN f); the bound of
+        the sums they are taken of, infinity for none; for an LSTM, whether f = 1 - i; for a GRU, whether
+        h_t = z n + (1 - z) h.
 
     Returns
     -------
@@ -220,7 +293,8 @@ def forward(kind, parameters, x, h_0, c_0=None, lengths=None, reset_mask=None, r
           "gru_before"    n = tanh(W_in x + b_in + W_hn (r h) + b_hn), as in the paper
                           h_t = (1 - z) n + z h
 
-    The LSTM has no peepholes, and its projection is recurrent only. Two biases and the orders of the gates are torch's.
+    The projection is recurrent only. Two biases and the orders of the gates are torch's; the options are those of
+    ONNX's operators RNN, LSTM and GRU, with ``clip`` as ONNX Runtime has it, on the whole sum.
 
     References
     ----------
@@ -247,7 +321,7 @@ def forward(kind, parameters, x, h_0, c_0=None, lengths=None, reset_mask=None, r
         raise ValueError(f"kind must be one of {', '.join(_STEPS)}; got {kind!r}")
     if (c_0 is not None) != (kind == "lstm"):
         raise TypeError(f"c_0 is needed for kind 'lstm' and for no other; got c_0={type(c_0).__name__} for {kind!r}")
-    step, _ = _STEPS[kind]
+    step, form = _STEPS[kind][0], _Form(kind, options)
     dtype = parameters["weight_ih"].dtype
     x = np.asarray(x, dtype)
     T, N, _ = x.shape
@@ -262,13 +336,13 @@ def forward(kind, parameters, x, h_0, c_0=None, lengths=None, reset_mask=None, r
         before = [part[rows] for part in state]
         for part in before:
             part[reset_mask[t, rows]] = 0
-        after, saved = step(parameters, x[t, rows], *before)
+        after, saved = step(form, parameters, x[t, rows], *before)
         for part, part_series, new in zip(state, series, after):
             part[rows] = part_series[t, rows] = new
         steps.append((t, rows, reset_mask[t, rows], saved))
 
-    cache = {"kind": kind, "parameters": parameters, "x_shape": x.shape, "state_shapes": [part.shape for part in state],
-             "steps": steps}
+    cache = {"kind": kind, "form": form, "parameters": parameters, "x_shape": x.shape,
+             "state_shapes": [part.shape for part in state], "steps": steps}
     c_n, c_all = (state[1], series[1]) if kind == "lstm" else (None, None)
     return series[0], state[0], c_n, c_all, cache
 
@@ -325,7 +399,7 @@ def backward(cache, dy, dh_n=None, dc_n=None):
     for t, rows, resets, saved in reversed(cache["steps"]):
         dh, *dc = [dpart[rows] for dpart in dstate]
         # dh_t = dy_t + (what the next step sent back)
-        dx[t, rows], *dbefore = step_backward(parameters, gradients, saved, dh + dy[t, rows], *dc)
+        dx[t, rows], *dbefore = step_backward(cache["form"], parameters, gradients, saved, dh + dy[t, rows], *dc)
         for dpart, new in zip(dstate, dbefore):
             new[resets] = 0
             dpart[rows] = new

@@ -29,19 +29,20 @@ FN vf vexpm1_negative(vf a)
  * series 2 (s + s^3/3 + s^5/5 + ...), whose terms fall by 9 each. */
 FN vf vsoftplus(vf a)
 {
-    exp_parts e = vexp_parts(vmax(vset(-87), -vabs(a)), 1);
+    const vf least = vset(sizeof(real) == 4 ? -87 : -700);      /* where exp still is a normal number */
+    exp_parts e = vexp_parts(vmax(least, -vabs(a)), 1);
     vf u = vfma(e.p, e.s, e.s);
     vf s = u / (u + vset(2)), s2 = s * s;
     enum { TERMS = sizeof(real) == 4 ? 8 : 17 };
     vf sum = vset(REAL(1.0) / (2 * TERMS - 1));
     for (int k = TERMS - 2; k >= 0; k--) sum = vfma(sum, s2, vset(REAL(1.0) / (2 * k + 1)));
-    return vmax(vset(0), a) + s * (sum + sum);
+    return vmax(vset(0), a) + vif_less(a, least, vset(0), s * (sum + sum));
 }
 
 /* f(a). */
 CALLED vf vactivate(const activation *f, vf a, double clip)
 {
-    vf alpha = vset((real)f->alpha), beta = vset((real)f->beta), size;
+    vf alpha = vset((real)f->alpha), beta = vset((real)f->beta);
     a = vclip(a, clip);
     switch (f->function) {
     case SIGMOID: return vsigmoid(a);
@@ -53,7 +54,7 @@ CALLED vf vactivate(const activation *f, vf a, double clip)
     case SCALED_TANH: return alpha * vtanh(beta * a);
     case HARD_SIGMOID: return vmax(vset(0), vmin(vset(1), vfma(alpha, a, beta)));
     case ELU: return vif_less(a, vset(0), alpha * vexpm1_negative(a), a);
-    case SOFTSIGN: size = vmin(vset(LARGEST), vabs(a)); return vmax(vset(-LARGEST), vmin(vset(LARGEST), a)) / (size + vset(1));
+    case SOFTSIGN: a = vclip(a, LARGEST); return a / (vabs(a) + vset(1));
     default: return vsoftplus(a);
     }
 }

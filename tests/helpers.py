@@ -98,7 +98,7 @@ def run(layer, x, state, d_output, d_state, **options):
 
 
 def oracle(layer, x, state, d_output, d_state, lengths=None, reset_mask=None):
-    """`run` by fastrnn.reference in float64, x as [T, N, I]; and the smallest |sum| that a relu took its sign of."""
+    """`run` by fastrnn.reference in float64, x as [T, N, I]; and how near a sum came to a corner of its activation."""
     D, margin = directions(layer), np.inf
     x, d_output = np.asarray(x, float), np.asarray(d_output, float)
     h, c = (*(np.asarray(part, float) for part in state), None)[:2]
@@ -110,13 +110,12 @@ def oracle(layer, x, state, d_output, d_state, lengths=None, reset_mask=None):
             one = {name: parameters.get(name + layer_suffix(k, d)) for name in NAMES}
             y, h_n, c_n, c_all, cache = reference.forward(
                 layer._kind, one, inputs, h[k * D + d], None if c is None else c[k * D + d], lengths, reset_mask,
-                reverse=d == 1)
+                reverse=d == 1 or layer.reverse, options=layer._options(d))
             outputs.append(y)
             cells.append(c_all)
             finals.append((h_n, c_n))
             caches.append(cache)
-            if layer._kind == "rnn_relu":
-                margin = min([margin, *(_smallest_sum(one, *saved[:2]) for *_, saved in cache["steps"])])
+            margin = min([margin, *(_margin(layer._kind, cache["form"], saved) for *_, saved in cache["steps"])])
         inputs = np.concatenate(outputs, axis=-1)
     found = {"output": inputs, "h_n": np.stack([h_n for h_n, _ in finals])}
     if c is not None:
@@ -138,11 +137,25 @@ def oracle(layer, x, state, d_output, d_state, lengths=None, reset_mask=None):
     return found | gradients, margin
 
 
-def _smallest_sum(p, x, h):
-    sums = x @ p["weight_ih"].T + h @ p["weight_hh"].T
-    if p["bias_ih"] is not None:
-        sums = sums + p["bias_ih"] + p["bias_hh"]
-    return np.min(np.abs(sums), initial=np.inf)
+# kind -> of each activation's sums, which of f, g, h it is and where they stand in what the oracle's step saves.
+_SUMS = {"rnn_tanh": [(0, 2)], "rnn_relu": [(0, 2)], "lstm": [(0, 3), (0, 4), (1, 5), (0, 6), (2, 11)],
+         "gru": [(0, 2), (0, 3), (1, 4)], "gru_before": [(0, 2), (0, 3), (1, 4)]}
+
+
+def _corners(name, alpha, beta):
+    if name == "hard_sigmoid":
+        return [-beta / alpha, (1 - beta) / alpha]
+    return {"relu": [0], "leaky_relu": [0], "elu": [0], "thresholded_relu": [alpha]}.get(name, [])
+
+
+def _margin(kind, form, saved):
+    """The least distance of a sum from a corner of its activation, or from the bounds of clip."""
+    margin = np.inf
+    for which, at in _SUMS[kind]:
+        clip = [form.clip, -form.clip] if which < 2 and form.clip < np.inf else []
+        for corner in _corners(*form.activations[which]) + clip:
+            margin = min(margin, np.min(np.abs(saved[at] - corner), initial=np.inf))
+    return margin
 
 
 # ---- Comparisons --------------------------------------------------------------------------------

@@ -26,7 +26,16 @@ from helpers import (
 
 import fastrnn
 
-VARIANTS = [*KINDS, "lstm_projection"]
+# Cells with options go through the same tiles with an epilogue of their own.
+OPTIONS = {
+    "lstm_projection": {},
+    "lstm_options": {"peephole": True, "clip": 2.0, "activations": ["hard_sigmoid", "softsign", ("elu", 0.7)]},
+    "lstm_coupled": {"peephole": True, "coupled_gates": True},
+    "gru_options": {"update": "mirror", "activations": [("scaled_tanh", 0.8, 1.5), "tanh"]},
+    "gru_before_options": {"update": "mirror", "clip": 1.0},
+    "rnn_tanh_options": {"activations": [("leaky_relu", 0.1)], "clip": 3.0},
+}
+VARIANTS = [*KINDS, *OPTIONS]
 DTYPES = ["float32", "float64"]
 
 # I, H, num_layers, T, N: between them every way through the kernels. One vector of units and many, whole and padded;
@@ -43,7 +52,8 @@ def make_case(variant, dtype, size, **options):
         H = max(H, 2)
         options["proj_size"] = max(1, H // 3)
     rng = np.random.default_rng(23)
-    layer = make_layer(variant.removesuffix("_projection"), I, H, num_layers, rng=rng, dtype=dtype, **options)
+    kind = variant if variant in KINDS else variant.rpartition("_")[0]
+    layer = make_layer(kind, I, H, num_layers, rng=rng, dtype=dtype, **options, **OPTIONS.get(variant, {}))
     x = rng.standard_normal((T, N, I)).astype(dtype)
     case = types.SimpleNamespace(layer=layer, x=x, state=make_state(layer, N, rng), T=T, N=N, rng=rng)
     case.whole = call(layer, x, case.state)
