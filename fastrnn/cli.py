@@ -43,6 +43,13 @@ def positive(kind):
     return convert
 
 
+def shown(text):
+    """A name or message of a file as a terminal may have it: one line, no control characters, in its encoding."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
 def info(argv):
     """Prints what ``fastrnn.show_config`` does."""
     import fastrnn
@@ -100,5 +107,5 @@ def main(argv=None):
         print("\nInterrupted.", file=sys.stderr)
         return 130
     except (OSError, ModelFormatError, ImportError) as error:
-        print(f"python -m fastrnn {name}: {error}", file=sys.stderr)
+        print(f"python -m fastrnn {name}: {shown(error)}", file=sys.stderr)
         return 1

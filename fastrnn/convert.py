@@ -3,10 +3,9 @@
 import json
 import os
 import re
-import sys
 
 from . import files, interop
-from .cli import Parser
+from .cli import Parser, shown
 
 ENDINGS = (".safetensors", ".npz", ".onnx")
 
@@ -52,18 +51,11 @@ def _read(parser, args):
         raise
     except (TypeError, ValueError) as error:    # from the options: whatever a file has in it is a ModelFormatError
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        parser.error(f"{interop.FORMATS[kind]}: " + (f"there is no option {unknown[1]}" if unknown else _shown(error)))
+        parser.error(f"{interop.FORMATS[kind]}: " + (f"there is no option {unknown[1]}" if unknown else shown(error)))
 
 
 def _count(layer):
     return sum(a.size for a in layer.parameters.values())
-
-
-def _shown(text):
-    """A name or message of a file as a terminal may have it: one line, no control characters, in its encoding."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
-    encoding = sys.stdout.encoding or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def main_inspect(argv):
@@ -78,8 +70,8 @@ def main_inspect(argv):
                 "parameters": {key: a.shape for key, a in layer.parameters.items()}, "parameter_count": _count(layer)}
             for name, layer in layers.items()}, "skipped": skipped}, indent=2))
         return 0
-    print(_shown(f"{args.file}: {interop.FORMATS[kind]}"))
-    rows = [(_shown(name) or "(no name)", repr(layer), layer.dtype.name, f"{_count(layer):,}")
+    print(shown(f"{args.file}: {interop.FORMATS[kind]}"))
+    rows = [(shown(name) or "(no name)", repr(layer), layer.dtype.name, f"{_count(layer):,}")
             for name, layer in layers.items()]
     if rows:
         rows.insert(0, ("name", "layer", "dtype", "parameters"))
@@ -89,7 +81,7 @@ def main_inspect(argv):
     else:
         print("  no recurrent layer" + " that fastrnn has" * bool(skipped))
     for name, reason in skipped.items():
-        print(f"  {_shown(name) or '(no name)'} cannot be represented: {_shown(reason)}")
+        print(f"  {shown(name) or '(no name)'} cannot be represented: {shown(reason)}")
     return 0
 
 
@@ -109,16 +101,19 @@ def main_convert(argv):
         raise files.ModelFormatError(f"{args.file}: {args.layer} cannot be represented: {skipped[args.layer]}")
     if args.layer is not None and args.layer not in layers:
         parser.error(f"--layer: {args.file} has no layer {args.layer!r} that can be written; it has "
-                     + (", ".join(map(_shown, map(repr, layers))) or "none"))
+                     + (", ".join(map(shown, map(repr, layers))) or "none"))
     if not layers:
         raise files.ModelFormatError(f"{args.file}: no recurrent layer" + "".join(
             f"; {name or 'one'} cannot be represented: {reason}" for name, reason in skipped.items()))
     if args.layer is None and len(layers) > 1:
-        parser.error(f"--layer: {args.file} has several, choose one of {', '.join(map(_shown, map(repr, layers)))}")
+        parser.error(f"--layer: {args.file} has several, choose one of {', '.join(map(shown, map(repr, layers)))}")
     name = next(iter(layers)) if args.layer is None else args.layer
     if args.out.lower().endswith(".onnx"):
-        interop.onnx.export(layers[name], args.out)
+        try:
+            interop.onnx.export(layers[name], args.out)
+        except (TypeError, ValueError) as error:
+            raise files.ModelFormatError(f"{args.out}: {layers[name]!r} cannot be written as ONNX: {error}") from None
     else:
         layers[name].save(args.out)
-    print(_shown(f"{args.out}: {layers[name]!r}" + f", {name}" * bool(name)))
+    print(shown(f"{args.out}: {layers[name]!r}" + f", {name}" * bool(name)))
     return 0

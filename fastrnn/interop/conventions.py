@@ -52,7 +52,7 @@ def keras_parameters(cell, kernel, recurrent, bias=None):
 
 
 _NAME = re.compile(r"(?P<prefix>.*?)(?P<name>weight_ih|weight_hh|weight_hr|bias_ih|bias_hh|peephole)"
-                   r"(?:_l(?P<layer>\d+))?(?P<reverse>_reverse)?")
+                   r"(?:_l(?P<layer>\d+))?(?P<reverse>_reverse)?", re.DOTALL)
 
 
 def is_parameter(name):
