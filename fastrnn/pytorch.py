@@ -12,7 +12,6 @@ transforms, forward-mode AD, tracing, tensor subclasses, calls too small to gain
 then explains in its own words. Dropout draws from torch's generator as torch does: one seed, one mask.
 """
 
-import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -61,7 +60,7 @@ class _Pass(NamedTuple):
 
 
 def _array(tensor):
-    return tensor.detach().numpy()
+    return (tensor.detach() if tensor.requires_grad else tensor).numpy()
 
 
 def _inward(a, at, swapped):
@@ -122,8 +121,8 @@ class _FastRNN(torch.autograd.Function):
     @staticmethod
     def forward(ctx, at, x, h_0, c_0, *weights):
         results, kept = _forward(at, x, h_0, c_0, True)
-        # What the kernels kept hangs on a saved tensor, so that it goes when torch lets go of that: after backward, or at
-        # once in a checkpoint, which calls forward again.
+        # What the kernels kept hangs on a saved tensor, so that it goes when torch lets go of that: after backward, or
+        # at once in a checkpoint, which calls forward again.
         token = torch.empty(0)
         token.kept = kept
         ctx.save_for_backward(token, x, h_0, c_0, *weights)
@@ -133,7 +132,8 @@ class _FastRNN(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d_output, d_h, d_c=None):
-        if torch._C._are_functorch_transforms_active():
+        if torch._C._are_functorch_transforms_active() or any(
+                d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in (d_output, d_h, d_c)):
             raise RuntimeError("fastrnn.pytorch: recurrent modules have no batched gradients here (is_grads_batched, "
                                "jacobian(vectorize=True), vmap over backward): restore(model) gives torch's modules "
                                "back, which have them")
@@ -165,11 +165,28 @@ class _Once(torch.autograd.Function):
 
 # ---- When the kernels may run ---------------------------------------------------------------------
 
-class _Packs(dict):
-    """Packed weights by kind and place. A module's copies and pickles start with none."""
+class _Weights:
+    """One direction's weights in the order of _NAMES (None where it has none): arrays on their memory, and packed."""
+
+    def __init__(self, tensors, pack):
+        self.tensors, self.pack = tensors, pack
+        self.arrays = [None if t is None else check.contiguous(_array(t)) for t in tensors]
+        self.places = [None if t is None else t.data_ptr() for t in tensors]
+        if any(t is not None and t.grad_fn is not None for t in tensors):
+            self.tensors = ()       # made anew for every call, and to hold it would hold its graph
+
+    def shows(self, tensors):
+        """Whether the arrays show what these tensors contain now."""
+        return len(self.tensors) == len(tensors) and all(
+            t is mine and (t is None or (t.data_ptr() == place and t.is_contiguous()))
+            for t, mine, place in zip(tensors, self.tensors, self.places))
+
+
+class _Cache(dict):
+    """A module's _Weights. Its copies and pickles start with none."""
 
     def __reduce__(self):
-        return _Packs, ()
+        return _Cache, ()
 
 
 def _eager():
@@ -181,7 +198,7 @@ def _eager():
 
 def _suits(tensors):
     """Whether all are plain tensors in memory, of one dtype that the kernels have. None is passed over."""
-    dtype = tensors[0].dtype
+    dtype = getattr(tensors[0], "dtype", None)
     return dtype in _DTYPES and all(
         t is None or (type(t) in _PLAIN and t.dtype is dtype and t.is_cpu and t.layout is torch.strided
                       and not t.is_neg()) for t in tensors)
@@ -195,29 +212,38 @@ class _Fast:
         results = self._fast(input, hx) if _eager() else None
         return super().forward(input, hx) if results is None else results
 
-    def _pack(self, kind, place, weights, input_size, proj_size=0):
-        """One direction's weights as the kernels take them, or None where their shapes are not the module's.
+    def _tensors(self, names):
+        own = self._parameters      # where most are; properties and what hooks have set come by getattr
+        return [own[name] if name in own else getattr(self, name) for name in names]
 
-        Packed anew when their contents have changed. Versions would not tell: ``p.data.copy_(...)`` leaves them alone,
-        and so does another process that trains shared memory.
+    def _packed(self, kind, place, tensors, dtype, input_size, proj_size=0):
+        """One direction's weights as the kernels take them; None where their sort or shape is not for them.
+
+        Packed anew when their contents have changed. Versions would not tell: ``p.data.copy_(...)`` leaves them as they
+        are, and so does another process that trains shared memory.
         """
-        table = _dispatch.table(_DTYPES[weights[0].dtype])
-        arrays = [None if w is None else check.contiguous(_array(w)) for w in weights]
-        packs = self.__dict__.setdefault("_packs", _Packs())
+        cache = self.__dict__.setdefault("_fastrnn", _Cache())
         key = kind, place, input_size, self.hidden_size, proj_size
-        pack = packs.get(key)
-        if pack is None or pack.capsule is not table or not pack.holds(*arrays):
-            wanted = shapes(GATES[kind], input_size, self.hidden_size, self.bias, proj_size)
-            if {name: a.shape for name, a in zip(_NAMES, arrays, strict=True) if a is not None} != wanted:
+        held = cache.get(key)
+        if held is None or not held.shows(tensors):
+            if not _suits(tensors):
                 return None
-            pack = packs[key] = _core.Parameters(table, kind, *(None if a is None else a.copy() for a in arrays))
-        return pack
+            held = _Weights(tensors, held and held.pack)
+            wanted = shapes(GATES[kind], input_size, self.hidden_size, self.bias, proj_size)
+            if {name: a.shape for name, a in zip(_NAMES, held.arrays, strict=True) if a is not None} != wanted:
+                return None
+            cache[key] = held
+        if held.arrays[0].dtype != dtype:
+            return None
+        table = _dispatch.table(dtype)
+        if held.pack is None or held.pack.capsule is not table or not held.pack.holds(*held.arrays):
+            held.pack = _core.Parameters(table, kind, *(None if a is None else a.copy() for a in held.arrays))
+        return held.pack
 
     def __prepare_scriptable__(self):
-        """What torch.jit.script compiles: torch's module with the same parameters."""
-        twin = copy.copy(self)
-        _turn(twin, _ORIGINALS[type(self)])
-        return twin
+        """torch.jit.script puts the result of this in the module's place: TorchScript knows torch's class alone."""
+        _turn(self, _ORIGINALS[type(self)])
+        return self
 
 
 def _run(at, x, states, weights):
@@ -256,8 +282,7 @@ class _Layers(_Fast):
         x = input.data if packed else input
         kind = _KINDS.get(self.mode)
         states = _states(hx, kind == "lstm")
-        weights = [self._direction(names) for names in self._all_weights]
-        if states is None or not _suits((x, *states, *(w for five in weights for w in five))):
+        if states is None or not _suits((x, *states)):
             return None
         D, H, S = 2 if self.bidirectional else 1, self.hidden_size, self.proj_size or self.hidden_size
         rows, state_rows, lengths, ragged = tuple(x.shape[:-1]), (D,), None, False
@@ -280,7 +305,8 @@ class _Layers(_Fast):
         if x.shape[-1] != self.input_size or not T * N or any(
                 s.shape != (self.num_layers * D, *state_rows[1:], width) for s, width in zip(states, (S, H))):
             return None
-        packs = [self._pack(kind, i, five, self.input_size if i < D else D * S, self.proj_size)
+        weights = [self._direction(names) for names in self._all_weights]
+        packs = [self._packed(kind, i, five, _DTYPES[x.dtype], self.input_size if i < D else D * S, self.proj_size)
                  for i, five in enumerate(weights)]
         if None in packs:
             return None
@@ -308,7 +334,7 @@ class _Layers(_Fast):
 
     def _direction(self, names):
         """The five weights of a direction, None for those it does not have."""
-        found = [getattr(self, name) for name in names]
+        found = self._tensors(names)
         if not self.bias:
             found[2:2] = None, None
         return found if self.proj_size else [*found, None]
@@ -363,15 +389,15 @@ class _Cell(_Fast):
     def _fast(self, input, hx):
         kind = self._kind
         states = _states(hx, kind == "lstm")
-        weights = self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, None
-        if states is None or not _suits((input, *states, *weights)):
+        if states is None or not _suits((input, *states)):
             return None
         rows = tuple(input.shape[:-1])
         N = rows[0] if rows else 1
         if (len(rows) > 1 or input.shape[-1:] != (self.input_size,) or N == 0
                 or any(s.shape != (*rows, self.hidden_size) for s in states)):
             return None
-        pack = self._pack(kind, 0, weights, self.input_size)
+        weights = [*self._tensors(_NAMES[:4]), None]
+        pack = self._packed(kind, 0, weights, _DTYPES[input.dtype], self.input_size)
         if pack is None:
             return None
         at = _Pass([pack], _core.Batch(1, N, None, None), False, self.hidden_size if kind == "lstm" else None,
@@ -428,7 +454,7 @@ _ORIGINALS = {ours: theirs for theirs, ours in _SWAPS.items()}
 def _turn(module, cls):
     """Another class over the same parameters, hooks and options."""
     module.__class__ = cls
-    module.__dict__.pop("_packs", None)
+    module.__dict__.pop("_fastrnn", None)
 
 
 @dataclass(frozen=True)
@@ -508,8 +534,8 @@ def _swap(model, classes, why_not):
 def accelerate(model):
     """Turns every recurrent module of a model into fastrnn's class of the same name, in place.
 
-    The modules stay the objects they are, with their parameters, hooks and place in the model; optimizers and references
-    to them stay valid. Swapping again changes nothing; ``restore`` undoes it.
+    The modules stay the objects they are, with their parameters, hooks and place in the model; optimizers and
+    references to them stay valid. Swapping again changes nothing; ``restore`` undoes it.
 
     Parameters
     ----------
