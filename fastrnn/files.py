@@ -291,7 +291,7 @@ def read_safetensors(path):
         # Lengths, offsets, overlaps and coverage are checked by the library; that no name stands twice is not.
         found = dict(deserialize(data))
         header = parse_json(data[8:8 + int.from_bytes(data[:8], "little")])
-        text = header.pop("__metadata__", {}).get("fastrnn")
+        text = (header.pop("__metadata__", None) or {}).get("fastrnn")
         tensors = {name: _tensor(**found[name]) for name in header}         # in the file's order
         return tensors, None if text is None else _parse_configuration(text)
 
