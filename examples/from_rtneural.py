@@ -2,8 +2,8 @@
 # # An RTNeural model
 #
 # RTNeural (BSD-3) runs small nets in audio plugins; its models are JSON files, exported from Keras or from torch.
-# fastrnn reads their recurrent layers, and steps them sample by sample. The dense layers around them are a line of NumPy
-# each.
+# fastrnn reads their recurrent layers, and steps them sample by sample. The dense layers around them are a line of
+# NumPy each.
 
 # %%
 import json
@@ -52,11 +52,11 @@ if folder.is_dir():
     path = folder / "gru.json"
     x, expected = (np.loadtxt(folder / f"gru_{which}_python.csv").reshape(-1, 1) for which in "xy")
 else:
-    print(f"no {folder} (FASTRNN_DATA names its parent): a model with random weights instead")
+    print(f"no {folder} (set FASTRNN_DATA): a model with random weights instead")
     rng = np.random.default_rng(0)
     sizes = {"time-distributed-dense": [(1, 8), (8,)], "gru": [(8, 24), (8, 24), (2, 24)], "dense": [(8, 1), (1,)]}
     model = {"in_shape": [None, None, 1], "layers": [
-        {"type": kind, "activation": "" if kind == "dense" else "tanh", "shape": [None, None, shapes[-1][-1]],
+        {"type": kind, "activation": "" if kind == "dense" else "tanh", "shape": [None, None, shapes[1][0]],
          "weights": [rng.uniform(-0.5, 0.5, shape).tolist() for shape in shapes]} for kind, shapes in sizes.items()]}
     path = Path(place.name) / "gru.json"
     path.write_text(json.dumps(model))

@@ -31,7 +31,7 @@ if folder.is_dir():
     path = folder / "silero_vad_16k.safetensors"
     print(f"{path.name} has {len(safetensors.numpy.load_file(path))} tensors; recurrent ones: {interop.layers(path)}")
 else:
-    print(f"no {folder} (FASTRNN_DATA names its parent): a model with random weights instead")
+    print(f"no {folder} (set FASTRNN_DATA): a model with random weights instead")
 
 # %% [markdown]
 # The package's ONNX file bears other weights than this one, and it is those whose outputs were recorded. They are

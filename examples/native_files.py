@@ -23,7 +23,7 @@ if folder.is_dir():
     mel, expected, weight, bias = golden["mel"], golden["embed"], *(
         np.load(folder / "weights.npz")[f"linear.{name}"] for name in ("weight", "bias"))
 else:
-    print(f"no {folder} (FASTRNN_DATA names its parent): a layer with random weights instead")
+    print(f"no {folder} (set FASTRNN_DATA): a layer with random weights instead")
     rng = np.random.default_rng(0)
     layer = fastrnn.LSTM(40, 64, num_layers=3, batch_first=True, rng=rng)
     mel = rng.random((8, 160, 40), np.float32)
