@@ -156,9 +156,10 @@ def make_layer(parameters, where, **options):
             raise ModelFormatError(f"a parameter of layer {num_layers - 1}, but only {len(parameters)} in all")
         values = {name: as_float(value) for name, value in parameters.items()}
         dtype = np.result_type(*values.values())
+        with np.errstate(invalid="ignore"):         # a signalling NaN warns when it is widened
+            values = {name: value.astype(dtype, copy=False) for name, value in values.items()}
         return cls.from_parameters(
-            {name: value.astype(dtype, copy=False) for name, value in values.items()}, input_size, hidden_size,
-            num_layers, bias="bias_ih_l0" in values, dtype=dtype,
+            values, input_size, hidden_size, num_layers, bias="bias_ih_l0" in values, dtype=dtype,
             bidirectional="weight_ih_l0_reverse" in values, **options)
     except ValueError as error:
         raise ModelFormatError(f"{where}: {error}") from None
