@@ -79,6 +79,15 @@ def save(model, path):
 def load(path):
     """The layer or cell that ``save`` wrote; files of others are for ``fastrnn.interop``.
 
+    Parameters
+    ----------
+    path : str or path-like
+
+    Returns
+    -------
+    layer or cell
+        Of the class that was saved, with its options and, to the bit, its parameters.
+
     Raises
     ------
     ValueError
@@ -87,11 +96,20 @@ def load(path):
         A file that is broken, or not fastrnn's.
     OSError
         The file cannot be read.
+    ImportError
+        A .safetensors file, and the package is missing.
+
+    >>> import os, tempfile, fastrnn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "cell.npz")
+    ...     fastrnn.LSTMCell(2, 3, peephole=True).save(path)
+    ...     load(path)
+    LSTMCell(2, 3, peephole=True)
     """
     read = read_npz if _ending(path) == ".npz" else read_safetensors
     tensors, found = read(path)
     if found is None:
-        raise ModelFormatError(f"{os.fspath(path)}: not written by fastrnn; fastrnn.interop.layers reads what others "
+        raise ModelFormatError(f"{os.fsdecode(path)}: not written by fastrnn; fastrnn.interop.layers reads what others "
                                "write")
     return build(found, tensors, path)
 
@@ -134,9 +152,9 @@ def build(found, tensors, path, **options):
 
 
 def _ending(path):
-    ending = os.path.splitext(os.fspath(path))[1].lower()
+    ending = os.path.splitext(os.fsdecode(path))[1].lower()
     if ending not in (".npz", ".safetensors"):
-        raise ValueError(f"path: expected a name that ends in .npz or .safetensors, got {os.fspath(path)!r}")
+        raise ValueError(f"path: expected a name that ends in .npz or .safetensors, got {os.fsdecode(path)!r}")
     return ending
 
 
@@ -147,7 +165,7 @@ def read_bytes(path, offset=0, length=None):
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise ModelFormatError(f"{os.fspath(path)}: not a regular file")
+            raise ModelFormatError(f"{os.fsdecode(path)}: not a regular file")
         file.seek(offset)
         return file.read(status.st_size if length is None else length)
 
@@ -155,7 +173,7 @@ def read_bytes(path, offset=0, length=None):
 @contextlib.contextmanager
 def refusing(path):
     """What goes wrong within is the file's fault: a ModelFormatError that names it. OSErrors pass."""
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     try:
         yield
     except (OSError, MemoryError):
@@ -173,7 +191,7 @@ class Archive:
 
     def __init__(self, data, path):
         import zipfile  # here, for an import of fastrnn without it is quicker
-        self.path = os.fspath(path)
+        self.path = os.fsdecode(path)
         with refusing(path):
             self._zip = zipfile.ZipFile(io.BytesIO(data))
             self._entries = {}
@@ -283,7 +301,8 @@ _SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "
 def read_safetensors(path):
     """Name -> array of a .safetensors file; and the configuration, if fastrnn's own.
 
-    bfloat16, which NumPy does not know, comes as float32; of types of less than 16 bits only the bytes ("V") come.
+    bfloat16, which NumPy does not know, comes as float32; of other types that it has not, the bytes come, in a field of
+    the type's name.
     """
     deserialize = _safetensors().deserialize
     data = read_bytes(path)
@@ -300,7 +319,8 @@ def _tensor(data, dtype, shape):
     if dtype == "BF16":             # the upper half of a float32
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
     if dtype not in _SAFETENSORS:
-        return np.frombuffer(data, "V1")
+        a = np.frombuffer(data, [(dtype, "u1")])
+        return a.reshape(shape) if a.size == math.prod(shape) else a
     return np.frombuffer(data, _SAFETENSORS[dtype]).reshape(shape)
 
 
@@ -317,13 +337,15 @@ def _safetensors():
 @contextlib.contextmanager
 def replacing(path):
     """A file to write to that becomes `path` on a regular end; until then, and otherwise, `path` stays as it was."""
-    path = os.path.realpath(path)           # through a symbolic link to what it points to
+    path = os.path.realpath(os.fsdecode(path))      # through a symbolic link to what it points to
     draft = os.path.join(os.path.dirname(path), f".fastrnn-{os.urandom(8).hex()}.tmp")
     try:
         with open(draft, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        with contextlib.suppress(OSError):          # who may read the file that is replaced may read the new one
+            os.chmod(draft, stat.S_IMODE(os.stat(path).st_mode))
         os.replace(draft, path)
     except BaseException:
         with contextlib.suppress(OSError):

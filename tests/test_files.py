@@ -12,7 +12,7 @@ import pytest
 from helpers import assert_same_bits
 
 import fastrnn
-from fastrnn import files
+from fastrnn import files, interop
 
 ENDINGS = (".npz", ".safetensors")
 ALL = ("sigmoid", "tanh", "relu", ("affine", 0.3, -0.1), ("leaky_relu", 0.02), ("thresholded_relu", 0.7),
@@ -146,10 +146,17 @@ def test_others_read_our_files(tmp_path):
 def test_paths_of_any_kind(tmp_path, monkeypatch):
     layer = make("RNN", {})
     monkeypatch.chdir(tmp_path)
-    for path in ("plain.npz", tmp_path / "object.npz", str(tmp_path / "UPPER.NPZ"), "ünïcödé 层.npz"):
+    for path in ("plain.npz", tmp_path / "object.npz", str(tmp_path / "UPPER.NPZ"), "ünïcödé 层.npz", b"bytes.npz"):
         layer.save(path)
         assert_same_model(fastrnn.load(path), layer)
-    assert len(list(tmp_path.iterdir())) == 4
+        (loaded,) = interop.layers(path).values()
+        assert_same_model(loaded, layer)
+    assert len(list(tmp_path.iterdir())) == 5
+    for path in ("broken.npz", tmp_path / "broken.npz", b"broken.npz"):
+        (tmp_path / "broken.npz").write_bytes(b"PK")
+        for load in (fastrnn.load, interop.layers):
+            with pytest.raises(fastrnn.ModelFormatError, match=r"broken\.npz: "):
+                load(path)
 
 
 @pytest.mark.parametrize("path", ["model.pt", "model", "npz", "model.npz.bak", ".npz"])
@@ -253,4 +260,7 @@ def test_a_new_file_has_the_mode_of_any_other_and_links_stay(tmp_path):
     layer = make("LSTM", {})
     layer.save(tmp_path / "link.npz")
     assert (tmp_path / "link.npz").is_symlink()
+    (tmp_path / "a.npz").chmod(0o600)
+    layer.save(tmp_path / "a.npz")
+    assert stat.S_IMODE((tmp_path / "a.npz").stat().st_mode) == 0o600        # as the file it replaces
     assert_same_model(fastrnn.load(tmp_path / "a.npz"), layer)

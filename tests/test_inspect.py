@@ -62,6 +62,7 @@ WRITERS = {
     "safetensors-empty": ("safetensors", lambda path: save_file({}, path)),
     "json": ("rtneural", lambda path: path.write_text('{"layers": []}')),
     "json-spaced": ("rtneural", lambda path: path.write_text('\n  {\n"layers": []}')),
+    "json-marked": ("rtneural", lambda path: path.write_bytes(b'\xef\xbb\xbf{"layers": []}')),
     "npz": ("npz", lambda path: np.savez(path, **fastrnn.GRU(2, 3).state_dict())),
     "npz-deflated": ("npz", lambda path: np.savez_compressed(path, a=np.arange(3))),
     "zip-empty": ("npz", lambda path: write_zip(path)),

@@ -7,6 +7,7 @@ is first named (``interop.onnx``), with the packages it needs.
 """
 
 import importlib
+import os
 import re
 
 from ..files import Archive, ModelFormatError, read_bytes
@@ -59,12 +60,12 @@ def detect(path):
             return "keras"
         if not names or any(name.endswith(".npy") for name in names):
             return "npz"
-        raise ModelFormatError(f"{path}: a zip archive of no known kind: it holds {', '.join(names)!r:.200}")
+        raise ModelFormatError(f"{os.fsdecode(path)}: a zip archive of no known kind: it holds {', '.join(names)!r:.200}")
     if data[:8] == b"\x89HDF\r\n\x1a\n":
         return "keras"
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8:
         return "safetensors"
-    if data[:64].lstrip()[:1] == b"{":
+    if data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{":
         return "rtneural"
     # torch's older format: pickles one after the other, the first a number; before it, a tar archive.
     if re.match(rb"\x80[\2-\5]", data) or data[257:262] == b"ustar":
@@ -72,7 +73,7 @@ def detect(path):
     # Of protobuf only the first field's tag can be seen: its number and type must be those of an onnx.ModelProto.
     if re.match(rb"[\x08\x12\x1a\x22\x28\x32\x3a\x42\x72]|[\xa2\xca]\x01", data):
         return "onnx"
-    raise ModelFormatError(f"{path}: none of {', '.join(FORMATS.values())}")
+    raise ModelFormatError(f"{os.fsdecode(path)}: none of {', '.join(FORMATS.values())}")
 
 
 def layers(path, skipped=None, **options):

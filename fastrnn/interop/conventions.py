@@ -115,7 +115,7 @@ def layers_of(path, tensors, configuration=None, skipped=None, **options):
         try:
             return find_layers(tensors, {None: options}, skipped)
         except ModelFormatError as error:
-            raise ModelFormatError(f"{os.fspath(path)}: {error}") from error.__cause__
+            raise ModelFormatError(f"{os.fsdecode(path)}: {error}") from error.__cause__
     if "nonlinearity" not in configuration:
         options.pop("nonlinearity", None)
     for name in options:
