@@ -51,19 +51,19 @@ def detect(path):
     ...     detect(path), layers(path)
     ('npz', {'': GRU(2, 3)})
     """
-    data = read_bytes(path)
+    data, size = read_bytes(path, 0, 512), os.path.getsize(path)
     if data[:4] in (b"PK\3\4", b"PK\5\6"):
-        names = list(Archive(data, path))
+        names = list(Archive(read_bytes(path), path))
         if any(re.fullmatch(r"(.*/)?data\.pkl", name) for name in names):
             return "pytorch"
         if "model.weights.h5" in names:
             return "keras"
         if not names or any(name.endswith(".npy") for name in names):
             return "npz"
-        raise ModelFormatError(f"{os.fsdecode(path)}: a zip archive of no known kind: it holds {', '.join(names)!r:.200}")
+        raise ModelFormatError(f"{os.fsdecode(path)}: a zip archive of no known kind, it holds {', '.join(names):.200}")
     if data[:8] == b"\x89HDF\r\n\x1a\n":
         return "keras"
-    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8:
+    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= size - 8:
         return "safetensors"
     if data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{":
         return "rtneural"
