@@ -4,6 +4,7 @@ A message names the argument, what came and what was expected. TypeError: the wr
 right kind with a wrong dtype (among floats), shape or value.
 """
 
+import math
 import operator
 
 import numpy as np
@@ -39,22 +40,28 @@ def number(value, name):
     """A finite number as a float."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    if not abs(value) <= 1.7e308:
-        raise ValueError(f"{name}: expected a finite number, got {value}")
-    return float(value)
+    try:
+        result = float(value)
+    except OverflowError:       # a whole number past 1.8e308
+        result = math.inf
+    if not math.isfinite(result):
+        raise ValueError(f"{name}: expected a finite number, got {result}")
+    return result
 
 
 def probability(value, name):
-    if not 0 <= number(value, name) <= 1:
+    value = number(value, name)
+    if not 0 <= value <= 1:
         raise ValueError(f"{name}: expected a probability from 0 to 1, got {value}")
-    return float(value)
+    return value
 
 
 def clip(value):
     """The bound of a cell's sums, or None."""
-    if value is not None and number(value, "clip") <= 0:
+    value = None if value is None else number(value, "clip")
+    if value is not None and value <= 0:
         raise ValueError(f"clip: expected a number above 0, or None, got {value}")
-    return None if value is None else float(value)
+    return value
 
 
 def choice(value, name, options):

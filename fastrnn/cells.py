@@ -10,9 +10,11 @@ import types
 
 import numpy as np
 
+from . import _core, _dispatch, files, parameters
 from . import _validation as check
-from . import files, parameters
 from .layers import GRU, LSTM, RNN, Cache, Gradients
+
+_ONE_THREAD = 2_000_000     # multiply-adds up to which a layer's call keeps to one thread (src/passes.pxi)
 
 
 class Cell:
@@ -28,8 +30,13 @@ class Cell:
         bias_hh [G*H].
     """
 
+    _stepper = None         # (parameters, instruction set, rows, StreamCore): valid while all are current
+
     def _build(self, input_size, hidden_size, **options):
         self._layer = self._layer_class(input_size, hidden_size, **options)
+
+    def __getstate__(self):
+        return {"_layer": self._layer}
 
     def __copy__(self):
         twin = object.__new__(type(self))
@@ -113,6 +120,10 @@ class Cell:
         TypeError, ValueError
             An unsuitable argument, by name, with what was expected.
         """
+        if out is None and type(x) is np.ndarray and x.ndim in (1, 2):
+            new = self._quick_step(x, state)
+            if new is not None:
+                return new
         x, wrapped, unbatched = self._prepare(x, state)
         targets = None
         if out is not None:
@@ -128,6 +139,18 @@ class Cell:
         for target, value in zip(targets, new if self._layer._is_lstm else (new,), strict=True):
             target[...] = value
         return out
+
+    def _quick_step(self, x, state):
+        """The new state by a stream of the cell's own, a tenth of the cost of a layer's call; None where that is due:
+        arrays that are not laid out as the kernels take them, work that threads would share, other threads at it."""
+        rows = x.shape[0] if x.ndim == 2 else 1
+        stepper, isa = self._stepper, _dispatch.active_isa()
+        if stepper is None or stepper[0] is not self._layer._parameters or stepper[1] != isa or stepper[2] != rows:
+            packed = self._layer._packed()[0]
+            if not 0 < rows * packed[0].multiply_adds <= _ONE_THREAD:
+                return None
+            stepper = self._stepper = (self._layer._parameters, isa, rows, _core.StreamCore(packed, rows))
+        return stepper[3]._step_from(x, state)
 
     def forward(self, x, state=None):
         """As calling the cell, and keeps what ``backward`` needs.

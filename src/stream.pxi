@@ -100,8 +100,7 @@ cdef class StreamCore:
         cdef int form = self.fits(x, self.input_size)
         cdef cnp.npy_intp[2] shape
         cdef cnp.ndarray target
-        cdef isize n
-        cdef const char* h
+        cdef void* h
         if form == 0:
             x = self._convert(x)
             form = cnp.PyArray_NDIM(<cnp.ndarray>x)
@@ -114,16 +113,68 @@ cdef class StreamCore:
             target = cnp.PyArray_EMPTY(form, &shape[2 - form], self.typenum, 0)
         self.enter()
         try:
-            h = <const char*>self.advance(cnp.PyArray_DATA(<cnp.ndarray>x))
+            h = self.advance(cnp.PyArray_DATA(<cnp.ndarray>x))
         finally:
             self.busy = 0
-        for n in range(self.batch_size):
-            memcpy(<char*>cnp.PyArray_DATA(target) + n * self.output_size * self.itemsize,
-                   h + n * self.output_row * self.itemsize, self.output_size * self.itemsize)
+        self.give(target, h)
         if out is not None and target is not out:
             out[...] = target
             return out
         return target
+
+    def _step_from(self, x, state):
+        """One step of a single layer from a given state (None: zeros): the new one, in x's convention.
+
+        None where the arguments are not what a step can walk as they are, or another thread is in one.
+        """
+        cdef int form = self.fits(x, self.input_size)
+        cdef bint lstm = (<Parameters>self.parameters[0]).c.kind == LSTM
+        cdef object h = state, c = None
+        cdef cnp.ndarray new_h, new_c = None
+        cdef cnp.npy_intp[2] shape
+        if form == 0 or self.busy == generation:
+            return None
+        if state is not None:
+            if lstm:
+                if type(state) is not tuple or len(<tuple>state) != 2:
+                    return None
+                h, c = <tuple>state
+                if self.fits(c, self.output_size) != form:
+                    return None
+            if self.fits(h, self.output_size) != form:
+                return None
+        shape[0], shape[1] = self.batch_size, self.output_size
+        new_h = cnp.PyArray_EMPTY(form, &shape[2 - form], self.typenum, 0)
+        if lstm:
+            new_c = cnp.PyArray_EMPTY(form, &shape[2 - form], self.typenum, 0)
+        self.enter()
+        try:
+            self.take(h, self.layers[0].h[self.current])
+            if lstm:
+                self.take(c, self.layers[0].c[self.current])
+            self.advance(cnp.PyArray_DATA(<cnp.ndarray>x))
+            self.give(new_h, self.layers[0].h[self.current])
+            if lstm:
+                self.give(new_c, self.layers[0].c[self.current])
+        finally:
+            self.busy = 0
+        return (new_h, new_c) if lstm else new_h
+
+    # Contiguous rows of output_size elements, or zeros, to padded rows; and back.
+    cdef void take(self, object rows, void* padded) noexcept:
+        cdef isize n, width = self.output_size * self.itemsize
+        if rows is None:
+            memset(padded, 0, self.batch_size * self.output_row * self.itemsize)
+            return
+        for n in range(self.batch_size):
+            memcpy(<char*>padded + n * self.output_row * self.itemsize,
+                   <const char*>cnp.PyArray_DATA(<cnp.ndarray>rows) + n * width, width)
+
+    cdef void give(self, cnp.ndarray rows, const void* padded) noexcept:
+        cdef isize n, width = self.output_size * self.itemsize
+        for n in range(self.batch_size):
+            memcpy(<char*>cnp.PyArray_DATA(rows) + n * width,
+                   <const char*>padded + n * self.output_row * self.itemsize, width)
 
     cdef inline int enter(self) except -1:
         if self.busy == generation:     # an older one: of a thread that a fork left behind
