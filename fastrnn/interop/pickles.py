@@ -67,7 +67,7 @@ def load(file, find, persistent=None):
     size = file.seek(0, 2)
     file.seek(start)
     for opcode, argument, position in pickletools.genops(file):
-        machine.read = file.tell() - start
+        machine.read = position - start
         name = opcode.name
         if name in _LITERALS:
             machine.stack.append(argument)

@@ -346,8 +346,8 @@ class _Pickle:
         """
         self.left, found, names = 8 * self.size, [], set()
         for keys, tensor, of_optimizer in self._walk(self.value):
+            self._spend(100 + len(keys) + sum(map(len, keys)))
             name = ".".join(keys)
-            self._spend(100 + len(name))
             if name in names:
                 raise ModelFormatError(f"two tensors are named {shown(name)}")
             names.add(name)
