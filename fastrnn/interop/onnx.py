@@ -163,9 +163,11 @@ def _activations(op_type, attributes, directions):
     count = directions * {"RNN": 1, "GRU": 2, "LSTM": 3}[op_type]
     if len(names) != count:
         raise ValueError(f"activations: expected {count}, got {len(names)}")
-    given = [(decimal(x) if isinstance(x, np.float32) else float(x) for x in attributes.get(name, ()))
-             for name in ("activation_alpha", "activation_beta")]
-    found = []
+    def numbers(key):
+        for x in attributes.get(key, ()):
+            yield decimal(x) if isinstance(x, np.float32) else check.number(x, key)
+
+    given, found = (numbers("activation_alpha"), numbers("activation_beta")), []
     for name in names:
         known = FLAT_NAMES.get(str(name).lower())
         if known is None:
