@@ -246,6 +246,18 @@ class _Fast:
         return self
 
 
+def _pass_over(function):
+    """Tells torch.compile to run a function, and what it calls, as it is. ``torch.compiler.disable`` does that too, but
+    imports the compiler and wraps every call."""
+    eval_frame = torch._C._dynamo.eval_frame
+    if hasattr(eval_frame, "set_code_exec_strategy"):       # a torch without leaves our modules to its own code
+        skip = eval_frame._FrameAction.SKIP
+        eval_frame.set_code_exec_strategy(function.__code__, eval_frame._FrameExecStrategy(skip, skip))
+
+
+_pass_over(_Fast.forward)
+
+
 def _run(at, x, states, weights):
     """One layer; a node of autograd where a gradient may be asked for. `weights`: five a direction."""
     h_0, c_0 = (*states, None, None)[:2]
@@ -503,7 +515,7 @@ def _why_not(module):
         return "it may have a forward of its own"
     for name, value in module.named_parameters():
         if type(value) not in _PLAIN:
-            return f"{name} is a {type(value).__name__}"
+            return f"{name} is of the class {type(value).__name__}"
         if not value.is_cpu:
             return f"{name} is on {value.device}"
         if value.dtype not in _DTYPES:

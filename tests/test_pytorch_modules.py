@@ -608,10 +608,12 @@ def test_compiled(kind, passes):
         found = [compiled(x)]
         assert_close(found, expected, 1e-5)
         grads = torch.autograd.grad(found[0].sum(), [x, *net.parameters()])
+        assert [name for name, *_ in passes] == ([] if cell else ["forward_layer", "backward_layer"])
         assert_close(grads, torch.autograd.grad(net(x).sum(), [x, *net.parameters()]), 1e-5)
-    assert passes
+        passes.clear()
     with torch.inference_mode():
         assert_close([compiled(x)], [e.detach() for e in expected], 1e-5)
+    assert len(passes) == (not cell)
     torch._dynamo.reset()
 
 
