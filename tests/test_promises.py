@@ -257,6 +257,44 @@ def test_one_layer_in_many_python_threads(kind):
         fastrnn.set_num_threads(before)
 
 
+@pytest.mark.parametrize("cls", [fastrnn.RNNCell, fastrnn.GRUCell, fastrnn.LSTMCell])
+def test_one_cell_in_many_python_threads(cls):
+    """Its stream serves one thread at a time; the others go the layer's way, to the same bits."""
+    cell, rng = cls(16, 40, rng=0), np.random.default_rng(0)
+    inputs = rng.standard_normal((300, 4, 16)).astype(np.float32)
+
+    def work(rows):
+        state = None
+        for x in inputs[:, :rows]:
+            state = cell(x, state)
+        return named_state(state, "h", "c")
+
+    rows = [1, 4, 4, 2] * 6
+    expected = {n: work(n) for n in set(rows)}
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for n, found in zip(rows, pool.map(work, rows), strict=True):
+            assert_same_bits(found, expected[n])
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_cells_see_new_parameters_and_any_state(isa, kind):
+    layer = make_layer(kind, 5, 9, rng=1)
+    cell = getattr(fastrnn, type(layer).__name__ + "Cell")(5, 9, **KINDS[kind][1])
+    rng = np.random.default_rng(2)
+    for rows, seed in ((3, 1), (3, 2), (1, 3), (6, 4)):
+        layer = make_layer(kind, 5, 9, rng=seed)
+        cell.load_state_dict({name.removesuffix("_l0"): value for name, value in layer.parameters.items()})
+        x = rng.standard_normal((rows, 5)).astype(np.float32)
+        state = tuple(part[0] for part in make_state(layer, rows, rng))
+        expected = named_state(layer(x[None], as_state(tuple(part[None] for part in state)))[1], "h", "c")
+        expected = {name: value[0] for name, value in expected.items()}
+        assert_same_bits(named_state(cell(x, as_state(state)), "h", "c"), expected)
+        apart = tuple(np.repeat(part, 2, axis=-1)[:, ::2] for part in state)        # not as the stream takes them
+        assert_same_bits(named_state(cell(x, as_state(apart)), "h", "c"), expected)
+        assert_same_bits(named_state(cell(x[0], as_state(tuple(part[0] for part in state))), "h", "c"),
+                         {name: value[0] for name, value in expected.items()})
+
+
 # ---- Promise 3: tanh and sigmoid -------------------------------------------------------------------
 
 TANH_ULP = 2
