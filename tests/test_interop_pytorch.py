@@ -3,10 +3,12 @@
 import collections
 import io
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from child import python
 from helpers import assert_same_bits
 from torch import nn
 
@@ -501,9 +503,14 @@ def test_threads_may_load_at_once(save_zip):
 
 
 def test_torch_is_not_imported(save_zip):
-    from child import python
     path = save_zip(Model().state_dict())
     assert python(f"""
         from fastrnn.interop import pytorch
         print(list(pytorch.layers({str(path)!r})), [name for name in sys.modules if name.partition(".")[0] == "torch"])
     """) == "['encoder.rnn', 'stack.1', 'lstm'] []\n"
+
+
+def test_the_example_works_without_torch():
+    example = Path(__file__).parents[1] / "examples" / "from_pytorch.py"
+    out = python(f"import runpy\nsys.modules['torch'] = None\nrunpy.run_path({str(example)!r})")
+    assert out.startswith("PyTorch is not installed") and "the same to the bit" in out
