@@ -116,7 +116,7 @@ def node_layer(scope, node, made):
         try:
             weights[key] = scope.value(names.get(key, ""))
         except ModelFormatError as error:
-            raise ModelFormatError(f"{key}: {error}") from error
+            raise type(error)(f"{key}: {error}") from error
     options = _options(node.op_type, scope.attributes(node))
     key = (node.op_type, *map(id, weights.values()), repr(options))
     if key not in made:
