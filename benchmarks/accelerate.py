@@ -1,0 +1,226 @@
+"""A training step of a PyTorch model, as it is and accelerated: forward, loss, backward, Adam.
+
+    python benchmarks/accelerate.py                    everything, some minutes
+    python benchmarks/accelerate.py --quick            few rounds: a look, not a result
+    python benchmarks/accelerate.py --cell gru --form packed
+    python benchmarks/accelerate.py --profile          where the accelerated step's time goes
+
+The model is one nn.LSTM, nn.GRU or nn.RNN, its loss the mean square of output minus target, its optimizer torch's Adam
+as it comes. The input is data: it needs no gradient (--input-gradient: it does, as a layer's in the middle of a model).
+"packed" is a PackedSequence with lengths uniform in 1..T. Contestants: torch with oneDNN, torch without (oneDNN has an
+LSTM of its own), and the same model after fastrnn.pytorch.accelerate. One CPU is pinned, every library has one thread;
+the contestants take turns within a round as peers.py has them; a time is the median over rounds, a ratio the median of
+the rounds' ratios to the faster torch. Before, each takes ten steps from the same parameters, and losses that differ by
+more than 1e-4 are an error, and the exit status 1. A target that is missed is only said.
+"""
+# Nothing but the standard library (and peers, which keeps to it) may be imported here: threads and CPU are set before
+# NumPy and torch load.
+import argparse
+import copy
+import datetime
+import json
+import os
+import platform
+import sys
+import time
+import warnings
+from itertools import product
+from pathlib import Path
+from statistics import median
+
+from peers import Turns, cpu_model, prepare_process, ratio
+from report import CELLS, label
+
+CASES = [(100, 16, 128, 128), (100, 32, 256, 256), (50, 8, 32, 64)]      # T, N, I, H
+FORMS = ["full", "packed"]
+CONTESTANTS = {"oneDNN": "torch", "no oneDNN": "torch, no oneDNN", "fastrnn": "accelerated"}
+STEPS, TOLERANCE = 10, 1e-4
+
+
+def target(cell, form):
+    return 5.0 if form == "packed" else 1.1 if cell == "lstm" else 2.0
+
+
+def arguments():
+    first, rest = __doc__.split("\n\n", 1)
+    parser = argparse.ArgumentParser(description=first, epilog=rest,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="3 rounds")
+    parser.add_argument("--cell", choices=CELLS, help="one cell instead of all")
+    parser.add_argument("--form", choices=FORMS, help="one form instead of both")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of every case (default 15)")
+    parser.add_argument("--input-gradient", action="store_true", help="the input needs a gradient too")
+    parser.add_argument("--profile", action="store_true", help="shares of the accelerated step, instead of the contest")
+    parser.add_argument("--isa", metavar="NAME", help="run fastrnn with FASTRNN_ISA=NAME, for example avx2")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write everything measured here")
+    args = parser.parse_args()
+    if args.rounds is not None and args.rounds < 1:
+        parser.error("--rounds: at least 1")
+    args.rounds = args.rounds or (3 if args.quick else 15)
+    args.child = args.only = None       # what peers' prepare_process looks at
+    return args
+
+
+class Task:
+    """One case's data and first parameters; every contestant trains a copy of the model."""
+
+    def __init__(self, cell, form, case, input_gradient):
+        import torch
+        T, N, I, H = case
+        torch.manual_seed(0)
+        self.module = getattr(torch.nn, cell.upper())(I, H)
+        self.x, self.target = torch.randn(T, N, I), torch.randn(T, N, H) / 2
+        self.share = 1.0
+        if form == "packed":
+            lengths = torch.randint(1, T + 1, (N,))
+            lengths[0] = T
+            self.share = lengths.sum().item() / (T * N)
+            packed = [torch.nn.utils.rnn.pack_padded_sequence(a, lengths, enforce_sorted=False)
+                      for a in (self.x, self.target)]
+            self.x, self.target = packed[0], packed[1].data
+        if input_gradient:
+            leaf = self.x.data.requires_grad_()
+            self.x = self.x._replace(data=leaf) if form == "packed" else leaf
+
+    def contestant(self, name):
+        """run(n): n optimizer steps; and the losses of all of them, as tensors."""
+        import torch
+
+        import fastrnn.pytorch
+        module = copy.deepcopy(self.module)
+        if name == "fastrnn":
+            fastrnn.pytorch.accelerate(module)
+        optimizer, mse, losses = torch.optim.Adam(module.parameters()), torch.nn.functional.mse_loss, []
+        leaf = self.x if torch.is_tensor(self.x) else self.x.data
+
+        def run(n):
+            with torch.backends.mkldnn.flags(enabled=name != "no oneDNN"):
+                for _ in range(n):
+                    optimizer.zero_grad()
+                    leaf.grad = None
+                    output, _ = module(self.x)
+                    loss = mse(output if torch.is_tensor(output) else output.data, self.target)
+                    loss.backward()
+                    optimizer.step()
+                    losses.append(loss.detach())
+
+        return run, losses
+
+
+def contest(task, turns):
+    """Times of every contestant round by round, and the largest difference of the first losses."""
+    runs, first = {}, {}
+    for name in CONTESTANTS:
+        runs[name], losses = task.contestant(name)
+        runs[name](STEPS)
+        first[name] = [loss.item() for loss in losses]
+    difference = max(abs(a - b) for name in CONTESTANTS for a, b in zip(first[name], first["fastrnn"]))
+    return turns.measure(runs), difference
+
+
+class Stopwatch:
+    """Seconds spent in functions while they are watched, without what watched ones they call take."""
+
+    def __init__(self):
+        self.spent, self.stack = {}, []
+
+    def watch(self, owner, name, title):
+        function = getattr(owner, name)
+
+        def watched(*args, **options):
+            self.stack.append(0.0)
+            begin = time.perf_counter()
+            try:
+                return function(*args, **options)
+            finally:
+                took = time.perf_counter() - begin
+                self.spent[title] = self.spent.get(title, 0.0) + took - self.stack.pop()
+                if self.stack:
+                    self.stack[-1] += took
+        setattr(owner, name, watched)
+        return lambda: setattr(owner, name, function)
+
+
+def profile(task, steps):
+    """Milliseconds of a step: name -> time, and the whole."""
+    import torch
+
+    from fastrnn import _core
+    run, _ = task.contestant("fastrnn")
+    run(STEPS)
+    watch = Stopwatch()
+    undo = [watch.watch(_core, "Parameters", "packing"), watch.watch(_core, "forward_layer", "forward pass"),
+            watch.watch(_core, "backward_layer", "backward pass"),
+            watch.watch(torch.nn.functional, "mse_loss", "loss"), watch.watch(torch.optim.Adam, "step", "Adam")]
+    run, _ = task.contestant("fastrnn")
+    run(1)
+    watch.spent.clear()
+    begin = time.perf_counter()
+    run(steps)
+    whole = (time.perf_counter() - begin) / steps * 1e3
+    for each in undo:
+        each()
+    found = {name: seconds / steps * 1e3 for name, seconds in watch.spent.items()}
+    return {**found, "Python, autograd, loss's gradient": whole - sum(found.values())}, whole
+
+
+def header(args, cpu):
+    import numpy as np
+    import torch
+
+    import fastrnn
+    return {"date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "machine": f"{cpu_model()}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}",
+            "load": " ".join(f"{x:.2f}" for x in os.getloadavg()) if hasattr(os, "getloadavg") else "unknown",
+            "pinned to": "no CPU" if cpu is None else f"CPU {cpu}",
+            "fastrnn": f"{fastrnn.__version__}, {fastrnn.active_isa()}",
+            "python": f"{platform.python_version()}, NumPy {np.__version__}, torch {torch.__version__}",
+            "rounds": args.rounds, "input": "needs a gradient" if args.input_gradient else "needs no gradient"}
+
+
+def main():
+    args = arguments()
+    cpu = prepare_process(args)
+    import torch
+
+    import fastrnn
+    warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
+    torch.set_num_threads(1)
+    fastrnn.set_num_threads(1)
+    head, rows, turns = header(args, cpu), [], Turns(args.rounds, 2e-3)
+    for key, value in head.items():
+        print(f"{key:<12}{value}")
+    if not args.profile:
+        print(f"\nms a step\n{'':5}{'T, N, I, H':<18}{'':8}" + "".join(f"{name:>18}" for name in CONTESTANTS.values())
+              + "   ratio  target   largest difference of a loss")
+    for cell, case, form in product(CELLS, CASES, FORMS):
+        if args.cell not in (None, cell) or args.form not in (None, form):
+            continue
+        task, name = Task(cell, form, case, args.input_gradient), f"{cell:5}{label(case):<18}{form:8}"
+        row = {"cell": cell, "case": case, "form": form, "share_of_steps": task.share}
+        if args.profile:
+            row["ms"], row["whole"] = profile(task, max(3, args.rounds))
+            print(f"{name}{row['whole']:9.3f} ms: " + ", ".join(
+                f"{part} {ms:.3f} ({ms / row['whole']:.0%})" for part, ms in row["ms"].items()), flush=True)
+        else:
+            times, row["difference"] = contest(task, turns)
+            row["ratios"] = {peer: ratio(times[peer], times["fastrnn"]) for peer in times if peer != "fastrnn"}
+            row |= {"ms": {who: median(seconds) * 1e3 for who, seconds in times.items()}, "rounds": times,
+                    "ratio": min(row["ratios"].values()), "target": target(cell, form)}
+            verdict = "met" if row["ratio"] >= row["target"] else "MISSED"
+            print(name + "".join(f"{row['ms'][who]:18.3f}" for who in CONTESTANTS)
+                  + f"{row['ratio']:7.2f}x{row['target']:7.1f}x  {verdict:6}{row['difference']:10.1e}", flush=True)
+        rows.append(row)
+    if turns.interrupted:
+        print(f"\n{turns.interrupted} of {turns.taken} turns were cut into by other processes, three times over")
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps({"header": head, "rows": rows}, indent=1))
+    wrong = [row for row in rows if not row.get("difference", 0) <= TOLERANCE]
+    for row in wrong:
+        print(f"ERROR: {row['cell']} {label(row['case'])} {row['form']}: losses differ by {row['difference']:.1e}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
