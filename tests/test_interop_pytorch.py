@@ -1,6 +1,7 @@
 """PyTorch's files, each written by torch itself: the tensors torch.load gives, and layers with torch's outputs."""
 
 import collections
+import doctest
 import io
 import zipfile
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import nn
 
 import fastrnn
 from fastrnn import interop
-from fastrnn.interop import pytorch
+from fastrnn.interop import pickles, pytorch
 
 TOLERANCE = 1e-5
 
@@ -413,6 +414,14 @@ def test_names_that_a_user_gave_are_kept(save):
     assert list(pytorch.layers(save(nn.DataParallel(nn.GRU(2, 3)).state_dict()))) == [""]
 
 
+def test_two_layers_of_one_name(save_zip):
+    """A cell's and a layer's parameters, whose names differ where those of their modules do not."""
+    state, cell = nn.GRU(2, 3).state_dict(), nn.GRUCell(2, 3).state_dict()
+    path = save_zip({"a": {"b": state} | {f"b.{name}": value for name, value in cell.items()}})
+    with pytest.raises(fastrnn.ModelFormatError, match=r"two layers of one name among a\.b"):
+        pytorch.layers(path)
+
+
 @pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.Adagrad, torch.optim.RMSprop,
                                   lambda p: torch.optim.SGD(p, 0.1, momentum=0.9)])
 def test_optimizers_are_no_layers(make, save):
@@ -493,6 +502,12 @@ def test_resemblyzer(data_dir, save):
 
 # ---- Beside torch ---------------------------------------------------------------------------------------
 
+@pytest.mark.parametrize("module", [pytorch, pickles])
+def test_doctests(module):
+    failed, tried = doctest.testmod(module)
+    assert failed == 0 and tried > 0
+
+
 def test_threads_may_load_at_once(save_zip):
     from concurrent.futures import ThreadPoolExecutor
     path = save_zip(views())
@@ -505,7 +520,7 @@ def test_threads_may_load_at_once(save_zip):
 def test_torch_is_not_imported(save_zip):
     path = save_zip(Model().state_dict())
     assert python(f"""
-        from fastrnn.interop import pytorch
+        from fastrnn.interop import pickles, pytorch
         print(list(pytorch.layers({str(path)!r})), [name for name in sys.modules if name.partition(".")[0] == "torch"])
     """) == "['encoder.rnn', 'stack.1', 'lstm'] []\n"
 

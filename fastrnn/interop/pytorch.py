@@ -73,8 +73,12 @@ def load_state_dict(path):
 
     Examples
     --------
-    >>> load_state_dict("model.pt")                                 # doctest: +SKIP
-    {'lstm.weight_ih_l0': array(...), ..., 'head.weight': array(...)}
+    >>> import os, tempfile, torch
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "model.pt")
+    ...     torch.save({"model": torch.nn.Linear(2, 3).state_dict(), "epoch": 5}, path)
+    ...     {name: array.shape for name, array in load_state_dict(path).items()}
+    {'model.weight': (3, 2), 'model.bias': (3,)}
     """
     return {".".join(keys): array for keys, array, _ in _read(path)}
 
@@ -108,8 +112,13 @@ def layers(path, skipped=None, **options):
 
     Examples
     --------
-    >>> layers("checkpoint.pt", batch_first=True)                   # doctest: +SKIP
-    {'encoder.lstm': LSTM(40, 256, num_layers=3, batch_first=True)}
+    >>> import os, tempfile, torch
+    >>> model = torch.nn.ModuleDict({"encoder": torch.nn.LSTM(4, 8, 2), "head": torch.nn.Linear(8, 1)})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "checkpoint.pt")
+    ...     torch.save({"model_state": model.state_dict(), "epoch": 5}, path)
+    ...     layers(path, batch_first=True)
+    {'encoder': LSTM(4, 8, num_layers=2, batch_first=True)}
     """
     groups, found = {}, []
     for keys, array, of_optimizer in _read(path):
@@ -124,10 +133,11 @@ def layers(path, skipped=None, **options):
         found += [(keys, prefix, layer) for prefix, layer in layers_here.items()]
         if missed:
             skipped.update((_short(keys, prefix), reason) for prefix, reason in missed.items())
-    names = [_short(keys, prefix) for keys, prefix, _ in found]
-    if len(set(names)) < len(names):
-        names = [_dotted(*keys, prefix) for keys, prefix, _ in found]
-    return {name: layer for name, (*_, layer) in zip(names, found, strict=True)}
+    for name_of in (_short, _full):
+        named = {name_of(keys, prefix): layer for keys, prefix, layer in found}
+        if len(named) == len(found):
+            return named
+    raise ModelFormatError(f"{os.fspath(path)}: two layers of one name among {', '.join(map(shown, named))}")
 
 
 # Keys under which checkpoints hold a model, and those of an optimizer.
@@ -140,11 +150,11 @@ _WRAPPERS = re.compile(r"(?:(?:module|_orig_mod)(?:\.|$))+")     # of nn.DataPar
 def _short(keys, prefix):
     """The name of a layer within its model."""
     wrapper = _WRAPPERS.match(prefix)
-    return _dotted(*(key for key in keys if key not in _MODEL_KEYS), prefix[wrapper.end():] if wrapper else prefix)
+    return _full([key for key in keys if key not in _MODEL_KEYS], prefix[wrapper.end():] if wrapper else prefix)
 
 
-def _dotted(*names):
-    return ".".join(filter(None, names))
+def _full(keys, prefix):
+    return ".".join([*keys, prefix] if prefix else keys)
 
 
 # ---- What the pickle may name ---------------------------------------------------------------------
@@ -316,7 +326,7 @@ class _Pickle:
     def __init__(self, file):
         self.storages, start = {}, file.tell()
         self.value = pickles.load(file, _find, self._storage)
-        self.size = file.tell() - start
+        self.left = 8 * (file.tell() - start)       # steps that `tensors` may take
 
     def _storage(self, identity):
         if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
@@ -341,10 +351,10 @@ class _Pickle:
     def tensors(self):
         """[(keys that lead to a tensor, the tensor, whether it is an optimizer's)], in order.
 
-        Containers may hold each other without end, or be shared so often that no time would do: the work is held to the
-        size of the pickle, in which a tensor takes more than 100 bytes.
+        Containers may hold each other without end, or be shared so often that no time would do: the steps are held to
+        the size of the pickle, in which a tensor takes more than 100 bytes.
         """
-        self.left, found, names = 8 * self.size, [], set()
+        found, names = [], set()
         for keys, tensor, of_optimizer in self._walk(self.value):
             self._spend(100 + len(keys) + sum(map(len, keys)))
             name = ".".join(keys)
