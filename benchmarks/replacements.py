@@ -24,26 +24,28 @@ def faster_g2p_en(G2p):
     class FasterG2p(G2p):
         def load_variables(self):
             super().load_variables()
-            self.encoder, self.letters = self.gru_of_rows("enc")
-            self.decoder, self.sounds = self.gru_of_rows("dec")
-            self.stream, self.h = self.decoder.stream(), np.empty(self.decoder.hidden_size, np.float32)
+            weights, self.letters = self.of_rows("enc")
+            self.encoder = fastrnn.GRU(len(self.letters), 256)
+            self.encoder.load_state_dict({f"{name}_l0": value for name, value in weights.items()})
+            weights, self.sounds = self.of_rows("dec")
+            self.decoder = fastrnn.GRUCell(len(self.sounds), 256)
+            self.decoder.load_state_dict(weights)
 
-        def gru_of_rows(self, part):
+        def of_rows(self, part):
             table, w_ih, w_hh, b_ih, b_hh = (getattr(self, f"{part}_{name}")
                                              for name in ("emb", "w_ih", "w_hh", "b_ih", "b_hh"))
-            parameters = {"weight_ih_l0": w_ih @ table.T, "weight_hh_l0": w_hh, "bias_ih_l0": b_ih, "bias_hh_l0": b_hh}
-            return (fastrnn.GRU.from_parameters(parameters, len(table), w_hh.shape[1]),
-                    np.eye(len(table), dtype=np.float32))
+            weights = {"weight_ih": w_ih @ table.T, "weight_hh": w_hh, "bias_ih": b_ih, "bias_hh": b_hh}
+            return weights, np.eye(len(table), dtype=np.float32)
 
         def spelled(self, word):
             return [self.g2idx.get(letter, 1) for letter in word] + [2]         # 1: unknown, 2: the end
 
         def predict(self, word):
             _, h = self.encoder(self.letters[self.spelled(word)])
-            self.stream.state = h[None]
-            sound, found = 2, []                                                # 2: the start, 3: the end
+            h, sound, found = h[0], 2, []                                       # 2: the start, 3: the end
             while len(found) < 20:
-                sound = (self.fc_w.dot(self.stream.step(self.sounds[sound], self.h)) + self.fc_b).argmax()
+                h = self.decoder(self.sounds[sound], h)
+                sound = (self.fc_w.dot(h) + self.fc_b).argmax()
                 if sound == 3:
                     break
                 found.append(self.idx2p[sound])
@@ -57,12 +59,12 @@ def faster_g2p_en(G2p):
             for row, word in enumerate(words):
                 letters[:lengths[row], row] = self.spelled(word)
             _, h = self.encoder(self.letters[letters], lengths=lengths)
-            rows, sounds, found = np.arange(len(words)), np.full(len(words), 2), [[] for _ in words]
+            h, rows, sounds, found = h[0], np.arange(len(words)), np.full(len(words), 2), [[] for _ in words]
             for _ in range(20):
-                _, h = self.decoder(self.sounds[sounds][None], h)
-                sounds = (h[0] @ self.fc_w.T + self.fc_b).argmax(1)
+                h = self.decoder(self.sounds[sounds], h)
+                sounds = (h @ self.fc_w.T + self.fc_b).argmax(1)
                 going = sounds != 3
-                rows, sounds, h = rows[going], sounds[going], h[:, going]
+                rows, sounds, h = rows[going], sounds[going], h[going]
                 if not len(rows):
                     break
                 for row, sound in zip(rows.tolist(), sounds.tolist()):
