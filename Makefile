@@ -19,6 +19,15 @@ test: $(VENV)/.test  ## the whole suite
 bench: $(VENV)/.bench  ## fastrnn beside PyTorch, ONNX Runtime, OpenVINO and JAX; writes out/peers.json, out/peers.png
 	$(BIN)/python benchmarks/peers.py
 
+options: $(VENV)/.test  ## cells with options beside the plain cell and NumPy
+	$(BIN)/python benchmarks/options.py
+
+accelerate: $(VENV)/.test  ## training steps of PyTorch models, before and after fastrnn.pytorch.accelerate
+	$(BIN)/python benchmarks/accelerate.py
+
+dropin: $(VENV)/.test  ## g2p_en, g2pM, madmom and nagisa with fastrnn in place of their own loops (installs them from PyPI)
+	$(BIN)/python benchmarks/dropin.py
+
 parts: $(VENV)/.test  ## micro-benchmarks of the parts
 	$(BIN)/python -m pytest benchmarks/test_parts.py --benchmark-columns=median,iqr,rounds
 
@@ -33,11 +42,13 @@ exhaustive: $(VENV)/.test  ## tanh and sigmoid over all 2^32 float32 inputs, eve
 exhaustive-slice: $(VENV)/.test
 	$(BIN)/python tests/exhaustive.py --stride 256
 
-fuzz: $(VENV)/.test  ## junk arguments to every public call, for long
+fuzz: $(VENV)/.test  ## junk arguments to every public call, and broken files of every format, for long
 	FASTRNN_FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest tests/test_fuzz.py
+	FASTRNN_FUZZ_FILES=20000 $(BIN)/python -m pytest tests -k mutat
 
 # The same suite's core on a build of another kind, laid in a folder of its own that PYTHONPATH puts first.
-VARIANT_TESTS = tests/test_kernels.py tests/test_promises.py tests/test_bad_input.py tests/test_fuzz.py
+VARIANT_TESTS = tests/test_kernels.py tests/test_options.py tests/test_packed.py tests/test_promises.py tests/test_bad_input.py \
+	tests/test_fuzz.py
 scalar: $(VENV)/.test  ## the suite's core on a build without vector extensions
 	FASTRNN_SCALAR=1 $(BIN)/python setup.py -q build --build-base build/scalar --build-lib build/scalar/lib
 	PYTHONPATH=build/scalar/lib $(BIN)/pytest $(VARIANT_TESTS) $(SLICE)
