@@ -54,6 +54,13 @@ class File:
     ------
     ModelFormatError
         Here and from everything found through it: data that are broken, or use a feature that is not read.
+
+    >>> import io, h5py
+    >>> file = io.BytesIO()
+    >>> with h5py.File(file, "w") as h5:
+    ...     h5["group/dataset"] = [1.0, 2.0]
+    >>> File(file.getvalue()).root["group/dataset"].read()
+    array([1., 2.])
     """
 
     def __init__(self, data, path="HDF5 data", limit=None):
@@ -254,10 +261,7 @@ class Attributes(collections.abc.Mapping):
         if flags & 3:
             self._file.unsupported(f"shared datatype of attribute {name!r}")
         kind, shape = Type(Cursor(self._file, datatype.data)), read_shape(Cursor(self._file, dataspace.data))
-        raw = Cursor(self._file, body.data[body.at:])
-        size = math.prod(shape) * kind.stored.itemsize
-        self._file.charge(contents=size)
-        return kind.read(raw.take(size), shape)
+        return kind.read(Cursor(self._file, body.data[body.at:]).take(kind.size(shape)), shape)
 
     def __iter__(self):
         return iter(self._bodies)
@@ -348,6 +352,14 @@ class Type:
         self.stored = np.dtype(stored)
         self.dtype = np.dtype(object) if kind == 9 else self.stored
 
+    def size(self, shape):
+        """Bytes of an array, which it may cost."""
+        if math.prod(n or 1 for n in shape) * self.stored.itemsize >= 2 ** 62:      # NumPy counts empty arrays so, too
+            self._file.fail(f"an array of shape {shape}")
+        size = math.prod(shape) * self.stored.itemsize
+        self._file.charge(contents=size)
+        return size
+
     def read(self, raw, shape):
         """The array whose elements are the bytes `raw`."""
         a = np.frombuffer(raw, self.stored, math.prod(shape)).reshape(shape)
@@ -387,8 +399,7 @@ class Dataset:
 
         Every reading counts against what the file may cost.
         """
-        body, size = Cursor(self._file, self._parts[LAYOUT].data), self._type.stored.itemsize * math.prod(self.shape)
-        self._file.charge(contents=size)
+        body, size = Cursor(self._file, self._parts[LAYOUT].data), self._type.size(self.shape)
         version, kind = body.uint(1), body.uint(1)
         if version not in (3, 4, 5) or kind > 2:
             name = LAYOUTS[kind] if version in (3, 4, 5) and kind < len(LAYOUTS) else "data"

@@ -181,13 +181,17 @@ def fixed_array(file, address, size, filtered):
     if block is None:
         return
     file.cursor(block, 6 + file.offset_size, "fixed array").expect(b"FADB", 0)
-    at = block + 6 + file.offset_size
-    if count > page:                                            # a bit for each page comes first, and a checksum
-        at += (count + 8 * page - 1) // (8 * page) + 4
+    at, pages = block + 6 + file.offset_size, None
+    if count > page:                            # pages; before them a bit for each that was written, and a checksum
+        pages = file.cursor(at, (count + 8 * page - 1) // (8 * page) + 4, "fixed array").data
+        at += len(pages)
     for first in range(0, count, page):
-        here = min(page, count - first)
-        body = file.cursor(at, here * entry, "fixed array")
+        here, i = min(page, count - first), first // page
+        if pages is None or pages[i // 8] & 128 >> i % 8:
+            body = file.cursor(at, here * entry, "fixed array")
+            for _ in range(here):
+                child = body.offset()
+                yield child, *((body.uint(width), body.uint(4)) if filtered else (size, 0))
+        else:
+            yield from [(None, 0, 0)] * here
         at += here * entry + 4                                  # checksum
-        for _ in range(here):
-            child = body.offset()
-            yield child, *((body.uint(width), body.uint(4)) if filtered else (size, 0))

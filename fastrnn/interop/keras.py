@@ -49,8 +49,8 @@ def layers(path, skipped=None, *, activation=None, recurrent_activation=None, re
     -------
     dict of str to layer
         By the layer's name in Keras, after those of the models and wrappers it is in: ``"encoder/lstm"``. Each is
-        ``batch_first``, as Keras' layers are; a call gives the whole sequence and the state, whatever return_sequences
-        and return_state are. Dropout, masks and stateful are not carried over.
+        ``batch_first``, as Keras' layers are unless they are time_major. A call gives the whole sequence and the state,
+        whatever return_sequences and return_state are. Dropout, masks and stateful are not carried over.
 
         go_backwards: a layer with ``reverse=True``. Its outputs stand at their input's step; Keras has them in the
         order of computation, which is ``output[:, ::-1]``.
@@ -79,14 +79,20 @@ def layers(path, skipped=None, *, activation=None, recurrent_activation=None, re
 
     Files of weights alone (``model.save_weights``) have no configuration, nor have layers within classes of one's own.
     These layers are inferred from names and shapes, with tanh and the recurrent activation that was the default of the
-    file's version: hard_sigmoid before Keras 2.3, then sigmoid; hard_sigmoid is told nowhere in a file, nor is
-    go_backwards. They have Keras' names where the file has them, else those of its groups; cells of StackedRNNCells
-    are a layer each, and two directions are a bidirectional layer.
+    file's version: hard_sigmoid before Keras 2.3, then sigmoid. Nothing tells whether they are so, nor go_backwards.
+    They have Keras' names where the file has them, else those of its groups; cells of StackedRNNCells are a layer each,
+    and two directions are a bidirectional layer.
 
-    Examples
-    --------
-    >>> layers("model.keras")                                       # doctest: +SKIP
-    {'encoder/lstm': LSTM(8, 64, batch_first=True), 'bidirectional': GRU(64, 32, batch_first=True, bidirectional=True)}
+    >>> import h5py, os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "model.h5")
+    ...     with h5py.File(path, "w") as file:
+    ...         file.attrs["layer_names"], file.attrs["keras_version"] = [b"gru"], b"2.15.0"
+    ...         group = file.create_group("gru")
+    ...         group.attrs["weight_names"] = [b"gru/kernel:0", b"gru/recurrent_kernel:0"]
+    ...         group["gru/kernel:0"], group["gru/recurrent_kernel:0"] = np.ones((2, 9)), np.ones((3, 9))
+    ...     layers(path)
+    {'gru': GRU(2, 3, bias=False, batch_first=True, dtype=float64)}
     """
     _check(activation=activation, recurrent_activation=recurrent_activation)
     path, data, found = os.fspath(path), read_bytes(path), {}
@@ -128,7 +134,7 @@ def _take(name, found, skipped, make, *arguments):
 # ---- Files: a configuration, a version, weights -------------------------------------------------------
 
 class Version:
-    """What a version of Keras takes for granted; before 2.0 none stands in files."""
+    """What a version of Keras takes for granted; files of Keras 1 may bear none."""
 
     def __init__(self, text):
         self.numbers = tuple(map(int, re.findall(r"\d+", text)[:2])) or (1,)
@@ -227,10 +233,12 @@ class Named:
         return [place] * len(entries)
 
     def claim(self, names, places):
-        """The records of a layer: by its name in the group of the model it is in, else the next there; else by name."""
+        """The records of a layer: by all its names; by its own within the model it is in, or the next there; by its own
+        anywhere, for Keras 1 has no groups of models."""
         named = [record for record in self._by_name.get(names[-1], ()) if not record.claimed]
         grouped = [record for record in self._groups.get(names[0], ()) if not record.claimed]
-        found = [record for record in named if record in grouped] or grouped or named
+        found = ([record for record in grouped if record.names == names]
+                 or [record for record in grouped if names[-1] in record.names] or grouped or named)
         found = sorted(found[:len(places)], key=lambda record: record.direction == "backward_layer")
         for record in found:
             record.claimed = True
@@ -477,10 +485,10 @@ def _activation(value, version):
     if name is None or (isinstance(name, str) and isinstance(config, dict)):
         if name == "hard_sigmoid":
             return version.hard_sigmoid
-        if name == "LeakyReLU":
-            return "leaky_relu", config.get("negative_slope", config.get("alpha", 0.3))
-        if name == "ELU":
-            return "elu", config.get("alpha", 1.0)
+        if name in ("LeakyReLU", "ELU"):
+            alpha = config.get("negative_slope", config.get("alpha", 0.3 if name == "LeakyReLU" else 1.0))
+            if isinstance(alpha, (int, float)):
+                return "leaky_relu" if name == "LeakyReLU" else "elu", alpha
         if name == "ReLU" and not any(config.get(key) for key in ("max_value", "negative_slope", "threshold")):
             return "relu"
         if not config and (name or "linear") in ACTIVATIONS:
