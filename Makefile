@@ -25,7 +25,7 @@ options: $(VENV)/.test  ## cells with options beside the plain cell and NumPy
 accelerate: $(VENV)/.test  ## training steps of PyTorch models, before and after fastrnn.pytorch.accelerate
 	$(BIN)/python benchmarks/accelerate.py
 
-dropin: $(VENV)/.test  ## g2p_en, g2pM, madmom and nagisa with fastrnn in place of their own loops (installs them from PyPI)
+dropin: $(VENV)/.build  ## g2p_en, g2pM, madmom and nagisa with fastrnn in place of their own loops (installs them from PyPI)
 	$(BIN)/python benchmarks/dropin.py
 
 parts: $(VENV)/.test  ## micro-benchmarks of the parts
@@ -82,4 +82,4 @@ $(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.lint: $(VENV)/.%: $(VENV)/.b
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[$*]'
 	touch $@
 
-.PHONY: help demo test bench parts lint exhaustive exhaustive-slice fuzz scalar sanitize wheel clean
+.PHONY: help demo test bench options accelerate dropin parts lint exhaustive exhaustive-slice fuzz scalar sanitize wheel clean

@@ -147,7 +147,8 @@ class Cell:
         stepper, isa = self._stepper, _dispatch.active_isa()
         if stepper is None or stepper[0] is not self._layer._parameters or stepper[1] != isa or stepper[2] != rows:
             packed = self._layer._packed()[0]
-            if not 0 < rows * packed[0].multiply_adds <= _ONE_THREAD:
+            small = rows * packed[0].multiply_adds <= _ONE_THREAD or _dispatch.get_num_threads() == 1
+            if not rows or not small:
                 return None
             stepper = self._stepper = (self._layer._parameters, isa, rows, _core.StreamCore(packed, rows))
         return stepper[3]._step_from(x, state)
