@@ -114,8 +114,9 @@ class File:
         return self._data[address:address + size]
 
     def cursor(self, address, size, what="structure"):
+        data = self.span(address, size, what)
         self.charge(structure=size)
-        return Cursor(self, self.span(address, size, what))
+        return Cursor(self, data)
 
     def object(self, address):
         """The Group or Dataset whose header is at an address; the same object each time."""
