@@ -284,10 +284,11 @@ def read_npz(path, wanted=None):
         tensors = {name: parse_npy(archive.read(name + ".npy"), name) for name in names
                    if name == "fastrnn" or wanted is None or wanted(name)}
         text = tensors.pop("fastrnn", None)
-        return tensors, None if text is None else _parse_configuration(text.tobytes())
+        return tensors, None if text is None else parse_configuration(text.tobytes())
 
 
-def _parse_configuration(text):
+def parse_configuration(text):
+    """The JSON that `configuration` stands in, checked as far as its version."""
     found = parse_json(text)
     if not isinstance(found, dict) or found.get("version") != VERSION:
         raise ModelFormatError(f"expected a configuration of version {VERSION}, got {found!r:.200}")
@@ -312,7 +313,7 @@ def read_safetensors(path):
         header = parse_json(data[8:8 + int.from_bytes(data[:8], "little")])
         text = (header.pop("__metadata__", None) or {}).get("fastrnn")
         tensors = {name: _tensor(**found[name]) for name in header}         # in the file's order
-        return tensors, None if text is None else _parse_configuration(text)
+        return tensors, None if text is None else parse_configuration(text)
 
 
 def _tensor(data, dtype, shape):

@@ -8,12 +8,13 @@ directions and G gates, W is [D, G*H, I], R [D, G*H, H], P [D, 3*H], B [D, 2*G*H
 """
 
 import json
+import math
 import os
 
 import numpy as np
 
 from .. import _validation as check
-from ..files import ModelFormatError, build, configuration, parse_json, read_bytes, refusing, replacing
+from ..files import ModelFormatError, build, configuration, parse_configuration, read_bytes, refusing, replacing
 from ..layers import GRU, LSTM, RNN
 from ..parameters import ACTIVATIONS, PLAIN, layer_suffix
 from .conventions import GATE_ORDERS, as_float, reorder
@@ -78,7 +79,7 @@ def layers(path, skipped=None, *, external_data=False):
     ...     layers(path)
     {'GRU': GRU(2, 3, num_layers=2, bidirectional=True)}
     """
-    path, found, made, taken = os.fspath(path), {}, {}, {}
+    path, found, made, taken = os.fsdecode(path), {}, {}, {}
     with refusing(path):
         model = Model(read_bytes(path), path, external_data)
         for scope, node in model.main.recurrent():
@@ -91,7 +92,7 @@ def layers(path, skipped=None, *, external_data=False):
                 if skipped is None:
                     raise ModelFormatError(f"{path}: {message}") from error
                 skipped[name] = message
-        return found if model.fastrnn is None else _restacked(found, parse_json(model.fastrnn), path)
+        return found if model.fastrnn is None else _restacked(found, parse_configuration(model.fastrnn), path)
 
 
 def _count(counts, key):
@@ -395,14 +396,22 @@ def _attributes(layer):
         names, alphas, betas = zip(*activations * (count // len(activations)))
         found["activations"] = ["".join(map(str.capitalize, name.split("_"))) for name in names]
         for name, values in (("activation_alpha", alphas), ("activation_beta", betas)):
-            values = [decimal(value) for value in values if value is not None]
+            values = [_float32(value, name) for value in values if value is not None]
             found |= {name: values} if values else {}
     if layer.clip is not None:
-        found["clip"] = decimal(layer.clip)
+        found["clip"] = _float32(layer.clip, "clip")
     if isinstance(layer, GRU):
         found["linear_before_reset"] = int(layer.reset_after)
     if isinstance(layer, LSTM) and layer.coupled_gates:
         found["input_forget"] = 1
+    return found
+
+
+def _float32(value, name):
+    with np.errstate(over="ignore", under="ignore"):
+        found = decimal(value)
+    if math.isinf(found) or bool(found) != bool(value):
+        raise ValueError(f"{name}: {value} is beyond float32, which ONNX has for it")
     return found
 
 
@@ -421,7 +430,8 @@ def _mirrored(parameters, layer):
 
 def _restacked(found, config, path):
     """The layer that `export` wrote, where the nodes' layers are those of its configuration; else these as they are."""
-    if not isinstance(config, dict) or list(found) != [f"{config.get('class')}_{k}" for k in range(len(found))]:
+    names = [f"{config.get('class')}_{k}" for k in range(len(found))]
+    if list(found) != names or config.get("num_layers") != len(found):
         return found
     parameters = {name.replace("_l0", f"_l{k}"): a for k, layer in enumerate(found.values())
                   for name, a in layer.parameters.items()}
