@@ -91,8 +91,7 @@ def _forward(at, x, h_0, c_0, keep):
     width = len(at.packs) * at.state_size
     shape = (*at.rows, width)
     # batch_first is a matter of strides, as in torch: a dropout after it draws its mask in the order of memory
-    y = (torch.empty_strided(shape, (width, at.batch.N * width, 1), dtype=x.dtype) if at.y_swapped
-         else torch.empty(shape, dtype=x.dtype))
+    y = x.new_empty_strided(shape, (width, at.batch.N * width, 1)) if at.y_swapped else x.new_empty(shape)
     h_n, c_n, kept = _core.forward_layer(at.packs, at.batch, _inward(_array(x), at, at.x_swapped), h, c, None,
                                          _inward(y.numpy(), at, at.y_swapped), None, keep, at.threads, borrow=True)
     return (y, *(_state_tensor(a, at) for a in (h_n, c_n) if a is not None)), kept
@@ -123,7 +122,7 @@ class _FastRNN(torch.autograd.Function):
         results, kept = _forward(at, x, h_0, c_0, True)
         # What the kernels kept hangs on a saved tensor, so that it goes when torch lets go of that: after backward, or
         # at once in a checkpoint, which calls forward again.
-        token = torch.empty(0)
+        token = x.new_empty(0)
         token.kept = kept
         ctx.save_for_backward(token, x, h_0, c_0, *weights)
         ctx.set_materialize_grads(False)
@@ -209,6 +208,9 @@ class _Fast:
 
     def forward(self, input, hx=None):
         """As the parent class."""
+        if isinstance(input, torch.fx.Proxy):       # a leaf of symbolic tracing, as torch's own modules are
+            tracer = input.tracer
+            return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), {})
         results = self._fast(input, hx) if _eager() else None
         return super().forward(input, hx) if results is None else results
 
@@ -235,10 +237,10 @@ class _Fast:
             cache[key] = held
         if held.arrays[0].dtype != dtype:
             return None
-        table = _dispatch.table(dtype)
-        if held.pack is None or held.pack.capsule is not table or not held.pack.holds(*held.arrays):
-            held.pack = _core.Parameters(table, kind, *(None if a is None else a.copy() for a in held.arrays))
-        return held.pack
+        pack, table = held.pack, _dispatch.table(dtype)
+        if pack is None or pack.capsule is not table or not pack.holds(*held.arrays):
+            pack = held.pack = _core.Parameters(table, kind, *(None if a is None else a.copy() for a in held.arrays))
+        return pack
 
     def __prepare_scriptable__(self):
         """torch.jit.script puts the result of this in the module's place: TorchScript knows torch's class alone."""
@@ -258,10 +260,31 @@ def _pass_over(function):
 _pass_over(_Fast.forward)
 
 
+# Where torch is the faster one. A step of torch's costs some 20 (RNN) to 80 us (GRU) beside its arithmetic, forward and
+# backward, and a call of the kernels to bring the weights into their order and the gradients out of it about 1 ns a
+# weight: one step pays for so many weights, and so many rows for any, as their arithmetic is the faster one. Without
+# gradients there is only the comparison of weights, which one row in one step does not pay for.
+_WEIGHTS_OF_A_STEP, _ROWS_THAT_TRAIN, _ROWS_OF_A_STEP = 50_000, 64, 4
+
+
+def _gains(kind, steps, rows, weights, trains):
+    """Whether a call is faster here than by torch's GRU, RNN or cells (its nn.LSTM never is): measured on one thread,
+    Zen 4, torch 2.13. rows: of all steps together."""
+    if steps == 1 and kind.startswith("rnn"):
+        return False
+    if trains:
+        return steps * _WEIGHTS_OF_A_STEP >= weights or (steps > 1 and rows >= _ROWS_THAT_TRAIN)
+    return steps > 1 or rows >= _ROWS_OF_A_STEP
+
+
+def _trains(*tensors):
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
 def _run(at, x, states, weights):
     """One layer; a node of autograd where a gradient may be asked for. `weights`: five a direction."""
     h_0, c_0 = (*states, None, None)[:2]
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, h_0, c_0, *weights)):
+    if _trains(x, h_0, c_0, *weights):
         return _FastRNN.apply(at, x, h_0, c_0, *weights)
     return _forward(at, x, h_0, c_0, False)[0]
 
@@ -281,43 +304,41 @@ def _threads():
 
 # ---- Layers ---------------------------------------------------------------------------------------
 
-def _row_lengths(sizes, rows):
-    """Steps of each row, falling, of a PackedSequence's batch_sizes; None where they do not fit its rows."""
-    if sizes.ndim != 1 or not sizes.size or sizes[-1] < 1 or np.any(np.diff(sizes) > 0) or sizes.sum() != rows:
+def _row_lengths(x, sizes):
+    """Steps of each row, falling, by a PackedSequence's batch_sizes; None where they do not fit its rows."""
+    if x.dim() != 2 or sizes.ndim != 1 or not sizes.size or sizes[-1] < 1 or np.any(np.diff(sizes) > 0) \
+            or sizes.sum() != len(x):
         return None
     return np.searchsorted(-sizes, -np.arange(sizes[0]))
 
 
 class _Layers(_Fast):
+    def _extent(self, input, x):
+        """Steps, rows, their lengths where these differ, and whether there is an axis of rows; None for no sequence."""
+        if isinstance(input, PackedSequence):
+            T, lengths = len(input.batch_sizes), _row_lengths(x, input.batch_sizes.numpy())
+            return None if lengths is None else (T, len(lengths), lengths if lengths[-1] < T else None, True)
+        if x.dim() == 3:
+            T, N = (x.shape[1], x.shape[0]) if self.batch_first else x.shape[:2]
+            return T, N, None, True
+        return (x.shape[0], 1, None, False) if x.dim() == 2 else None
+
     def _fast(self, input, hx):
         packed = isinstance(input, PackedSequence)
-        x = input.data if packed else input
-        kind = _KINDS.get(self.mode)
+        x, kind, H, D = input.data if packed else input, _KINDS.get(self.mode), self.hidden_size, 1 + self.bidirectional
         states = _states(hx, kind == "lstm")
-        if states is None or not _suits((x, *states)):
+        extent = self._extent(input, x) if states is not None and _suits((x, *states)) else None
+        if extent is None:
             return None
-        D, H, S = 2 if self.bidirectional else 1, self.hidden_size, self.proj_size or self.hidden_size
-        rows, state_rows, lengths, ragged = tuple(x.shape[:-1]), (D,), None, False
-        if packed and len(rows) == 1:
-            sizes = input.batch_sizes.numpy()
-            lengths = _row_lengths(sizes, *rows)
-            if lengths is None:
-                return None
-            T, N = len(sizes), len(lengths)
-            ragged = bool(sizes[-1] < N)
-        elif len(rows) == 2 and not packed:
-            N, T = rows if self.batch_first else rows[::-1]
-        elif len(rows) == 1:
-            T, N = rows[0], 1
-        else:
-            return None
-        batched = packed or len(rows) == 2
-        if batched:
-            state_rows = D, N
+        T, N, lengths, batched = extent
+        state_rows, S = (D, N) if batched else (D,), self.proj_size or H
         if x.shape[-1] != self.input_size or not T * N or any(
                 s.shape != (self.num_layers * D, *state_rows[1:], width) for s, width in zip(states, (S, H))):
             return None
         weights = [self._direction(names) for names in self._all_weights]
+        if kind != "lstm" and not _gains(kind, T, x.numel() // self.input_size, GATES[kind] * H * (self.input_size + H),
+                                         _trains(x, *states, *weights[0])):
+            return None
         packs = [self._packed(kind, i, five, _DTYPES[x.dtype], self.input_size if i < D else D * S, self.proj_size)
                  for i, five in enumerate(weights)]
         if None in packs:
@@ -325,12 +346,13 @@ class _Layers(_Fast):
 
         if packed and input.sorted_indices is not None:
             states = [s.index_select(1, input.sorted_indices) for s in states]
-        swapped = self.batch_first and len(rows) == 2
-        inner = rows[::-1] if swapped else rows         # between layers time comes first, as in torch's
-        batch, finals, threads = _core.Batch(T, N, lengths if ragged else None, None, ragged), [], _threads()
+        batch, threads, finals = _core.Batch(T, N, lengths, None, lengths is not None), _threads(), []
+        rows, swapped = tuple(x.shape[:-1]), self.batch_first and x.dim() == 3
         for k in range(self.num_layers):
             last, own = k == self.num_layers - 1, slice(k * D, (k + 1) * D)
-            at = _Pass(packs[own], batch, ragged, H if kind == "lstm" else None, rows if last else inner, state_rows,
+            # between layers time comes first, as in torch's: dropout masks are drawn in that order
+            at = _Pass(packs[own], batch, lengths is not None, H if kind == "lstm" else None,
+                       (T, N) if swapped and not last else rows, state_rows,
                        swapped and k == 0, swapped and last, threads)
             x, *new = _run(at, x, states if self.num_layers == 1 else [s[own] for s in states],
                            [w for five in weights[own] for w in five])
@@ -409,6 +431,9 @@ class _Cell(_Fast):
                 or any(s.shape != (*rows, self.hidden_size) for s in states)):
             return None
         weights = [*self._tensors(_NAMES[:4]), None]
+        H = self.hidden_size
+        if not _gains(kind, 1, N, GATES[kind] * H * (self.input_size + H), _trains(input, *states, *weights)):
+            return None
         pack = self._packed(kind, 0, weights, _DTYPES[input.dtype], self.input_size)
         if pack is None:
             return None

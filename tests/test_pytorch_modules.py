@@ -89,9 +89,14 @@ def runs_kernels(tensor):
     return node is not None
 
 
+gains = fastrnn.pytorch._gains
+
+
 @pytest.fixture(autouse=True)
-def _seed():
+def _kernels(monkeypatch):
+    """Small calls too run on the kernels here."""
     torch.manual_seed(0)
+    monkeypatch.setattr(fastrnn.pytorch, "_gains", lambda *call: True)
 
 
 @pytest.fixture
@@ -453,6 +458,36 @@ def test_instruction_sets_may_change(isa):
 
 # ---- What goes to torch -------------------------------------------------------------------------------------------
 
+SMALL = {       # module, sizes, (steps, rows), gradients: on the kernels?
+    ("GRU", 7, 19, (6, 5), True): True,
+    ("GRU", 7, 19, (1, 1), True): True,
+    ("GRU", 7, 19, (1, 1), False): False,
+    ("GRU", 7, 19, (1, 4), False): True,
+    ("GRU", 300, 300, (2, 1), True): False,
+    ("GRU", 300, 300, (2, 1), False): True,
+    ("GRU", 300, 300, (2, 32), True): True,
+    ("GRU", 300, 300, (1, 64), True): False,
+    ("RNN", 7, 19, (1, 64), False): False,
+    ("RNN", 7, 19, (2, 1), True): True,
+    ("LSTM", 300, 300, (1, 1), True): True,
+    ("LSTMCell", 7, 19, (1,), True): True,
+    ("LSTMCell", 300, 300, (64,), True): False,
+    ("GRUCell", 7, 19, (1,), False): False,
+    ("GRUCell", 300, 300, (4,), False): True,
+    ("RNNCell", 7, 19, (64,), True): False,
+}
+
+
+@pytest.mark.parametrize("call", SMALL, ids=str)
+def test_calls_too_small_to_gain_are_torchs(call, monkeypatch, passes):
+    monkeypatch.setattr(fastrnn.pytorch, "_gains", gains)
+    kind, *sizes, rows, grad = call
+    ours = OURS[kind](*sizes)
+    with torch.set_grad_enabled(grad):
+        ours(numbers(*rows, sizes[0], dtype=torch.float32))
+    assert len(passes) == SMALL[call]
+
+
 def test_other_dtypes_and_autocast(passes):
     theirs, ours = pair("LSTM", dtype=torch.bfloat16)
     x = numbers(T, N, I, dtype=torch.bfloat16)
@@ -582,6 +617,22 @@ def test_traced_and_scripted():
     stream.seek(0)
     assert_close([torch.jit.load(stream)(x)], [expected], 1e-5)
     assert type(net.recurrent) is nn.LSTM      # scripting restores
+
+
+def test_symbolically_traced():
+    net = Net(OURS["LSTM"](I, H))
+    graph = torch.fx.symbolic_trace(net)
+    assert [node.target for node in graph.graph.nodes if node.op == "call_module"] == ["before", "recurrent", "after"]
+    x = numbers(T, N, I, dtype=torch.float32)
+    assert torch.equal(graph(x), net(x)) and graph.recurrent is net.recurrent
+
+
+def test_another_default_device(passes):
+    ours = pair("GRU", batch_first=True)[1]
+    x = numbers(N, T, I)
+    with torch.device("meta"):
+        ours(x)[0].sum().backward()
+    assert len(passes) == 2 and x.grad.is_cpu
 
 
 @pytest.mark.filterwarnings("ignore:The tensor attributes.*_flat_weights:UserWarning")     # torch's modules do it too
