@@ -218,12 +218,14 @@ class Scope:
 # ---- Operators that move numbers and compute none -------------------------------------------------
 
 CAST = {1: np.float32, 6: np.int32, 7: np.int64, 10: np.float16, 11: np.float64}
+COPIES = {"Concat": None, "Reshape": None, "Cast": 8}       # which may copy numbers, and of what size if it is another
 
 
 def move(node, inputs, attributes, spend=None):
     """The outputs of a node whose operator is in MOVES, views of its inputs where they can be."""
-    if spend is not None and node.op_type in ("Concat", "Cast", "Reshape"):
-        spend(sum(a.nbytes for a in inputs if a is not None), f"{node.op_type} node {node.name!r}")
+    if spend is not None and node.op_type in COPIES:
+        sizes = [a.size * (COPIES[node.op_type] or a.itemsize) for a in inputs if a is not None]
+        spend(sum(sizes), f"{node.op_type} node {node.name!r}")
     count = {"count": len(node.outputs)} if node.op_type == "Split" else {}
     try:
         with np.errstate(all="ignore"):

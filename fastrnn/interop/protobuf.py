@@ -63,9 +63,9 @@ class Reader:
 
     def spend(self, size, what):
         """Counts bytes that are about to be allocated."""
-        self._room -= size
-        if self._room < 0:
+        if size > self._room:
             raise ModelFormatError(f"{what}: the model unfolds to more than {EXPANSION} times its size")
+        self._room -= size
 
     # ---- Wire format -----------------------------------------------------------------------------
 
