@@ -1,8 +1,8 @@
 # %% [markdown]
 # # A PyTorch model, trained faster by one line
 #
-# `fastrnn.pytorch.accelerate(model)` puts fastrnn's kernels under every nn.LSTM, nn.GRU, nn.RNN and cell of a model on the
-# CPU. The modules stay the objects they were, with the same parameters: optimizers, hooks, checkpoints notice nothing.
+# `fastrnn.pytorch.accelerate(model)` puts fastrnn's kernels under every nn.LSTM, nn.GRU, nn.RNN and cell of a model on
+# the CPU. The modules stay the objects they were, parameters and all: optimizers, hooks, checkpoints notice nothing.
 
 # %%
 import copy
