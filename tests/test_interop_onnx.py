@@ -35,7 +35,7 @@ def test_doctests(module):
 # ---- A real model ---------------------------------------------------------------------------------
 
 def test_silero_vad(data_dir):
-    """To 1e-5, cell states (which grow to 12) of the largest; whole, streamed, and the weights to the bit."""
+    """To 1e-5, cell states (which grow to 15) of the largest; whole, streamed, and the weights to the bit."""
     folder = data_dir / "models" / "silero_vad"
     with np.load(folder / "golden.npz") as golden, np.load(folder / "weights_lstm.npz") as weights:
         golden, weights = dict(golden), dict(weights)

@@ -136,8 +136,8 @@ def _options(op_type, attributes):
 
     def flag(name):
         value = attributes.get(name, 0)
-        if value not in (0, 1):
-            raise ValueError(f"{name}: expected 0 or 1, got {value!r}")
+        if np.ndim(value) or value not in (0, 1):
+            raise ValueError(f"{name}: expected 0 or 1, got {value!r:.200}")
         return bool(value)
 
     direction = check.choice(attributes.get("direction", "forward"), "direction", DIRECTIONS)
@@ -164,6 +164,7 @@ def _activations(op_type, attributes, directions):
     count = directions * {"RNN": 1, "GRU": 2, "LSTM": 3}[op_type]
     if len(names) != count:
         raise ValueError(f"activations: expected {count}, got {len(names)}")
+
     def numbers(key):
         for x in attributes.get(key, ()):
             yield decimal(x) if isinstance(x, np.float32) else check.number(x, key)
