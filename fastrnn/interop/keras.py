@@ -237,8 +237,9 @@ class Named:
         anywhere, for Keras 1 has no groups of models."""
         named = [record for record in self._by_name.get(names[-1], ()) if not record.claimed]
         grouped = [record for record in self._groups.get(names[0], ()) if not record.claimed]
-        found = ([record for record in grouped if record.names == names]
-                 or [record for record in grouped if names[-1] in record.names] or grouped or named)
+        found = next((found for found in ([record for record in grouped if record.names == names],
+                                          [record for record in grouped if names[-1] in record.names], grouped, named)
+                      if len(found) >= len(places)), [])
         found = sorted(found[:len(places)], key=lambda record: record.direction == "backward_layer")
         for record in found:
             record.claimed = True
@@ -333,10 +334,11 @@ class Tree:
         place = (*place, self._container if container == "layers" else container)
         stems = [_snake_case(str(entry.get("class_name")).split(">")[-1]) for entry in entries]
         totals, counts, slots = collections.Counter(stems), collections.Counter(), []
+        there = {stem: sorted(self._children.get(place, {}).get(stem, ()), key=_counted) for stem in totals}
         for stem in stems:
-            i, there = counts[stem], sorted(self._children.get(place, {}).get(stem, ()), key=_counted)
+            i, named = counts[stem], there[stem]
             counts[stem] += 1
-            slots.append((*place, there[i] if len(there) == totals[stem] else f"{stem}_{i}" if i else stem))
+            slots.append((*place, named[i] if len(named) == totals[stem] else f"{stem}_{i}" if i else stem))
         return slots
 
     def claim(self, names, places):
@@ -417,7 +419,7 @@ def _configured(entry, names, place, weights, version):
             why = "is convolutional" if class_name in CONVOLUTIONAL else "is none that fastrnn has"
             raise ModelFormatError(f"class {class_name!r:.100} {why}")
     if len(records) < len(places):
-        raise ModelFormatError(f"the file has weights of {len(records)} cells for it, {len(places)} are expected")
+        raise ModelFormatError("not all of its weights are in the file")
     records = iter(records)
     ways = [[_cell(next(records), class_name, cell, version) for class_name, cell, _ in cells] for cells in ways]
     yield from _assembled("/".join(names), ways, reverse, merge, batch_first)

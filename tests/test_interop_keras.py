@@ -1,0 +1,711 @@
+"""Keras files: those that Keras 3 writes against its outputs; those of Keras 1 and 2, laid out here as these wrote
+them, against their equations in NumPy; the chars2vec model against its package; and broken ones."""
+
+import doctest
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+
+import h5py
+import keras_files
+import mutations
+import numpy as np
+import pytest
+from child import python
+from keras_files import ACTIVATIONS, CLASSES, MERGES, UNKNOWN, H, I, plain_cases
+
+import fastrnn
+from fastrnn import ModelFormatError, files
+from fastrnn.interop import hdf5, keras
+
+TOLERANCE = 1e-5
+FORMATS = (".keras", ".h5")
+
+
+def assert_within(got, want):
+    assert got.shape == want.shape
+    difference, bound = np.max(np.abs(got - want)), TOLERANCE * max(1, np.max(np.abs(want)))
+    assert difference <= bound, f"largest difference {difference:.3e} (bound {bound:.3e})"
+
+
+def through(x, *layers):
+    """What layers give one after the other."""
+    for layer in layers:
+        assert layer.batch_first
+        x = layer(x.astype(layer.dtype))[0]
+    return x
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The folder of what Keras wrote."""
+    folder = tmp_path_factory.mktemp("keras")
+    subprocess.run([sys.executable, keras_files.__file__, folder], check=True, timeout=300, capture_output=True,
+                   env={**os.environ, "KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outputs(written):
+    def load(name):
+        with np.load(written / f"{name}.npz") as arrays:
+            return dict(arrays)
+    return load
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def every(request, written):
+    """The layers of the large model in a format with a configuration."""
+    return keras.layers(written / f"all{request.param}")
+
+
+@pytest.fixture(scope="module")
+def want(outputs):
+    return outputs("all")
+
+
+@pytest.mark.parametrize("module", [keras, hdf5])
+def test_doctests(module):
+    failed, tried = doctest.testmod(module)
+    assert not failed and tried
+
+
+# ---- What Keras 3 writes ------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", dict(plain_cases()))
+def test_layers(every, want, name):
+    layer = every[name]
+    assert type(layer) is {"lstm": fastrnn.LSTM, "gru": fastrnn.GRU, "rnn": fastrnn.RNN}[name.partition("_")[0]]
+    output = through(want["x"], layer)
+    assert layer.reverse == name.endswith("_backwards")
+    assert layer.bias == (not name.endswith("_no_bias"))
+    assert getattr(layer, "reset_after", None) in (None, "before" not in name)
+    assert_within(output[:, ::-1] if layer.reverse else output, want[name])
+
+
+def test_default_layers_have_default_activations(every):
+    assert every["lstm"].activations is every["gru"].activations is every["rnn"].activations is None
+    assert every["rnn_of_relu"].nonlinearity == "relu"
+    assert repr(every["gru_dropout"]) == "GRU(5, 4, batch_first=True)"
+
+
+@pytest.mark.parametrize("name", [*(f"both_{kind}" for kind in CLASSES), "both_before", "both_activations"])
+def test_bidirectional(every, want, name):
+    assert every[name].bidirectional
+    assert_within(through(want["x"], every[name]), want[name])
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("merge", MERGES)
+def test_other_merges_are_two_layers(every, want, kind, merge):
+    name = f"{merge}_{kind}"
+    assert name not in every
+    first, second = (through(want["x"], every[f"{name}/{way}_layer"]) for way in ("forward", "backward"))
+    assert_within({"sum": first + second, "mul": first * second, "ave": (first + second) / 2}[merge], want[name])
+
+
+def test_directions_that_are_not_alike_are_two_layers(every, want):
+    first, second = (through(want["x"], every[f"unlike/{way}_layer"]) for way in ("forward", "backward"))
+    assert_within(np.concatenate([first, second], -1), want["unlike"])
+
+
+def test_bidirectional_of_a_layer_that_goes_backwards(every, want):
+    """Keras leaves the first as it is, in the order of computation, and turns the second."""
+    first, second = (every[f"turned/{way}_layer"] for way in ("forward", "backward"))
+    assert first.reverse and not second.reverse
+    assert_within(np.concatenate([through(want["x"], first)[:, ::-1], through(want["x"], second)[:, ::-1]], -1),
+                  want["turned"])
+
+
+def test_cells(every, want):
+    assert_within(through(want["x"], every["cell"]), want["cell"])
+    assert every["cell_backwards"].reverse
+    assert_within(through(want["x"], every["cell_backwards"])[:, ::-1], want["cell_backwards"])
+
+
+def test_stacked_cells(every, want):
+    assert every["stack"].num_layers == 3
+    assert_within(through(want["x"], every["stack"]), want["stack"])
+    assert_within(through(want["x"], every["mixed/low"], every["mixed/high"]), want["mixed"])
+    both = [through(want["x"], every[f"both_stack/{way}_layer"]) for way in ("forward", "backward")]
+    assert every["both_stack/forward_layer"].num_layers == 2
+    assert_within(np.concatenate(both, -1), want["both_stack"])
+
+
+@pytest.mark.parametrize("name", ["layer_as_activation", "elu_as_activation", "relu_as_activation", "double"])
+def test_other_options(every, want, name):
+    assert every[name].dtype == (np.float64 if name == "double" else np.float32)
+    assert_within(through(want["x"], every[name]), want[name])
+
+
+@pytest.mark.parametrize("name, path", [
+    ("functional", ["functional/first", "functional/last"]), ("lambda", ["lambda/after"]),
+    ("partly_frozen", ["partly_frozen/frozen", "partly_frozen/free"]),
+    ("nested", ["nested/first", "nested/inner/second", "nested/inner/both"])])
+def test_models_in_models(every, want, name, path):
+    """partly_frozen: weights that are not trained stand last in .h5. A Lambda is passed over, and here adds 1."""
+    assert_within(through(want["x"] + (name == "lambda"), *(every[key] for key in path)), want[name])
+
+
+def test_wrapped_layers(every, want):
+    n, t, i = want["x"].shape
+    output = through(want["x"].reshape(n * 2, t // 2, i), every["distributed/within"])
+    assert_within(output.reshape(want["distributed"].shape), want["distributed"])
+
+
+def test_both_formats_hold_the_same(written):
+    zipped, legacy = (keras.layers(written / f"all{ending}") for ending in FORMATS)
+    assert list(zipped) == list(legacy)
+    for name, layer in zipped.items():
+        assert repr(layer) == repr(legacy[name])
+        for key, value in layer.parameters.items():
+            assert np.array_equal(value, legacy[name].parameters[key])
+
+
+def test_weights_alone(written, want):
+    """What they do not tell is Keras' default; a direction cannot be told, nor how two are merged."""
+    zipped, alone = keras.layers(written / "all.keras"), keras.layers(written / "all.weights.h5")
+    for name in ("lstm", "gru", "rnn", "lstm_no_bias", "gru_before", "both_lstm", "both_gru", "both_rnn", "double",
+                 "cell", "nested/first", "nested/inner/second", "nested/inner/both", "distributed/within"):
+        assert repr(alone[name]) == repr(zipped[name])
+        for key, value in zipped[name].parameters.items():
+            assert np.array_equal(alone[name].parameters[key], value)
+        if name in want:
+            assert_within(through(want["x"], alone[name]), want[name])
+    assert repr(alone["lstm_by_hard_sigmoid"]) == repr(alone["lstm_backwards"]) == repr(alone["lstm"])
+    assert repr(alone["sum_lstm"]) == repr(alone["both_lstm"])
+    for key, value in zipped["gru_backwards"].parameters.items():
+        assert np.array_equal(alone["gru_backwards"].parameters[key], value)
+    assert {f"stack/{name}" for name in ("lstm_cell", "lstm_cell_1", "lstm_cell_2")} <= set(alone)
+    assert alone["both_stack/backward_layer/gru_cell_1"].reverse
+
+
+@pytest.mark.parametrize("option, kind", [("activation", kind) for kind in CLASSES] + [
+    ("recurrent_activation", "lstm"), ("recurrent_activation", "gru")])
+@pytest.mark.parametrize("value", ACTIVATIONS)
+def test_options_for_weights_alone(written, want, option, kind, value):
+    layer = keras.layers(written / "all.weights.h5", **{option: value})[
+        f"{kind}_{'of' if option == 'activation' else 'by'}_{value}"]
+    assert_within(through(want["x"], layer), want[f"{kind}_{'of' if option == 'activation' else 'by'}_{value}"])
+
+
+def test_reset_after_of_weights_alone(written):
+    """The bias tells it; without one, the option, else the default."""
+    path = written / "all.weights.h5"
+    assert not keras.layers(path, reset_after=True)["gru_before"].reset_after
+    assert keras.layers(path, reset_after=False)["gru"].reset_after
+    assert keras.layers(path)["gru_before_no_bias"].reset_after
+    assert not keras.layers(path, reset_after=False)["gru_before_no_bias"].reset_after
+
+
+def test_classes_of_ones_own(written, outputs):
+    """Their configuration does not name their layers: inferred, by names and attributes."""
+    want = outputs("own")
+    for ending in (".keras", ".weights.h5"):
+        found = keras.layers(written / f"own{ending}")
+        assert len(found) == 2
+        encoder = found.pop("encoder_name")
+        assert_within(through(want["x"], encoder), want["encoder"])
+        assert_within(through(want["x"], encoder, *found.values()), want["heads"])
+
+
+def test_bfloat16(written, outputs):
+    """Weights of 16 bits come as float32, exactly."""
+    layer, arrays = keras.layers(written / "half.weights.h5")["half"], outputs("half")
+    assert layer.dtype == np.float32
+    assert np.array_equal(layer.parameters["weight_ih_l0"], arrays["arr_0"].T)
+    assert np.array_equal(layer.parameters["weight_hh_l0"], arrays["arr_1"].T)
+    assert np.array_equal(layer.parameters["bias_ih_l0"], arrays["arr_2"])
+    assert np.all(arrays["arr_2"][:4]) and len({value for a in arrays.values() for value in a.ravel()}) > 40
+
+
+# ---- What cannot be represented -----------------------------------------------------------------------
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_what_cannot_be_represented_is_skipped_with_its_reason(written, outputs, ending):
+    skipped, want = {}, outputs("refused")
+    found = keras.layers(written / f"refused{ending}", skipped)
+    assert list(found) == ["good"]
+    assert_within(through(want["x"], found["good"]), want["good"])
+    for name in UNKNOWN:
+        assert f"layer 'lstm_of_{name}': activation '{name}'" in skipped[f"lstm_of_{name}"].replace("silu", name)
+    assert "activation 'gelu'" in skipped["gru_by_gelu"] and "activation 'gelu'" in skipped["both_of_gelu"]
+    assert "OwnCell" in skipped["own_cell"]
+    assert "activation 'own'" in skipped["own_function"] or "own" in skipped["own_function"]
+    assert "ReLU" in skipped["limited"]
+    assert "convolutional" in skipped["convolutional/conv"]
+    assert len(skipped) == len(UNKNOWN) + 6
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_otherwise_the_first_is_an_error(written, ending):
+    skipped = {}
+    keras.layers(written / f"refused{ending}", skipped)
+    with pytest.raises(ModelFormatError) as caught:
+        keras.layers(written / f"refused{ending}")
+    assert str(caught.value) == f"{written / f'refused{ending}'}: {next(iter(skipped.values()))}"
+
+
+@pytest.mark.parametrize("options, error", [
+    ({"activation": "gelu"}, ValueError), ({"recurrent_activation": ("hard_sigmoid", 1, 2, 3)}, ValueError),
+    ({"activation": 3}, TypeError), ({"recurrent_activation": ("sigmoid", 1.0)}, ValueError)])
+def test_unsuitable_options(written, options, error):
+    with pytest.raises(error, match=next(iter(options))) as caught:
+        keras.layers(written / "tiny.weights.h5", **options)
+    assert not isinstance(caught.value, ModelFormatError)
+
+
+def test_no_recurrent_layer(tmp_path):
+    write_named(tmp_path / "model.h5", {"dense": {"dense/kernel:0": np.ones((2, 3)), "dense/bias:0": np.ones(3)}})
+    assert keras.layers(tmp_path / "model.h5") == {}
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        keras.layers(tmp_path / "nothing.keras")
+
+
+def test_any_format_and_no_other_package(written):
+    out = python(f"""
+        from fastrnn import interop
+        for ending in (".keras", ".h5", ".weights.h5"):
+            print(sorted(interop.layers({str(written)!r} + "/tiny" + ending).items()))
+        assert not {{"h5py", "keras", "torch", "tensorflow"}} & set(sys.modules)
+    """).splitlines()
+    assert len(out) == 3 and len(set(out)) == 1
+    assert out[0] == "[('a', LSTM(5, 2, batch_first=True)), ('b', GRU(2, 2, batch_first=True, bidirectional=True))]"
+
+
+# ---- Keras 1 and 2, laid out as they wrote ------------------------------------------------------------
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def hard_sigmoid(x):
+    return np.clip(0.2 * x + 0.5, 0, 1)
+
+
+def keras_layer(kind, x, kernel, recurrent, bias, gate=sigmoid, activation=np.tanh):
+    """Keras' equations: gates i, f, c, o and z, r, h; a bias [2, 3H] means reset_after."""
+    h = c = np.zeros((len(x), len(recurrent)))
+    outputs = []
+    for x_t in np.swapaxes(x, 0, 1).astype(float):
+        if kind == "lstm":
+            i, f, g, o = np.split(x_t @ kernel + h @ recurrent + bias, 4, axis=1)
+            c = gate(f) * c + gate(i) * activation(g)
+            h = gate(o) * activation(c)
+        elif kind == "rnn":
+            h = activation(x_t @ kernel + h @ recurrent + bias)
+        else:
+            first, second = bias if bias.ndim == 2 else (bias, np.zeros_like(bias))
+            xz, xr, xh = np.split(x_t @ kernel + first, 3, axis=1)
+            hz, hr, hh = np.split(h @ recurrent + second, 3, axis=1)
+            z, r = gate(xz + hz), gate(xr + hr)
+            if bias.ndim == 1:
+                hh = (r * h) @ recurrent[:, 2 * len(recurrent):]
+            h = z * h + (1 - z) * activation(xh + (r * hh if bias.ndim == 2 else hh))
+        outputs.append(h)
+    return np.stack(outputs, 1)
+
+
+def drawn(kind, rng, columns=I, reset_after=False):
+    """kernel, recurrent kernel, bias."""
+    G = keras.GATES[kind]
+    return [rng.uniform(-0.8, 0.8, shape).astype(np.float32)
+            for shape in ((columns, G * H), (H, G * H), (2, G * H) if reset_after else (G * H,))]
+
+
+def named(layer, arrays, style="{layer}/{part}:0", **words):
+    """Weight's name -> array."""
+    return {style.format(layer=layer, part=part, **words): a for part, a in zip(PARTS, arrays, strict=True)}
+
+
+def write_named(path, layers, *, config=None, version="2.2.4", group="model_weights", as_text=False, split=1):
+    """layers: name -> {weight's name: array}, as Keras before 3 and its legacy writer lay them out."""
+    text = (lambda value: value) if as_text else (lambda value: value.encode())
+    with h5py.File(path, "w") as file:
+        top = file.create_group(group) if group else file
+        if version:
+            for where in {file, top} if as_text else [top]:
+                where.attrs["keras_version"] = text(version)
+        if config is not None:
+            file.attrs["model_config"] = text(json.dumps(config))
+
+        def write_names(where, key, names):
+            names = [text(name) for name in names]
+            if split > 1:
+                for i, part in enumerate(np.array_split(np.array(names, object), split)):
+                    where.attrs[f"{key}{i}"] = part.tolist()
+            else:
+                where.attrs[key] = names
+        write_names(top, "layer_names", layers)
+        for name, weights in layers.items():
+            inner = top.create_group(name)
+            write_names(inner, "weight_names", weights)
+            for key, value in weights.items():
+                inner[key] = value
+
+
+def sequential(*entries, as_list=True):
+    """A model_config: a list of layers, before Keras 2.2.3."""
+    entries = [{"class_name": cls, "config": {"name": name, **config}} for name, cls, config in entries]
+    return {"class_name": "Sequential", "config": entries if as_list else {"name": "sequential", "layers": entries}}
+
+
+PARTS = ("kernel", "recurrent_kernel", "bias")
+STYLES = {"2.0": "{layer}/{part}:0", "tensorflow 2": "{layer}/{kind}_cell_7/{part}:0", "theano": "{layer}/{part}",
+          "3": "sequential/{layer}/{kind}_cell/{part}"}
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(3).standard_normal((3, 6, I)).astype(np.float32)
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize("with_config", [False, True])
+def test_keras_2(x, tmp_path, style, as_text, with_config):
+    """Whole models and weights alone; names as fixed strings and as variable ones; lists that were split."""
+    rng, layers, entries, expected = np.random.default_rng(4), {}, [], {}
+    for name, kind, reset_after in (("lstm_1", "lstm", False), ("gru_1", "gru", False), ("gru_2", "gru", True),
+                                    ("simple_rnn_1", "rnn", False)):
+        arrays = drawn(kind, rng, reset_after=reset_after)
+        layers[name] = named(name, arrays, STYLES[style], kind=kind.replace("rnn", "simple_rnn"))
+        entries.append((name, CLASSES[kind], {"units": H, "recurrent_activation": "hard_sigmoid"}))
+        expected[name] = keras_layer(kind, x, *arrays, gate=hard_sigmoid)
+    for split in (1, 2):
+        write_named(tmp_path / "model.h5", {"input_1": {}, **layers}, as_text=as_text, split=split,
+                    config=sequential(*entries) if with_config else None,
+                    group="model_weights" if with_config else None)
+        found = keras.layers(tmp_path / "model.h5")
+        assert list(found) == list(expected)
+        for name, layer in found.items():
+            assert_within(through(x, layer), expected[name])
+
+
+def test_the_version_tells_the_default_of_weights_alone(x, tmp_path):
+    arrays = drawn("lstm", np.random.default_rng(5))
+    for version, gate in ((None, hard_sigmoid), ("1.2.2", hard_sigmoid), ("2.2.4", hard_sigmoid), ("2.2.4-tf", sigmoid),
+                          ("2.3.1", sigmoid), ("2.15.0", sigmoid), ("3.5.0", sigmoid)):
+        write_named(tmp_path / "weights.h5", {"lstm": named("lstm", arrays)}, version=version, group=None)
+        assert_within(through(x, keras.layers(tmp_path / "weights.h5")["lstm"]),
+                      keras_layer("lstm", x, *arrays, gate=gate))
+    layer = keras.layers(tmp_path / "weights.h5", recurrent_activation=("hard_sigmoid", 0.2, 0.5))["lstm"]
+    assert_within(through(x, layer), keras_layer("lstm", x, *arrays, gate=hard_sigmoid))
+
+
+@pytest.mark.parametrize("version, slope", [("1.2.2", 0.2), ("2.2.4", 0.2), ("2.15.0", 0.2), ("3.0.0", 1 / 6)])
+def test_hard_sigmoid_is_that_of_the_version(x, tmp_path, version, slope):
+    arrays = drawn("lstm", np.random.default_rng(6))
+    write_named(tmp_path / "model.h5", {"l": named("l", arrays)}, version=version,
+                config=sequential(("l", "LSTM", {"units": H, "recurrent_activation": "hard_sigmoid"})))
+    assert_within(through(x, keras.layers(tmp_path / "model.h5")["l"]), keras_layer(
+        "lstm", x, *arrays, gate=lambda value: np.clip(slope * value + 0.5, 0, 1)))
+
+
+@pytest.mark.parametrize("suffix", ["", ":0"])
+@pytest.mark.parametrize("joined", [False, True])
+def test_keras_1(x, tmp_path, suffix, joined):
+    """A matrix for each gate (LSTM in the order i, c, f, o), or all in one (consume_less="gpu")."""
+    rng, layers, entries, expected = np.random.default_rng(7), {}, [], {}
+    for name, kind, order, written_order in (("lstm_1", "lstm", "ifco", "icfo"), ("gru_1", "gru", "zrh", "zrh"),
+                                             ("simplernn_1", "rnn", "h", "h")):
+        arrays = drawn(kind, rng)
+        letters = dict(zip("WUb", arrays, strict=True))
+        if joined or kind == "rnn":
+            layers[name] = {f"{name}_{letter}{suffix}": a for letter, a in letters.items()}
+        else:
+            layers[name] = {f"{name}_{letter}_{gate}{suffix}": np.split(a, len(order), axis=-1)[order.index(gate)]
+                            for gate in written_order for letter, a in letters.items()}
+        entries.append((name, CLASSES[kind], {"output_dim": H, "inner_activation": "hard_sigmoid"}))
+        expected[name] = keras_layer(kind, x, *arrays, gate=hard_sigmoid)
+    for config in (None, sequential(*entries)):
+        write_named(tmp_path / "model.h5", layers, version=None, config=config)
+        found = keras.layers(tmp_path / "model.h5")
+        assert list(found) == list(expected)
+        for name, layer in found.items():
+            assert_within(through(x, layer), expected[name])
+
+
+def cudnn(a, gates):
+    """Keras' kernel of these gates as CuDNNLSTM and CuDNNGRU keep it: each as cuDNN reads it, row by row."""
+    return np.concatenate([gate.T.reshape(gate.shape) for gate in np.split(a, gates, axis=1)], axis=1)
+
+
+@pytest.mark.parametrize("with_config", [False, True])
+@pytest.mark.parametrize("cls", ["CuDNN", ""])
+def test_cudnn(x, tmp_path, with_config, cls):
+    """Keras 2 lets such weights into LSTM and GRU, too: the bias tells."""
+    rng, layers, entries, expected = np.random.default_rng(8), {}, [], {}
+    for name, kind in (("a", "lstm"), ("b", "gru")):
+        kernel, recurrent, _ = drawn(kind, rng)
+        bias = rng.uniform(-0.8, 0.8, (2, kernel.shape[1])).astype(np.float32)
+        layers[name] = named(name, [*(cudnn(a, keras.GATES[kind]) for a in (kernel, recurrent)), bias.ravel()])
+        entries.append((name, cls + CLASSES[kind], {"units": H}))
+        expected[name] = keras_layer(kind, x, kernel, recurrent, bias.sum(0) if kind == "lstm" else bias)
+    write_named(tmp_path / "model.h5", layers, config=sequential(*entries) if with_config else None,
+                group="model_weights" if with_config else None)
+    found = keras.layers(tmp_path / "model.h5")
+    assert list(found) == ["a", "b"]
+    for name, layer in found.items():
+        assert layer.activations is None
+        assert_within(through(x, layer), expected[name])
+
+
+@pytest.mark.parametrize("style", ["{layer}/{way}_lstm_1/{part}:0", "{layer}/{way}_lstm_1/lstm_cell_3/{part}:0",
+                                   "{way}_lstm_1/{part}:0", "sequential/{layer}/{way}_lstm_1/lstm_cell/{part}"])
+@pytest.mark.parametrize("with_config", [False, True])
+def test_keras_2_bidirectional(x, tmp_path, style, with_config):
+    rng = np.random.default_rng(9)
+    ways = {way: drawn("lstm", rng) for way in ("forward", "backward")}
+    weights = [named("bidirectional_1", arrays, style, way=way) for way, arrays in ways.items()]
+    inner = {"class_name": "LSTM", "config": {"name": "lstm_1", "units": H, "recurrent_activation": "sigmoid"}}
+    config = sequential(("bidirectional_1", "Bidirectional", {"merge_mode": "concat", "layer": inner}))
+    write_named(tmp_path / "model.h5", {"bidirectional_1": weights[0] | weights[1]}, version="2.3.1",
+                config=config if with_config else None)
+    found = keras.layers(tmp_path / "model.h5")
+    assert list(found) == ["bidirectional_1"]
+    expected = [keras_layer("lstm", x, *ways["forward"]), keras_layer("lstm", x[:, ::-1], *ways["backward"])[:, ::-1]]
+    assert_within(through(x, found["bidirectional_1"]), np.concatenate(expected, -1))
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_models_in_models_before_keras_3(x, tmp_path, flat):
+    """Keras 2 has one group of weights for a model, Keras 1 one for each of its layers."""
+    rng = np.random.default_rng(10)
+    arrays = {name: drawn("lstm", rng, columns) for name, columns in (("lstm_1", I), ("lstm_2", H))}
+    weights = {name: named(name, a) for name, a in arrays.items()}
+    inner = sequential(*((name, "LSTM", {"units": H, "recurrent_activation": "sigmoid"}) for name in arrays),
+                       as_list=flat)
+    if not flat:
+        inner["config"]["name"] = "encoder"
+    write_named(tmp_path / "model.h5", weights if flat else {"encoder": weights["lstm_2"] | weights["lstm_1"]},
+                config={"class_name": "Sequential", "config": [inner]})
+    found = keras.layers(tmp_path / "model.h5")
+    assert list(found) == [f"{'sequential' if flat else 'encoder'}/{name}" for name in arrays]
+    assert_within(through(x, *found.values()), keras_layer("lstm", keras_layer("lstm", x, *arrays["lstm_1"]),
+                                                           *arrays["lstm_2"]))
+
+
+def test_time_major(x, tmp_path):
+    arrays = drawn("rnn", np.random.default_rng(11))
+    write_named(tmp_path / "model.h5", {"rnn": named("rnn", arrays)},
+                config=sequential(("rnn", "SimpleRNN", {"units": H, "time_major": True}), as_list=False))
+    layer = keras.layers(tmp_path / "model.h5")["rnn"]
+    assert not layer.batch_first
+    assert_within(layer(x.swapaxes(0, 1))[0].swapaxes(0, 1), keras_layer("rnn", x, *arrays))
+
+
+def write_zip(path, config, weights, version="3.5.0", compression=zipfile.ZIP_STORED):
+    """A .keras file. weights: path of a cell -> its arrays; or the bytes of an HDF5 file."""
+    if not isinstance(weights, bytes):
+        file = io.BytesIO()
+        with h5py.File(file, "w") as h5:
+            for place, arrays in weights.items():
+                for i, a in enumerate(arrays):
+                    h5[f"{place}/vars/{i}"] = a
+        weights = file.getvalue()
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("metadata.json", json.dumps({"keras_version": version}))
+        archive.writestr("config.json", config if isinstance(config, str) else json.dumps(config))
+        archive.writestr("model.weights.h5", weights)
+
+
+@pytest.mark.parametrize("container, separator", [("layers", "/"), ("_layer_checkpoint_dependencies", "/"),
+                                                  ("_layer_checkpoint_dependencies", "\\")])
+def test_the_first_keras_files(x, tmp_path, container, separator):
+    """Keras 2.12 named the list otherwise, counted each layer twice, and on Windows wrote backslashes."""
+    rng = np.random.default_rng(12)
+    arrays = [drawn("lstm", rng, columns) for columns in (I, H, H)]
+    step = 2 if container != "layers" else 1
+    places = [separator.join([container, "lstm" if not i else f"lstm_{i * step}", "cell"]) for i in range(3)]
+    entries = [(f"lstm_{i + 4}", "LSTM", {"units": H, "recurrent_activation": "sigmoid"}) for i in range(3)]
+    write_zip(tmp_path / "model.keras", sequential(*entries, as_list=False), dict(zip(places, arrays, strict=True)),
+              "2.12.0")
+    found, expected = keras.layers(tmp_path / "model.keras"), x
+    assert list(found) == ["lstm_4", "lstm_5", "lstm_6"]
+    for own in arrays:
+        expected = keras_layer("lstm", expected, *own)
+    assert_within(through(x, *found.values()), expected)
+
+
+# ---- A real file of Keras 2 -----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("option, golden", [({}, "hard_sigmoid_keras2"),
+                                            ({"recurrent_activation": "sigmoid"}, "sigmoid_tf2_keras3")])
+def test_chars2vec(data_dir, option, golden):
+    """Weights alone, of Keras 2.2.0: its default is the hard sigmoid; later Kerases run it with sigmoid."""
+    folder = data_dir / "models" / "chars2vec"
+    found = keras.layers(folder / "eng_50_weights.h5", **option)
+    assert list(found) == ["lstm_1", "lstm_2"]
+    with np.load(folder / "golden_eng50.npz") as arrays:
+        output = through(arrays["x"], *found.values())[:, -1]
+        difference = np.max(np.abs(output - arrays[golden]))
+    assert difference <= TOLERANCE, f"largest difference {difference:.3e}"
+
+
+# ---- Broken and hostile files ------------------------------------------------------------------------------
+
+LIMITS = {"times": files.EXPANSION + 2 * hdf5.STRUCTURE}
+
+
+@pytest.fixture(scope="module", params=["tiny.keras", "tiny.h5", "tiny.weights.h5", "keras 1"])
+def good(request, written, tmp_path_factory):
+    """The bytes of a small file."""
+    if request.param != "keras 1":
+        return (written / request.param).read_bytes()
+    path = tmp_path_factory.mktemp("good") / "model.h5"
+    arrays = dict(zip("WUb", drawn("gru", np.random.default_rng(0)), strict=True))
+    write_named(path, {"gru_1": {f"gru_1_{letter}": a for letter, a in arrays.items()}}, version=None,
+                config=sequential(("gru_1", "GRU", {"output_dim": H, "inner_activation": "hard_sigmoid"})))
+    return path.read_bytes()
+
+
+def both(path):
+    """Both ways to read: with an error for a layer that makes none, and without."""
+    keras.layers(path, {})
+    return keras.layers(path)
+
+
+def test_truncated_anywhere(good, tmp_path):
+    path = tmp_path / "broken.keras"
+    for broken in mutations.truncations(good, 1100):
+        mutations.assert_refuses(keras.layers, broken, path, **LIMITS)
+    for broken in mutations.truncations(good, step=101):
+        mutations.assert_refuses_or_loads(keras.layers, broken, path, **LIMITS)
+
+
+def test_broken_anyhow(good, tmp_path):
+    for broken in mutations.mixed(good, np.random.default_rng(13), mutations.COUNT // 5):
+        mutations.assert_refuses_or_loads(both, broken, tmp_path / "broken.keras", **LIMITS)
+
+
+def changed(path, **entries):
+    """The bytes of a .keras file with other entries; None leaves one out."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(file, "w") as new:
+        for name in old.namelist():
+            data = entries.get(name.replace(".", "_"), old.read(name))
+            if data is not None:
+                new.writestr(name, data)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("entry, data, match", [
+    ("config_json", None, "no 'config.json'"), ("metadata_json", None, "no 'metadata.json'"),
+    ("model_weights_h5", None, "no 'model.weights.h5'"), ("metadata_json", b"[]", "keras_version"),
+    ("metadata_json", b'{"keras_version": 3}', "keras_version"), ("config_json", b"", "JSON"),
+    ("config_json", b"[" * 10 ** 5, "Recursion"), ("config_json", b'{"a":' * 10 ** 5, "Recursion"),
+    ("model_weights_h5", b"", "HDF5"), ("model_weights_h5", bytes(1000), "HDF5")])
+def test_broken_archives(written, tmp_path, entry, data, match):
+    mutations.assert_refuses(keras.layers, changed(written / "tiny.keras", **{entry: data}), tmp_path / "broken.keras",
+                             match, **LIMITS)
+
+
+@pytest.mark.parametrize("old, new, match", [
+    ('"units": 2', '"units": 3', "3 units, but weights of 2"),
+    ('"LSTM"', '"GRU"', "layer 'a': not all of its weights"), ('"name": "b"', '"name": "a"', "another layer is named"),
+    ('"LSTM"', '"RNN"', "class 'RNN' is none"), ('"activation": "tanh"', '"activation": []', "activation"),
+    ('"activation": "tanh"', '"activation": {"class_name": "ELU", "config": {"alpha": "a"}}', "activation 'ELU'"),
+    ('"activation": "tanh"', '"activation": {"class_name": ["ELU"], "config": 3}', "activation"),
+    ('"merge_mode": "concat", "layer"', '"merge_mode": "concat", "no"', "layer")])
+def test_configurations_that_do_not_fit_the_weights(written, tmp_path, old, new, match):
+    with zipfile.ZipFile(written / "tiny.keras") as archive:
+        config = archive.read("config.json").decode()
+    assert old in config
+    mutations.assert_refuses(keras.layers, changed(written / "tiny.keras", config_json=config.replace(old, new)),
+                             tmp_path / "broken.keras", match, **LIMITS)
+
+
+@pytest.mark.parametrize("cls", ["GRU", "SimpleRNN", "CuDNNGRU"])
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_weights_of_other_shapes(tmp_path, cls, part):
+    arrays = drawn("lstm", np.random.default_rng(16))
+    for wrong in (arrays, [*arrays[:part], arrays[part][..., :-1], *arrays[part + 1:]],
+                  [*arrays[:part], arrays[part][None], *arrays[part + 1:]]):
+        write_named(tmp_path / "model.h5", {"a": named("a", wrong)}, config=sequential(
+            ("a", cls if wrong is arrays else "LSTM", {"units": H})))
+        with pytest.raises(ModelFormatError, match=r"layer 'a': .* of shapes"):
+            keras.layers(tmp_path / "model.h5")
+
+
+def test_a_layer_whose_weights_are_not_there(written, tmp_path):
+    config = sequential(("a", "LSTM", {"units": 2}), ("z", "LSTM", {"units": 2}), as_list=False)
+    path = tmp_path / "model.keras"
+    write_zip(path, config, {"layers/lstm/cell": [np.ones((3, 8)), np.ones((2, 8))]})
+    skipped = {}
+    assert list(keras.layers(path, skipped)) == ["a"]
+    assert "not all of its weights" in skipped["z"]
+
+
+def test_zip_bombs(tmp_path):
+    """Zeros that were packed: in the archive, in the HDF5 file, and in both."""
+    def weights(**options):
+        file = io.BytesIO()
+        with h5py.File(file, "w") as h5:
+            h5.create_dataset("layers/lstm/cell/vars/0", data=np.zeros((1, 4 * 1000), "f4"), **options)
+            h5.create_dataset("layers/lstm/cell/vars/1", data=np.zeros((1000, 4 * 1000), "f4"), **options)
+        return file.getvalue()
+    config, path = sequential(("lstm", "LSTM", {"units": 1000}), as_list=False), tmp_path / "model.keras"
+    for compression, options in ((zipfile.ZIP_DEFLATED, {}), (zipfile.ZIP_STORED, {"compression": "gzip"}),
+                                 (zipfile.ZIP_DEFLATED, {"compression": "gzip", "shuffle": True})):
+        write_zip(path, config, weights(**options), compression=compression)
+        assert path.stat().st_size < 200_000
+        mutations.assert_refuses(keras.layers, path.read_bytes(), path, "far larger|claims to hold", **LIMITS)
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+def test_many_layers_of_the_same_weights(tmp_path, ending):
+    """A small file whose layers would fill the memory."""
+    count, path = 1000, tmp_path / f"model{ending}"
+    file = io.BytesIO() if ending == ".keras" else path
+    names = [f"lstm_{i}" if i else "lstm" for i in range(count)]
+    config = sequential(*((name, "LSTM", {"units": 100}) for name in names), as_list=False)
+    with h5py.File(file, "w") as h5:
+        h5["kernel"] = np.ones((100, 400), "f4")
+        if ending == ".h5":
+            h5.attrs["model_config"], h5.create_group("model_weights").attrs["layer_names"] = json.dumps(config), names
+        for name in names:
+            for i, part in enumerate(("kernel:0", "recurrent_kernel:0")):
+                place = f"layers/{name}/cell/vars/{i}" if ending == ".keras" else f"model_weights/{name}/{part}"
+                h5[place] = h5["kernel"]
+            if ending == ".h5":
+                h5[f"model_weights/{name}"].attrs["weight_names"] = ["kernel:0", "recurrent_kernel:0"]
+    if ending == ".keras":
+        write_zip(path, config, file.getvalue())
+    mutations.assert_refuses(keras.layers, path.read_bytes(), path, "far larger than the file", **LIMITS)
+
+
+def test_groups_deep_in_one_another(tmp_path):
+    path = tmp_path / "model.weights.h5"
+    with h5py.File(path, "w") as h5:
+        h5["/".join(["layers"] * 300) + "/vars/0"] = 1.0
+    mutations.assert_refuses(keras.layers, path.read_bytes(), path, "deep", **LIMITS)
+
+
+def test_nothing_of_the_file_is_run(tmp_path):
+    """A Lambda's code, a class's module, a function to import: passed over."""
+    path = tmp_path / "model.keras"
+    trap = {"class_name": "__lambda__", "config": {"code": "4wAAAA==", "defaults": None, "closure": None}}
+    config = {"module": "os", "class_name": "system", "registered_name": "os>system", "config": {"layers": [
+        {"module": "keras.layers", "class_name": "Lambda", "config": {"name": "lambda", "function": trap}},
+        {"module": "builtins", "class_name": "exec", "config": {"name": "touch", "layer": {
+            "module": "builtins", "class_name": "LSTM", "config": {"name": "a", "units": H, "activation": trap}}}},
+        {"module": "keras.layers", "class_name": "LSTM", "config": {"name": "b", "units": H}}]}}
+    rng = np.random.default_rng(14)
+    write_zip(path, config, {"layers/exec/layer/cell": drawn("lstm", rng), "layers/lstm/cell": drawn("lstm", rng)})
+    skipped = {}
+    assert list(keras.layers(path, skipped)) == ["b"]
+    assert "activation '__lambda__'" in skipped["touch/a"]
+
+
+def test_nan_in_a_configuration(tmp_path):
+    """Keras writes what JSON does not have."""
+    config = sequential(("mask", "Masking", {"mask_value": np.nan}), ("a", "SimpleRNN", {"units": H}), as_list=False)
+    write_zip(tmp_path / "model.keras", config, {"layers/simple_rnn/cell": drawn("rnn", np.random.default_rng(15))})
+    assert list(keras.layers(tmp_path / "model.keras")) == ["a"]
