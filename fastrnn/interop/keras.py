@@ -125,10 +125,9 @@ def _take(name, found, skipped, make, *arguments):
                 raise ModelFormatError(f"another layer is named {key!r}")
             found[key] = layer
     except ModelFormatError as error:
-        message = f"layer {name!r}: {error}"
         if skipped is None:
-            raise ModelFormatError(message) from error.__cause__
-        skipped[name] = message
+            raise ModelFormatError(f"layer {name!r}: {error}") from error.__cause__
+        skipped[name] = str(error)
 
 
 # ---- Files: a configuration, a version, weights -------------------------------------------------------
@@ -495,7 +494,8 @@ def _activation(value, version):
             return "relu"
         if not config and (name or "linear") in ACTIVATIONS:
             return ACTIVATIONS[name or "linear"]
-    raise ModelFormatError(f"activation {name!r:.100} is none that fastrnn has")
+    options = f" with {config}" if config else ""
+    raise ModelFormatError(f"activation {name!r:.100}{options:.300} is none that fastrnn has")
 
 
 def _unclaimed(records):
