@@ -451,6 +451,33 @@ def test_one_object_under_many_names(broken):
         read_all(broken)
 
 
+@pytest.mark.parametrize("options", [{}, {"fletcher32": True}], ids=str)
+def test_lying_pages_of_chunks(broken, options):
+    """A fixed array in pages, most of which were never written: more of them, larger ones."""
+    def fill(file):
+        file.create_dataset("d", (3000,), "f4", chunks=(1,), **options)[5] = 1
+    data = h5_bytes(fill, libver="v110")
+    at = data.index(b"FAHD")
+    for bits, count in itertools.product((0, 1, 10, 33, 61, 255), (3000, 2 ** 32, 2 ** 40, 2 ** 63)):
+        lying = patched(patched(data, at + 7, bits, 1), at + 8, count)
+        mutations.assert_refuses_or_loads(read_all, lying, broken, seconds=10, **LIMITS)
+        lying = patched(lying, dataspace(data, (3000,)), count)
+        if count > 3000:
+            assert_refused(lying, broken, "far larger|array of shape|not in the file")
+
+
+def test_enumerations_of_enumerations():
+    file = hdf5.File(h5_bytes(small))
+    with pytest.raises(ModelFormatError, match="enumeration"):
+        hdf5.Type(hdf5.Cursor(file, memoryview(b"\x38\0\0\0\1\0\0\0" * 9000)))
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (1000,)}], ids=str)
+def test_strings_that_were_never_written(broken, options):
+    data = h5_bytes(lambda file: file.create_dataset("d", (7001,), h5py.string_dtype(), **options))
+    assert_refused(data, broken, "again and again|far larger")
+
+
 def test_a_filter_that_fails(broken):
     def fill(file):
         for name, options in (("gzip", {"compression": "gzip"}), ("sum", {"fletcher32": True})):

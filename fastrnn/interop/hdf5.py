@@ -331,7 +331,7 @@ def read_shape(body):
 class Type:
     """``stored``: the dtype of elements in the file; ``dtype``: as handed out, object for variable-length strings."""
 
-    def __init__(self, body):
+    def __init__(self, body, of_enumeration=False):
         self._file = file = body.file
         first, bits, size = body.uint(1), body.uint(3), body.uint(4)
         kind, order = first & 15, ">" if bits & 1 else "<"
@@ -344,8 +344,8 @@ class Type:
             stored = f"{order}f{size}"
         elif kind in (3, 5):
             stored = f"{'S' if kind == 3 else 'V'}{size}"
-        elif kind == 8:                                         # an enumeration is read as the integers it names
-            stored = Type(body).stored
+        elif kind == 8 and not of_enumeration:                  # it is read as the integers it names
+            stored = Type(body, of_enumeration=True).stored
         elif kind == 9 and bits & 15 == 1 and size == 8 + file.offset_size:
             stored = f"V{size}"
         if stored is None:
@@ -358,7 +358,7 @@ class Type:
         if math.prod(n or 1 for n in shape) * self.stored.itemsize >= 2 ** 62:      # NumPy counts empty arrays so, too
             self._file.fail(f"an array of shape {shape}")
         size = math.prod(shape) * self.stored.itemsize
-        self._file.charge(contents=size)
+        self._file.charge(contents=size, structure=size if self.dtype == object else 0)
         return size
 
     def read(self, raw, shape):
@@ -486,6 +486,7 @@ class Dataset:
             body.take(1)
             entries = fixed_array(file, body.offset(), size, filtered)
         for at, (address, stored, mask) in zip(offsets, entries, strict=False):
+            file.charge(structure=file.offset_size)             # what an entry takes, be it written or not
             if address is not None:
                 yield at, address, stored, mask
 

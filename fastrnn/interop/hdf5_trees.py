@@ -1,5 +1,7 @@
 """The indexes and heaps of an HDF5 file, and the cursor that all of it is read through: what ``hdf5`` is made with."""
 
+import itertools
+
 
 class Cursor:
     """Walks bytes of the file; to run past their end is the file's fault."""
@@ -193,5 +195,5 @@ def fixed_array(file, address, size, filtered):
                 child = body.offset()
                 yield child, *((body.uint(width), body.uint(4)) if filtered else (size, 0))
         else:
-            yield from [(None, 0, 0)] * here
+            yield from itertools.repeat((None, 0, 0), here)
         at += here * entry + 4                                  # checksum
