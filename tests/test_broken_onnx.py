@@ -15,7 +15,7 @@ from fastrnn import ModelFormatError
 from fastrnn.interop.onnx import export, layers
 from fastrnn.interop.onnx_graph import Model
 
-LARGE = 300_000             # bytes of a hostile file; what holds of it holds of one of any size
+LARGE = 150_000             # bytes of a hostile file; what holds of it holds of one of any size
 
 
 # ---- The wire format ------------------------------------------------------------------------------
@@ -68,8 +68,8 @@ def path(tmp_path):
 def good(tmp_path_factory):
     """Name -> bytes of models of every kind that is read."""
     folder, found = tmp_path_factory.mktemp("good"), {}
-    for name, layer in (("lstm", fastrnn.LSTM(2, 3, 2, bidirectional=True, peephole=True, clip=1.5, rng=0)),
-                        ("gru", fastrnn.GRU(2, 3, update="mirror", rng=0)),
+    for name, layer in (("lstm", fastrnn.LSTM(1, 2, 2, peephole=True, clip=1.5, rng=0)),
+                        ("gru", fastrnn.GRU(2, 2, update="mirror", bidirectional=True, rng=0)),
                         ("rnn", fastrnn.RNN(2, 3, activations=[("affine", 0.3, 0.1)], dtype=np.float64, rng=0))):
         export(layer, folder / "model.onnx")
         found[name] = (folder / "model.onnx").read_bytes()
@@ -175,6 +175,7 @@ CLIP = attribute("clip", 1, b"\x15\0\0\x80\x3f")
     (model(WEIGHTS, node("RNN", ["X", "W", "R"], [], CLIP, CLIP)), "attribute 'clip' is given more than once"),
     (model(WEIGHTS, node("RNN", ["X", "W", "R", *"abcdef"])), "9 inputs, expected at most 8"),
     (model(node("RNN", ["X"])), "W: it is missing"),
+    (model(WEIGHTS, node("Identity", ["W"], ["a", "b"]), node("RNN", ["X", "b", "R"])), "Identity node '' has 1 outp"),
     (with_attribute("hidden_size", 2, field(3, 2**63)), "hidden_size: expected at least 1, got -"),
     (with_attribute("hidden_size", 2, field(3, 2**62)), "W: expected shape"),
     (with_attribute("hidden_size", 7, field(8, 2)), "hidden_size: expected an int, got ndarray"),
@@ -250,6 +251,25 @@ def test_constants_that_grow(path):
     assert_refuses(layers, data, path, "'RNN_0': W: expected 3 dimensions")
     assert assert_refuses_or_loads(lambda name: layers(name, skipped), data, path) is None
     assert "expected 3 dimensions" in skipped["RNN_0"] and "unfolds to more than 8 times" in skipped["RNN_99"]
+
+
+def test_large_constants_used_over_and_over(path):
+    """What takes time to read is read once, or counted."""
+    integers = field(5, field(1, LARGE) + field(2, TensorProto.INT64) + field(8, b"many") + field(7, b"\1" * LARGE))
+    slices = [node("Slice", ["W", "many", "many"], [f"W{k}"]) for k in range(1000)]
+    whole = node("Concat", [f"W{k}" for k in range(1000)], ["all"], attribute("axis", 2, field(3, 0)))
+    data = model(WEIGHTS, integers, *slices, whole, node("RNN", ["X", "all", "R"]))
+    assert_refuses(layers, data, path, f"starts: {LARGE} integers")
+    parts = node("Split", ["W"], [f"part{k}" for k in range(5000)], attribute("axis", 2, field(3, 2)))
+    whole = node("Concat", [f"part{k}" for k in range(5000)], ["all"], attribute("axis", 2, field(3, 2)))
+    data = model(tensor("W", np.ones((1, 2, 5000))), tensor("R", np.ones((1, 2, 2))), parts, whole,
+                 node("RNN", ["X", "all", "R"]))
+    assert assert_refuses_or_loads(layers, data, path) is None
+    constant = field(1, field(2, b"many") + field(4, b"Constant") + field(5, attribute(
+        "value", 4, field(5, field(1, LARGE) + field(2, TensorProto.FLOAT16) + field(5, bytes(LARGE))))))
+    calls = [node("f", [], [], domain="d") for _ in range(1000)]
+    body = constant.replace(b"\x0a", b"\x3a", 1) + field(7, node("RNN", ["", "many", "many"])[2:])
+    assert_refuses(lambda name: layers(name, {}), model(*calls, others=function("f", body)), path, "over and over")
 
 
 def test_layers_without_end(path):

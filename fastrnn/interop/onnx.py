@@ -92,7 +92,7 @@ def layers(path, skipped=None, *, external_data=False):
                 if skipped is None:
                     raise ModelFormatError(f"{path}: {message}") from error
                 skipped[name] = message
-        return found if model.fastrnn is None else _restacked(found, parse_configuration(model.fastrnn), path)
+        return found if model.fastrnn is None else _restacked(found, parse_configuration(model.fastrnn), model)
 
 
 def _count(counts, key):
@@ -312,6 +312,14 @@ def export(layer, path):
     beta and clip are float32 in ONNX. The metadata "fastrnn" hold the layer's configuration, for `layers`.
 
     ONNX Runtime (1.32) has float32 alone for these operators; `Backend` computes float64 too.
+
+    >>> import onnx, os, tempfile, fastrnn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "lstm.onnx")
+    ...     export(fastrnn.LSTM(2, 3), path)
+    ...     graph = onnx.load(path).graph
+    >>> [value.name for value in graph.input], [value.name for value in graph.output]
+    (['x', 'h_0', 'c_0'], ['output', 'h_n', 'c_n'])
     """
     if type(layer) not in OPERATORS.values():
         raise TypeError(f"layer: expected an RNN, GRU or LSTM, got {type(layer).__name__}")
@@ -429,14 +437,15 @@ def _mirrored(parameters, layer):
     return {name: (a.T * signs).T for name, a in parameters.items()}
 
 
-def _restacked(found, config, path):
+def _restacked(found, config, model):
     """The layer that `export` wrote, where the nodes' layers are those of its configuration; else these as they are."""
     names = [f"{config.get('class')}_{k}" for k in range(len(found))]
     if list(found) != names or config.get("num_layers") != len(found):
         return found
     parameters = {name.replace("_l0", f"_l{k}"): a for k, layer in enumerate(found.values())
                   for name, a in layer.parameters.items()}
-    stack = build(config, parameters, path)
+    model.spend(2 * sum(a.nbytes for a in parameters.values()), "layers")
+    stack = build(config, parameters, model.path)
     if any(_attributes(layer) != _attributes(stack) for layer in found.values()):
         return found
     stack.load_state_dict(_mirrored(parameters, stack))

@@ -10,7 +10,8 @@ import contextlib
 import numpy as np
 
 from ..files import ModelFormatError
-from .protobuf import BYTES, Node, Reader, Reference
+from . import protobuf
+from .protobuf import BYTES, RANK, Node, Reader, Reference
 
 RECURRENT = ("RNN", "GRU", "LSTM")
 DEPTH = 64                      # of graphs within graphs, functions that call functions, and chains of constants
@@ -192,27 +193,31 @@ class Scope:
             return None
         if name not in self._known:
             with self.model.deeper():
-                self._known[name] = self._folded(name)
+                self._known |= self._folded(name)
         return self._known[name]
 
     def _folded(self, name):
+        """Name -> array, of this name and of what comes with it."""
         kind, place = self._find(name) or (None, None)
         if kind is None and self.call is None and self.outer is not None:
-            return self.outer.value(name)
+            return {name: self.outer.value(name)}
         if kind is None:
             raise NotConstant(f"{name!r} is not a constant: nothing in the graph gives it")
         if kind == INITIALIZER:
-            return self.model.tensor(place)
+            return {name: self.model.tensor(place)}
         if kind == INPUT and self.call is None:
             raise NotConstant(f"{name!r} is not a constant: it is an input of the graph")
         if kind == INPUT:
             formal = [self.model.text(span) for _, span in self.model.fields(self.span, {4: BYTES})]
-            return self.outer.value(dict(zip(formal, self.call.inputs, strict=False)).get(name))
+            return {name: self.outer.value(dict(zip(formal, self.call.inputs)).get(name))}
         node = Node(self.model, place)
         if node.domain or node.op_type not in MOVES:
             raise NotConstant(f"{name!r} is not a constant: {node.op_type} node {node.name!r} computes it")
         outputs = move(node, [self.value(given) for given in node.inputs], self.attributes(node), self.model.spend)
-        return outputs[node.outputs.index(name)]
+        found = dict(zip(node.outputs, outputs))
+        if name not in found:
+            raise ModelFormatError(f"{name!r}: {node.op_type} node {node.name!r} has {len(outputs)} outputs")
+        return found
 
 
 # ---- Operators that move numbers and compute none -------------------------------------------------
@@ -235,9 +240,11 @@ def move(node, inputs, attributes, spend=None):
     return outputs if isinstance(outputs, list) else [outputs]
 
 
-def _ints(given, attributes, name):
+def _ints(given, attributes, name, most=RANK):
     """Integers that are an input in newer operator sets and an attribute in older ones; None where they are neither."""
     given = attributes.get(name) if given is None else given
+    if np.size(given) > most:
+        raise ValueError(f"{name}: {np.size(given)} integers")
     return None if given is None else [int(number) for number in given]
 
 
@@ -276,7 +283,7 @@ def _slice(attributes, x, starts=None, ends=None, axes=None, steps=None):
 
 def _split(attributes, x, sizes=None, *, count):
     axis = attributes.get("axis", 0)
-    sizes = _ints(sizes, attributes, "split") or [-(-x.shape[axis] // count)] * (count - 1)
+    sizes = _ints(sizes, attributes, "split", protobuf.NAMES) or [-(-x.shape[axis] // count)] * (count - 1)
     ends = np.cumsum([0, *sizes])
     if ends[-1] > x.shape[axis] or min(sizes, default=0) < 0:
         raise ValueError(f"an axis of {x.shape[axis]} cannot be split into {sizes}")
@@ -292,7 +299,7 @@ def _cast(attributes, x):
 MOVES = {
     "Constant": _constant,
     "Identity": lambda attributes, x: x,
-    "Transpose": lambda attributes, x: np.transpose(x, attributes.get("perm")),
+    "Transpose": lambda attributes, x: np.transpose(x, _ints(None, attributes, "perm")),
     "Reshape": _reshape,
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,

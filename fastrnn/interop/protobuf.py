@@ -19,7 +19,7 @@ import numpy as np
 from ..files import ModelFormatError, read_bytes
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5    # wire types; 3 and 4 (groups) are not in use
-STEPS = 8                                       # fields walked for each byte of a model, at most
+STEPS = 8                                       # fields and packed numbers read for each byte of a model, at most
 EXPANSION = 8                                   # what is made of a model may take this many times its size,
 ALLOWANCE = 1 << 21                             # and this on top
 NAMES = 1 << 14                                 # inputs and outputs of one node
@@ -32,7 +32,6 @@ RAW, FLOATS, DOUBLES = 9, 4, 10                 # fields of TensorProto with num
 DTYPES = {1: ("<f4", FLOATS), 2: ("u1", 5), 3: ("i1", 5), 4: ("<u2", 5), 5: ("<i2", 5), 6: ("<i4", 5), 7: ("<i8", 7),
           10: ("<f2", 5), 11: ("<f8", DOUBLES), 12: ("<u4", 11), 13: ("<u8", 11), 16: ("<u2", 5)}
 BFLOAT16 = 16
-
 
 # Fields of messages that are read: number -> wire type, or None for numbers, packed or not.
 PAIR = {1: BYTES, 2: BYTES}
@@ -125,10 +124,16 @@ class Reader:
                     raise ModelFormatError(f"byte {at}: a field numbered 0")
         finally:
             self._steps -= walked
+        self._walk(0)
+
+    def _walk(self, steps):
+        """Counts what takes time."""
+        self._steps -= steps
         if self._steps < 0:
             raise ModelFormatError("the same messages are used over and over")
 
     def text(self, span):
+        self._walk((span[1] - span[0]) // 64)
         return self.data[span[0]:span[1]].decode()
 
     def integers(self, field):
@@ -138,6 +143,7 @@ class Reader:
             yield signed(value)
         elif wire == BYTES:
             at, stop = value
+            self._walk(stop - at)
             while at < stop:
                 number, at = self.varint(at, stop)
                 yield signed(number)
