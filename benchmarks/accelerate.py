@@ -12,8 +12,8 @@ LSTM of its own), and the same model after fastrnn.pytorch.accelerate. One CPU i
 the contestants take turns within a round as peers.py has them; a time is the median over rounds, a ratio the median of
 the rounds' ratios to the faster torch. "at most" is the ratio that would be reached if the recurrent module's products
 ran at the rate of np.matmul 1024^3 in the same rounds, and all else in no time. Before, each takes ten steps from the
-same parameters, and losses that differ by more than 1e-4 are an error, and the exit status 1. A target that is missed is
-only said.
+same parameters, and losses that differ by more than 1e-4 are an error, and the exit status 1. A target that is missed
+is only said.
 """
 # Nothing but the standard library (and peers, which keeps to it) may be imported here: threads and CPU are set before
 # NumPy and torch load.

@@ -134,8 +134,7 @@ class _FastRNN(torch.autograd.Function):
         if torch._C._are_functorch_transforms_active() or any(
                 d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in (d_output, d_h, d_c)):
             raise RuntimeError("fastrnn.pytorch: recurrent modules have no batched gradients here (is_grads_batched, "
-                               "jacobian(vectorize=True), vmap over backward): restore(model) gives torch's modules "
-                               "back, which have them")
+                               "jacobian(vectorize=True), vmap): restore(model) gives torch's modules back")
         token, x, *inputs = ctx.saved_tensors
         kept = getattr(token, "kept", None)
         if kept is None:        # a hook on saved tensors gave back another tensor
@@ -158,8 +157,7 @@ class _Once(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grads):
         raise RuntimeError("fastrnn.pytorch: recurrent modules have no second derivative here (a gradient made with "
-                           "create_graph=True was differentiated): restore(model) gives torch's modules back, which "
-                           "have one")
+                           "create_graph=True was differentiated): restore(model) gives torch's modules back")
 
 
 # ---- When the kernels may run ---------------------------------------------------------------------
@@ -244,20 +242,16 @@ class _Fast:
 
     def __prepare_scriptable__(self):
         """torch.jit.script puts the result of this in the module's place: TorchScript knows torch's class alone."""
-        _turn(self, _ORIGINALS[type(self)])
+        _turn(self, _ORIGINALS.get(type(self), type(self)))
         return self
 
 
-def _pass_over(function):
-    """Tells torch.compile to run a function, and what it calls, as it is. ``torch.compiler.disable`` does that too, but
-    imports the compiler and wraps every call."""
-    eval_frame = torch._C._dynamo.eval_frame
-    if hasattr(eval_frame, "set_code_exec_strategy"):       # a torch without leaves our modules to its own code
-        skip = eval_frame._FrameAction.SKIP
-        eval_frame.set_code_exec_strategy(function.__code__, eval_frame._FrameExecStrategy(skip, skip))
-
-
-_pass_over(_Fast.forward)
+# torch.compile, which calls recurrent modules between its graphs, runs forward and what it calls as they are. (Without
+# this it would take torch's code; torch.compiler.disable does the same, but imports the compiler and wraps every call.)
+_eval_frame = torch._C._dynamo.eval_frame
+if hasattr(_eval_frame, "set_code_exec_strategy"):
+    _eval_frame.set_code_exec_strategy(_Fast.forward.__code__, _eval_frame._FrameExecStrategy(
+        _eval_frame._FrameAction.SKIP, _eval_frame._FrameAction.SKIP))
 
 
 # Where torch is the faster one. A step of torch's costs some 20 (RNN) to 80 us (GRU) beside its arithmetic, forward and
@@ -278,11 +272,12 @@ def _gains(kind, steps, rows, weights, trains):
 
 
 def _trains(*tensors):
+    """Whether a gradient may be asked for."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def _run(at, x, states, weights):
-    """One layer; a node of autograd where a gradient may be asked for. `weights`: five a direction."""
+    """One layer, as a node of autograd or without. `weights`: five a direction."""
     h_0, c_0 = (*states, None, None)[:2]
     if _trains(x, h_0, c_0, *weights):
         return _FastRNN.apply(at, x, h_0, c_0, *weights)
@@ -306,10 +301,13 @@ def _threads():
 
 def _row_lengths(x, sizes):
     """Steps of each row, falling, by a PackedSequence's batch_sizes; None where they do not fit its rows."""
-    if x.dim() != 2 or sizes.ndim != 1 or not sizes.size or sizes[-1] < 1 or np.any(np.diff(sizes) > 0) \
-            or sizes.sum() != len(x):
+    if x.dim() != 2 or sizes.ndim != 1 or not sizes.size:
         return None
-    return np.searchsorted(-sizes, -np.arange(sizes[0]))
+    ended = sizes.copy()        # rows that have their last step here
+    ended[:-1] -= sizes[1:]
+    if ended.min() < 0 or sizes[-1] == 0 or sizes.sum() != len(x):
+        return None
+    return np.arange(len(sizes), 0, -1).repeat(ended[::-1])
 
 
 class _Layers(_Fast):
@@ -325,7 +323,8 @@ class _Layers(_Fast):
 
     def _fast(self, input, hx):
         packed = isinstance(input, PackedSequence)
-        x, kind, H, D = input.data if packed else input, _KINDS.get(self.mode), self.hidden_size, 1 + self.bidirectional
+        x, kind = input.data if packed else input, _KINDS.get(self.mode)
+        H, D = self.hidden_size, 2 if self.bidirectional else 1
         states = _states(hx, kind == "lstm")
         extent = self._extent(input, x) if states is not None and _suits((x, *states)) else None
         if extent is None:
@@ -375,9 +374,7 @@ class _Layers(_Fast):
 
 
 class LSTM(_Layers, nn.LSTM):
-    """torch.nn.LSTM on fastrnn's kernels.
-
-    Arguments, parameters, inputs and results are torch.nn.LSTM's; the equations stand in :class:`fastrnn.LSTM`.
+    """torch.nn.LSTM on fastrnn's kernels: arguments, parameters, results are torch's. Equations: :class:`fastrnn.LSTM`.
 
     Examples
     --------
@@ -392,9 +389,7 @@ class LSTM(_Layers, nn.LSTM):
 
 
 class GRU(_Layers, nn.GRU):
-    """torch.nn.GRU on fastrnn's kernels.
-
-    Arguments, parameters, inputs and results are torch.nn.GRU's; the equations stand in :class:`fastrnn.GRU`.
+    """torch.nn.GRU on fastrnn's kernels: arguments, parameters, results are torch's. Equations: :class:`fastrnn.GRU`.
 
     Examples
     --------
@@ -406,9 +401,7 @@ class GRU(_Layers, nn.GRU):
 
 
 class RNN(_Layers, nn.RNN):
-    """torch.nn.RNN on fastrnn's kernels.
-
-    Arguments, parameters, inputs and results are torch.nn.RNN's; the equations stand in :class:`fastrnn.RNN`.
+    """torch.nn.RNN on fastrnn's kernels: arguments, parameters, results are torch's. Equations: :class:`fastrnn.RNN`.
 
     Examples
     --------
@@ -431,10 +424,10 @@ class _Cell(_Fast):
                 or any(s.shape != (*rows, self.hidden_size) for s in states)):
             return None
         weights = [*self._tensors(_NAMES[:4]), None]
-        H = self.hidden_size
-        if not _gains(kind, 1, N, GATES[kind] * H * (self.input_size + H), _trains(input, *states, *weights)):
-            return None
-        pack = self._packed(kind, 0, weights, _DTYPES[input.dtype], self.input_size)
+        size = GATES[kind] * self.hidden_size * (self.input_size + self.hidden_size)
+        pack = None
+        if _gains(kind, 1, N, size, _trains(input, *states, *weights)):
+            pack = self._packed(kind, 0, weights, _DTYPES[input.dtype], self.input_size)
         if pack is None:
             return None
         at = _Pass([pack], _core.Batch(1, N, None, None), False, self.hidden_size if kind == "lstm" else None,
@@ -477,9 +470,7 @@ class RNNCell(_Cell, nn.RNNCell):
     torch.Size([2, 5])
     """
 
-    @property
-    def _kind(self):
-        return f"rnn_{self.nonlinearity}"
+    _kind = property(lambda self: f"rnn_{self.nonlinearity}")
 
 
 # ---- Swapping -------------------------------------------------------------------------------------
@@ -517,8 +508,7 @@ class Report:
     left: dict
 
     def __str__(self):
-        lines = {name: text for name, text in self.swapped.items()}
-        lines.update((name, f"left, {reason}") for name, reason in self.left.items())
+        lines = self.swapped | {name: f"left, {reason}" for name, reason in self.left.items()}
         return "\n".join([f"{len(self.swapped)} swapped, {len(self.left)} left",
                           *(f"  {name or '(the model)'}: {text}" for name, text in lines.items())])
 
@@ -560,12 +550,15 @@ def _why_not_back(module):
 def _swap(model, classes, why_not):
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    reasons = {name: why_not(module) for name, module in model.named_modules()}
-    swapped = {name: model.get_submodule(name) for name, reason in reasons.items() if reason == ""}
-    for module in swapped.values():
-        _turn(module, classes[type(module)])
-    return Report({name: repr(module) for name, module in swapped.items()},
-                  {name: reason for name, reason in reasons.items() if reason})
+    swapped, left = {}, {}
+    for name, module in list(model.named_modules()):
+        reason = why_not(module)
+        if reason:
+            left[name] = reason
+        elif reason == "":
+            _turn(module, classes[type(module)])
+            swapped[name] = repr(module)
+    return Report(swapped, left)
 
 
 def accelerate(model):

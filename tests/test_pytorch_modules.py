@@ -572,8 +572,10 @@ WRONG = {
     "a weight on another device": lambda m: torch.func.functional_call(
         m, {"weight_hh_l0": torch.ones(3 * H, H, dtype=torch.float64, device="meta")},
         (torch.ones(T, N, I, dtype=torch.float64),)),
-    "a broken PackedSequence": lambda m: m(PackedSequence(torch.ones(5, I, dtype=torch.float64),
-                                                          torch.tensor([2, 2, 2]))),
+    "a PackedSequence of more rows": lambda m: m(PackedSequence(torch.ones(5, I, dtype=torch.float64),
+                                                                torch.tensor([2, 2, 2]))),
+    "a PackedSequence that grows": lambda m: m(PackedSequence(torch.ones(5, I, dtype=torch.float64),
+                                                              torch.tensor([2, 1, 2]))),
 }
 
 
