@@ -233,9 +233,8 @@ def test_what_cannot_be_represented_is_skipped_with_its_reason(written, outputs,
     expected = {f"lstm_of_{name}": f"activation {name.replace('swish', 'silu')!r} is none" for name in UNKNOWN} | {
         "gru_by_gelu": "activation 'gelu' is none", "both_of_gelu": "activation 'gelu' is none",
         "own_cell": "class 'OwnCell' is none", "own_function": "activation 'own' is none",
-        "limited": "activation 'ReLU' with {", "convolutional/conv": "class 'ConvLSTM1D' is convolutional"}
+        "limited": "activation 'ReLU' with max_value 2.0,", "convolutional/conv": "class 'ConvLSTM1D' is convolutional"}
     assert {name: reason[:len(expected[name])] for name, reason in skipped.items()} == expected
-    assert "'max_value': 2.0" in skipped["limited"]
 
 
 @pytest.mark.parametrize("ending", FORMATS)
@@ -612,6 +611,7 @@ def test_broken_archives(written, tmp_path, entry, data, match):
     ('"LSTM"', '"RNN"', "class 'RNN' is none"), ('"activation": "tanh"', '"activation": []', "activation"),
     ('"activation": "tanh"', '"activation": {"class_name": "ELU", "config": {"alpha": "a"}}', "activation 'ELU'"),
     ('"activation": "tanh"', '"activation": {"class_name": ["ELU"], "config": 3}', "activation"),
+    ('"activation": "tanh"', '"activation": {"class_name": null}', "activation None"),
     ('"merge_mode": "concat", "layer"', '"merge_mode": "concat", "no"', "layer")])
 def test_configurations_that_do_not_fit_the_weights(written, tmp_path, old, new, match):
     with zipfile.ZipFile(written / "tiny.keras") as archive:
@@ -701,6 +701,14 @@ def test_nothing_of_the_file_is_run(tmp_path):
     skipped = {}
     assert list(keras.layers(path, skipped)) == ["b"]
     assert "activation '__lambda__'" in skipped["touch/a"]
+
+
+def test_no_activation_is_linear(x, tmp_path):
+    arrays = drawn("rnn", np.random.default_rng(17))
+    write_named(tmp_path / "model.h5", {"a": named("a", arrays)}, config=sequential(
+        ("a", "SimpleRNN", {"units": H, "activation": None})))
+    assert_within(through(x, keras.layers(tmp_path / "model.h5")["a"]),
+                  keras_layer("rnn", x, *arrays, activation=lambda value: value))
 
 
 def test_nan_in_a_configuration(tmp_path):

@@ -478,12 +478,13 @@ def _activation(value, version):
     """fastrnn's activation of Keras' name, or of the configuration of a layer used as one."""
     if isinstance(value, tuple):
         return value
-    name, config = value, {}
+    name, config = "linear" if value is None else value, {}
     if isinstance(value, dict):
         name, config = value.get("class_name"), value.get("config")
         if name == "function":                                  # of Keras' own by their name alone
             name, config = config, {}
-    if name is None or (isinstance(name, str) and isinstance(config, dict)):
+    config = config if isinstance(config, dict) else {}
+    if isinstance(name, str):
         if name == "hard_sigmoid":
             return version.hard_sigmoid
         if name in ("LeakyReLU", "ELU"):
@@ -492,10 +493,11 @@ def _activation(value, version):
                 return "leaky_relu" if name == "LeakyReLU" else "elu", alpha
         if name == "ReLU" and not any(config.get(key) for key in ("max_value", "negative_slope", "threshold")):
             return "relu"
-        if not config and (name or "linear") in ACTIVATIONS:
-            return ACTIVATIONS[name or "linear"]
-    options = f" with {config}" if config else ""
-    raise ModelFormatError(f"activation {name!r:.100}{options:.300} is none that fastrnn has")
+        if not config and name in ACTIVATIONS:
+            return ACTIVATIONS[name]
+    numbers = [f"{key} {value}" for key, value in config.items() if type(value) in (int, float)]
+    options = " with " + ", ".join(numbers) if numbers else ""
+    raise ModelFormatError(f"activation {name!r:.100}{options:.200} is none that fastrnn has")
 
 
 def _unclaimed(records):
