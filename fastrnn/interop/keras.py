@@ -79,9 +79,9 @@ def layers(path, skipped=None, *, activation=None, recurrent_activation=None, re
 
     Files of weights alone (``model.save_weights``) have no configuration, nor have layers within classes of one's own.
     These layers are inferred from names and shapes, with tanh and the recurrent activation that was the default of the
-    file's version: hard_sigmoid before Keras 2.3, then sigmoid. Nothing tells whether they are so, nor go_backwards.
-    They have Keras' names where the file has them, else those of its groups; cells of StackedRNNCells are a layer each,
-    and two directions are a bidirectional layer.
+    file's version: hard_sigmoid before Keras 2.3 (TensorFlow's own "2.2.4-tf" not among them), then sigmoid. Nothing
+    tells whether they are so, nor go_backwards. They have Keras' names where the file has them, else those of its
+    groups; cells of StackedRNNCells are a layer each, and two directions are a bidirectional layer.
 
     >>> import h5py, os, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
