@@ -45,7 +45,7 @@ CALLED vf vactivate(const activation *f, vf a, double clip)
     vf alpha = vset((real)f->alpha), beta = vset((real)f->beta);
     a = vclip(a, clip);
     switch (f->function) {
-    case SIGMOID: return vsigmoid(a);
+    case SIGMOID: return vsigmoid_small(a);
     case TANH: return vtanh(a);
     case RELU: return vrelu(a);
     case AFFINE: return vfma(alpha, a, beta);
@@ -66,7 +66,7 @@ CALLED vf vslope(const activation *f, vf a, double clip)
     vf outside = vabs(a);
     a = vclip(a, clip);
     switch (f->function) {
-    case SIGMOID: y = vsigmoid(a); d = y * (one - y); break;
+    case SIGMOID: y = vsigmoid_small(a); d = y * (one - y); break;
     case TANH: y = vtanh(a); d = one - y * y; break;
     case RELU: d = vif_less(none, a, one, none); break;
     case AFFINE: d = alpha; break;
@@ -76,7 +76,7 @@ CALLED vf vslope(const activation *f, vf a, double clip)
     case HARD_SIGMOID: y = vfma(alpha, a, beta); d = vif_less(none, y, vif_less(y, one, alpha, none), none); break;
     case ELU: d = vif_less(none, a, one, vfma(alpha, vexpm1_negative(a), alpha)); break;
     case SOFTSIGN: y = one / (vabs(a) + one); d = y * y; break;
-    default: d = vsigmoid(a); break;
+    default: d = vsigmoid_small(a); break;
     }
     return vif_less(vset((real)clip), outside, none, d);
 }

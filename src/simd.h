@@ -223,9 +223,13 @@ FN vf vsigmoid_rest(vf x)
     return vset(1) / vfma(q.p, q.s, q.s + vset(1));
 }
 
-/* 1 / (1 + exp(-x)), small values with all their digits. exp(-x) is held to 2^64, where the value is 2^-64 or a hair less:
- * that is taken off (it rounds away elsewhere), so that the lower limit is exactly 0. */
-FN vf vsigmoid(vf x)
+/* float32: 9.0e-8 absolute. */
+FN vf vsigmoid(vf x) { return vset(1) - vsigmoid_rest(x); }
+
+/* The same as 1 / (1 + exp(-x)): two operations more, and small values have all their digits. exp(-x) is held to 2^64,
+ * where the value is 2^-64 or a hair less: that is taken off (it rounds away elsewhere), so that the lower limit is
+ * exactly 0. */
+FN vf vsigmoid_small(vf x)
 {
     exp_parts q = vexp_parts(vmax(vset(-45), vmin(vset(REAL(44.36141955583651)), -x)), 1);
     return vmax(vset(0), vset(1) / vfma(q.p, q.s, q.s + vset(1)) - vset(REAL(0x1p-64)));
