@@ -399,6 +399,16 @@ def test_a_chunk_that_unpacks_to_far_more(broken):
     assert_refused(data, broken, "far larger than the file")
 
 
+@pytest.mark.parametrize("libver", ["earliest", "v110", "latest"])
+def test_chunks_of_other_dimensions(broken, libver):
+    data = h5_bytes(lambda file: file.create_dataset("d", data=np.arange(15.0).reshape(3, 5), chunks=(3, 5),
+                                                     fletcher32=True), libver=libver)
+    at = data.index(struct.pack("<3I", 3, 5, 8)) - 9 if libver == "earliest" else data.index(bytes([3, 1, 3, 5, 8]))
+    assert data[at] == 3
+    for dimensions in (0, 1, 2, 4, 255):
+        assert_refused(patched(data, at, dimensions, 1), broken, "chunks of|longer")
+
+
 def test_a_chunk_of_a_large_array(broken):
     """The array is small; its chunk says it is not."""
     data = h5_bytes(lambda file: file.create_dataset("d", data=np.zeros((3, 5)), chunks=(3, 5), compression="gzip"))

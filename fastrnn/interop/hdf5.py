@@ -442,9 +442,10 @@ class Dataset:
         dimensions = body.uint(1)
         address = body.offset() if version == 3 else None
         width = 4 if version == 3 else body.uint(1)
-        *chunk, itemsize = (body.uint(width) for _ in range(dimensions))
-        if len(chunk) != rank or not rank or itemsize != stored.itemsize or not all(chunk):
-            self._file.fail(f"chunks {chunk} of {itemsize} bytes an element for {self.shape} of {stored.itemsize}")
+        chunk = [body.uint(width) for _ in range(dimensions)]
+        if len(chunk) != rank + 1 or not rank or chunk[-1] != stored.itemsize or not all(chunk):
+            self._file.fail(f"chunks of {chunk} for {self.shape} elements of {stored.itemsize} bytes")
+        itemsize = chunk.pop()
         filters = read_filters(Cursor(self._file, self._parts[FILTERS].data)) if FILTERS in self._parts else []
         size = math.prod(chunk) * itemsize
         if version == 3:
