@@ -142,7 +142,8 @@ cdef void exchange_state(Batch batch, cnp.ndarray a, isize d, Buffer padded, isi
                      <char*>padded.data, padded_row * size, cnp.PyArray_DIM(a, 2) * size, back)
 
 
-# Rows of the caller's [T, N, width] (a mask: [T, N]; packed: [rows, width]) to packed rows in processing order, or back.
+# Rows of the caller's [T, N, width] (a mask: [T, N]; packed: [rows, width]) to packed rows in processing order, and
+# back.
 cdef void exchange_rows(Batch batch, cnp.ndarray a, Buffer packed, isize width, bint reverse, bint back) noexcept:
     cdef isize size = cnp.PyArray_ITEMSIZE(a) * width
     cdef isize step = cnp.PyArray_STRIDE(a, 0), row = step if batch.offset != NULL else cnp.PyArray_STRIDE(a, 1)

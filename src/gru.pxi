@@ -4,8 +4,8 @@
 #     n = tanh(W x + b_in + r (W_hn h + b_hn))        GRU: reset after the product (torch, ONNX linear_before_reset)
 #     n = tanh(W x + b_in + b_hn + W_hn (r h))        GRU_BEFORE: the paper's form
 #
-# With options: other activations f (r, z) and g (n); mirrored, h_t = z n + (1-z) h_{t-1}. What is kept for the gradient:
-# the gates, or with options their sums. `plain` is a constant wherever these are inlined.
+# With options: other activations f (r, z) and g (n); mirrored, h_t = z n + (1-z) h_{t-1}. What is kept for the
+# gradient: the gates, or with options their sums. `plain` is a constant wherever these are inlined.
 
 cdef inline vf gate(run* s, vf a, const bint plain) noexcept nogil:
     return vsigmoid(a) if plain else vactivate(&s.c.f, a, s.c.clip)

@@ -3,9 +3,9 @@
 #     i, f, o = sigmoid(W x + b_ih + W h + b_hh)      g = tanh(...)
 #     c_t = f c_{t-1} + i g                           m_t = o tanh(c_t)        h_t = m_t, or W_hr m_t
 #
-# With options: peepholes (Gers & Schmidhuber 2000) add p_i c_{t-1}, p_f c_{t-1}, p_o c_t to the sums of i, f, o; coupled
-# gates have f = 1 - i (Greff et al. 2017); other activations f (i, f, o), g, h (of c_t). What is kept for the gradient:
-# the gates, or with options their sums.
+# With options: peepholes (Gers & Schmidhuber 2000) add p_i c_{t-1}, p_f c_{t-1}, p_o c_t to the sums of i, f, o;
+# coupled gates have f = 1 - i (Greff et al. 2017); other activations f (i, f, o), g, h (of c_t). What is kept for the
+# gradient: the gates, or with options their sums.
 
 cdef inline void lstm_cells(run* s, step* t, const vf* acc, isize p, isize Q, isize n, isize R) noexcept nogil:
     cdef isize j, q, r, row = s.c.units * VLEN

@@ -85,7 +85,8 @@ cdef class Parameters:
         if self.peephole is not None:
             b = Buffer(self.c.units * self.table.vlen, 3, self.table.itemsize)
             self.owned.append(b)
-            self.table.pack(b.data, cnp.PyArray_DATA(self.peephole), 1, 0, self.c.hidden, self.c.units, IN_ORDER, 3, 3, 1)
+            self.table.pack(b.data, cnp.PyArray_DATA(self.peephole), 1, 0, self.c.hidden, self.c.units, IN_ORDER,
+                            3, 3, 1)
             self.c.peephole = b.data
         return 0
 

@@ -253,8 +253,8 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
 
 # dL/dW of a packed matrix of `gates` gates, and the sum of `right` over rows for a bias, in torch's layout. `left`
 # holds what the matrix was multiplied with, rows left_step apart; `right` the gradients of its outputs.
-cdef int outer_gradient(Parameters p, const void* left, isize left_step, const outer_product* o, isize panels, isize size,
-                        isize units, const int* gate, isize gates, cnp.ndarray weight, cnp.ndarray bias,
+cdef int outer_gradient(Parameters p, const void* left, isize left_step, const outer_product* o, isize panels,
+                        isize size, isize units, const int* gate, isize gates, cnp.ndarray weight, cnp.ndarray bias,
                         isize threads) except -1:
     cdef isize i, V = p.table.vlen, parts = min(threads, panels)
     cdef Buffer packed = Buffer(panels * o.width * V, o.depth, p.table.itemsize)
@@ -280,8 +280,9 @@ cdef dict parameter_gradients(Saved s, Buffer dgates, Buffer dstate, Buffer dpee
     cdef Parameters p = s.parameters
     cdef const cell* c = &p.c
     cdef isize V = p.table.vlen, vector = V * p.table.itemsize, H = c.hidden, h_row = state_row(c, V)
-    cdef dict g = {name: np.empty_like(getattr(p, name)) for name in
-                   ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "peephole") if getattr(p, name) is not None}
+    cdef dict g = {name: np.empty_like(getattr(p, name))
+                   for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "peephole")
+                   if getattr(p, name) is not None}
     cdef bint gru = c.kind == GRU
     cdef outer_product o
     memset(&o, 0, sizeof(outer_product))
@@ -289,8 +290,8 @@ cdef dict parameter_gradients(Saved s, Buffer dgates, Buffer dstate, Buffer dpee
     o.right_panel = o.rows * o.right_step
     # GRU keeps d(W_hn h), dr, dz, dn of a unit: the input's part takes the last three, the recurrent part the first
     o.right, o.width, o.depth = <char*>dgates.data + (vector if gru else 0), c.w_ih.width, c.input
-    outer_gradient(p, s.x_data, s.x_step, &o, c.w_ih.panels, H, c.units, IN_ORDER, p.gates, g["weight_ih"], g.get("bias_ih"),
-                   threads)
+    outer_gradient(p, s.x_data, s.x_step, &o, c.w_ih.panels, H, c.units, IN_ORDER, p.gates, g["weight_ih"],
+                   g.get("bias_ih"), threads)
     o.right, o.width, o.depth = dgates.data, c.w_hh.width, c.state
     outer_gradient(p, s.h.data, h_row, &o, c.w_hh.panels, H, c.units, GRU_RECURRENT if gru else IN_ORDER,
                    2 if c.kind == GRU_BEFORE else p.gates, g["weight_hh"], g.get("bias_hh") if gru else None, threads)

@@ -1,5 +1,6 @@
 """Fixtures of the whole suite."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from helpers import using_isa
 
 import fastrnn
+from fastrnn import _core
 
 # In CI the same examples every time; elsewhere new ones. Kernels are timed by benchmarks, not here.
 hypothesis.settings.register_profile("fastrnn", deadline=None, derandomize="CI" in os.environ, print_blob=True)
@@ -31,3 +33,15 @@ def data_dir():
             pytest.fail(message + " (in CI it must be there)")
         pytest.skip(message)
     return place
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """The calls of the compiled passes, as (name, arguments)."""
+    calls = []
+    for name in ("forward_layer", "backward_layer"):
+        def spy(name, real, *args, **options):
+            calls.append((name, args, options))
+            return real(*args, **options)
+        monkeypatch.setattr(_core, name, functools.partial(spy, name, getattr(_core, name)))
+    return calls
