@@ -34,7 +34,7 @@ parts: $(VENV)/.test  ## micro-benchmarks of the parts
 lint: $(VENV)/.lint  ## ruff, cython-lint, stubs against the compiled modules
 	$(BIN)/ruff check .
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint src/*.pyx src/*.pxi
-	$(BIN)/python -m mypy.stubtest fastrnn._core --ignore-disjoint-bases
+	$(BIN)/python -m mypy.stubtest fastrnn._core --ignore-disjoint-bases --mypy-config-file pyproject.toml
 
 exhaustive: $(VENV)/.test  ## tanh and sigmoid over all 2^32 float32 inputs, every instruction set (some ten minutes)
 	$(BIN)/python tests/exhaustive.py
