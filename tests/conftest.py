@@ -2,9 +2,12 @@
 
 import functools
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import hypothesis
+import keras_files
 import pytest
 from helpers import using_isa
 
@@ -45,3 +48,12 @@ def passes(monkeypatch):
             return real(*args, **options)
         monkeypatch.setattr(_core, name, functools.partial(spy, name, getattr(_core, name)))
     return calls
+
+
+@pytest.fixture(scope="session")
+def keras_folder(tmp_path_factory):
+    """The folder of what Keras wrote."""
+    folder = tmp_path_factory.mktemp("keras")
+    subprocess.run([sys.executable, keras_files.__file__, folder], check=True, timeout=300, capture_output=True,
+                   env={**os.environ, "KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"})
+    return folder

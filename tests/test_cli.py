@@ -16,7 +16,7 @@ import pytest
 import fastrnn
 from fastrnn import cli, demo
 
-COMMANDS = ("demo", "bench", "info")
+COMMANDS = ("demo", "bench", "info", "inspect", "convert")
 
 
 def run(*arguments, **environment):

@@ -1,24 +1,16 @@
 """Keras files: those that Keras 3 writes against its outputs; those of Keras 1 and 2, laid out here as these wrote
-them, against their equations in NumPy; the chars2vec model against its package; and broken ones."""
+them, against their equations in NumPy; and the chars2vec model against its package."""
 
 import doctest
-import io
-import json
-import os
-import subprocess
-import sys
-import zipfile
 
-import h5py
-import keras_files
-import mutations
 import numpy as np
 import pytest
 from child import python
 from keras_files import ACTIVATIONS, CLASSES, MERGES, UNKNOWN, H, I, plain_cases
+from keras_layouts import drawn, named, sequential, write_named, write_zip
 
 import fastrnn
-from fastrnn import ModelFormatError, files
+from fastrnn import ModelFormatError
 from fastrnn.interop import hdf5, keras
 
 TOLERANCE = 1e-5
@@ -40,26 +32,17 @@ def through(x, *layers):
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    """The folder of what Keras wrote."""
-    folder = tmp_path_factory.mktemp("keras")
-    subprocess.run([sys.executable, keras_files.__file__, folder], check=True, timeout=300, capture_output=True,
-                   env={**os.environ, "KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def outputs(written):
+def outputs(keras_folder):
     def load(name):
-        with np.load(written / f"{name}.npz") as arrays:
+        with np.load(keras_folder / f"{name}.npz") as arrays:
             return dict(arrays)
     return load
 
 
 @pytest.fixture(scope="module", params=FORMATS)
-def every(request, written):
+def every(request, keras_folder):
     """The layers of the large model in a format with a configuration."""
-    return keras.layers(written / f"all{request.param}")
+    return keras.layers(keras_folder / f"all{request.param}")
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +139,8 @@ def test_wrapped_layers(every, want):
     assert_within(output.reshape(want["distributed"].shape), want["distributed"])
 
 
-def test_both_formats_hold_the_same(written):
-    zipped, legacy = (keras.layers(written / f"all{ending}") for ending in FORMATS)
+def test_both_formats_hold_the_same(keras_folder):
+    zipped, legacy = (keras.layers(keras_folder / f"all{ending}") for ending in FORMATS)
     assert list(zipped) == list(legacy)
     for name, layer in zipped.items():
         assert repr(layer) == repr(legacy[name])
@@ -165,9 +148,9 @@ def test_both_formats_hold_the_same(written):
             assert np.array_equal(value, legacy[name].parameters[key])
 
 
-def test_weights_alone(written, want):
+def test_weights_alone(keras_folder, want):
     """What they do not tell is Keras' default; a direction cannot be told, nor how two are merged."""
-    zipped, alone = keras.layers(written / "all.keras"), keras.layers(written / "all.weights.h5")
+    zipped, alone = keras.layers(keras_folder / "all.keras"), keras.layers(keras_folder / "all.weights.h5")
     for name in ("lstm", "gru", "rnn", "lstm_no_bias", "gru_before", "both_lstm", "both_gru", "both_rnn", "double",
                  "cell", "nested/first", "nested/inner/second", "nested/inner/both", "distributed/within"):
         assert repr(alone[name]) == repr(zipped[name])
@@ -186,35 +169,35 @@ def test_weights_alone(written, want):
 @pytest.mark.parametrize("option, kind", [("activation", kind) for kind in CLASSES] + [
     ("recurrent_activation", "lstm"), ("recurrent_activation", "gru")])
 @pytest.mark.parametrize("value", ACTIVATIONS)
-def test_options_for_weights_alone(written, want, option, kind, value):
-    layer = keras.layers(written / "all.weights.h5", **{option: value})[
+def test_options_for_weights_alone(keras_folder, want, option, kind, value):
+    layer = keras.layers(keras_folder / "all.weights.h5", **{option: value})[
         f"{kind}_{'of' if option == 'activation' else 'by'}_{value}"]
     assert_within(through(want["x"], layer), want[f"{kind}_{'of' if option == 'activation' else 'by'}_{value}"])
 
 
-def test_reset_after_of_weights_alone(written):
+def test_reset_after_of_weights_alone(keras_folder):
     """The bias tells it; without one, the option, else the default."""
-    path = written / "all.weights.h5"
+    path = keras_folder / "all.weights.h5"
     assert not keras.layers(path, reset_after=True)["gru_before"].reset_after
     assert keras.layers(path, reset_after=False)["gru"].reset_after
     assert keras.layers(path)["gru_before_no_bias"].reset_after
     assert not keras.layers(path, reset_after=False)["gru_before_no_bias"].reset_after
 
 
-def test_classes_of_ones_own(written, outputs):
+def test_classes_of_ones_own(keras_folder, outputs):
     """Their configuration does not name their layers: inferred, by names and attributes."""
     want = outputs("own")
     for ending in (".keras", ".weights.h5"):
-        found = keras.layers(written / f"own{ending}")
+        found = keras.layers(keras_folder / f"own{ending}")
         assert len(found) == 2
         encoder = found.pop("encoder_name")
         assert_within(through(want["x"], encoder), want["encoder"])
         assert_within(through(want["x"], encoder, *found.values()), want["heads"])
 
 
-def test_bfloat16(written, outputs):
+def test_bfloat16(keras_folder, outputs):
     """Weights of 16 bits come as float32, exactly."""
-    layer, arrays = keras.layers(written / "half.weights.h5")["half"], outputs("half")
+    layer, arrays = keras.layers(keras_folder / "half.weights.h5")["half"], outputs("half")
     assert layer.dtype == np.float32
     assert np.array_equal(layer.parameters["weight_ih_l0"], arrays["arr_0"].T)
     assert np.array_equal(layer.parameters["weight_hh_l0"], arrays["arr_1"].T)
@@ -225,9 +208,9 @@ def test_bfloat16(written, outputs):
 # ---- What cannot be represented -----------------------------------------------------------------------
 
 @pytest.mark.parametrize("ending", FORMATS)
-def test_what_cannot_be_represented_is_skipped_with_its_reason(written, outputs, ending):
+def test_what_cannot_be_represented_is_skipped_with_its_reason(keras_folder, outputs, ending):
     skipped, want = {}, outputs("refused")
-    found = keras.layers(written / f"refused{ending}", skipped)
+    found = keras.layers(keras_folder / f"refused{ending}", skipped)
     assert list(found) == ["good"]
     assert_within(through(want["x"], found["good"]), want["good"])
     expected = {f"lstm_of_{name}": f"activation {name.replace('swish', 'silu')!r} is none" for name in UNKNOWN} | {
@@ -238,21 +221,21 @@ def test_what_cannot_be_represented_is_skipped_with_its_reason(written, outputs,
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-def test_otherwise_the_first_is_an_error(written, ending):
+def test_otherwise_the_first_is_an_error(keras_folder, ending):
     skipped = {}
-    keras.layers(written / f"refused{ending}", skipped)
+    keras.layers(keras_folder / f"refused{ending}", skipped)
     with pytest.raises(ModelFormatError) as caught:
-        keras.layers(written / f"refused{ending}")
+        keras.layers(keras_folder / f"refused{ending}")
     name, reason = next(iter(skipped.items()))
-    assert str(caught.value) == f"{written / f'refused{ending}'}: layer {name!r}: {reason}"
+    assert str(caught.value) == f"{keras_folder / f'refused{ending}'}: layer {name!r}: {reason}"
 
 
 @pytest.mark.parametrize("options, error", [
     ({"activation": "gelu"}, ValueError), ({"recurrent_activation": ("hard_sigmoid", 1, 2, 3)}, ValueError),
     ({"activation": 3}, TypeError), ({"recurrent_activation": ("sigmoid", 1.0)}, ValueError)])
-def test_unsuitable_options(written, options, error):
+def test_unsuitable_options(keras_folder, options, error):
     with pytest.raises(error, match=next(iter(options))) as caught:
-        keras.layers(written / "tiny.weights.h5", **options)
+        keras.layers(keras_folder / "tiny.weights.h5", **options)
     assert not isinstance(caught.value, ModelFormatError)
 
 
@@ -266,11 +249,11 @@ def test_a_missing_file(tmp_path):
         keras.layers(tmp_path / "nothing.keras")
 
 
-def test_any_format_and_no_other_package(written):
+def test_any_format_and_no_other_package(keras_folder):
     out = python(f"""
         from fastrnn import interop
         for ending in (".keras", ".h5", ".weights.h5"):
-            print(sorted(interop.layers({str(written)!r} + "/tiny" + ending).items()))
+            print(sorted(interop.layers({str(keras_folder)!r} + "/tiny" + ending).items()))
         assert not {{"h5py", "keras", "torch", "tensorflow"}} & set(sys.modules)
     """).splitlines()
     assert len(out) == 3 and len(set(out)) == 1
@@ -310,51 +293,6 @@ def keras_layer(kind, x, kernel, recurrent, bias, gate=sigmoid, activation=np.ta
     return np.stack(outputs, 1)
 
 
-def drawn(kind, rng, columns=I, reset_after=False):
-    """kernel, recurrent kernel, bias."""
-    G = keras.GATES[kind]
-    return [rng.uniform(-0.8, 0.8, shape).astype(np.float32)
-            for shape in ((columns, G * H), (H, G * H), (2, G * H) if reset_after else (G * H,))]
-
-
-def named(layer, arrays, style="{layer}/{part}:0", **words):
-    """Weight's name -> array."""
-    return {style.format(layer=layer, part=part, **words): a for part, a in zip(PARTS, arrays, strict=True)}
-
-
-def write_named(path, layers, *, config=None, version="2.2.4", group="model_weights", as_text=False, split=1):
-    """layers: name -> {weight's name: array}, as Keras before 3 and its legacy writer lay them out."""
-    text = (lambda value: value) if as_text else (lambda value: value.encode())
-    with h5py.File(path, "w") as file:
-        top = file.create_group(group) if group else file
-        if version:
-            for where in {file, top} if as_text else [top]:
-                where.attrs["keras_version"] = text(version)
-        if config is not None:
-            file.attrs["model_config"] = text(json.dumps(config))
-
-        def write_names(where, key, names):
-            names = [text(name) for name in names]
-            if split > 1:
-                for i, part in enumerate(np.array_split(np.array(names, object), split)):
-                    where.attrs[f"{key}{i}"] = part.tolist()
-            else:
-                where.attrs[key] = names
-        write_names(top, "layer_names", layers)
-        for name, weights in layers.items():
-            inner = top.create_group(name)
-            write_names(inner, "weight_names", weights)
-            for key, value in weights.items():
-                inner[key] = value
-
-
-def sequential(*entries, as_list=True):
-    """A model_config: a list of layers, before Keras 2.2.3."""
-    entries = [{"class_name": cls, "config": {"name": name, **config}} for name, cls, config in entries]
-    return {"class_name": "Sequential", "config": entries if as_list else {"name": "sequential", "layers": entries}}
-
-
-PARTS = ("kernel", "recurrent_kernel", "bias")
 STYLES = {"2.0": "{layer}/{part}:0", "tensorflow 2": "{layer}/{kind}_cell_7/{part}:0", "theano": "{layer}/{part}",
           "3": "sequential/{layer}/{kind}_cell/{part}"}
 
@@ -499,21 +437,6 @@ def test_time_major(x, tmp_path):
     assert_within(layer(x.swapaxes(0, 1))[0].swapaxes(0, 1), keras_layer("rnn", x, *arrays))
 
 
-def write_zip(path, config, weights, version="3.5.0", compression=zipfile.ZIP_STORED):
-    """A .keras file. weights: path of a cell -> its arrays; or the bytes of an HDF5 file."""
-    if not isinstance(weights, bytes):
-        file = io.BytesIO()
-        with h5py.File(file, "w") as h5:
-            for place, arrays in weights.items():
-                for i, a in enumerate(arrays):
-                    h5[f"{place}/vars/{i}"] = a
-        weights = file.getvalue()
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        archive.writestr("metadata.json", json.dumps({"keras_version": version}))
-        archive.writestr("config.json", config if isinstance(config, str) else json.dumps(config))
-        archive.writestr("model.weights.h5", weights)
-
-
 @pytest.mark.parametrize("container, separator", [("layers", "/"), ("_layer_checkpoint_dependencies", "/"),
                                                   ("_layer_checkpoint_dependencies", "\\")])
 def test_the_first_keras_files(x, tmp_path, container, separator):
@@ -532,177 +455,6 @@ def test_the_first_keras_files(x, tmp_path, container, separator):
     assert_within(through(x, *found.values()), expected)
 
 
-# ---- A real file of Keras 2 -----------------------------------------------------------------------------
-
-@pytest.mark.parametrize("option, golden", [({}, "hard_sigmoid_keras2"),
-                                            ({"recurrent_activation": "sigmoid"}, "sigmoid_tf2_keras3")])
-def test_chars2vec(data_dir, option, golden):
-    """Weights alone, of Keras 2.2.0: its default is the hard sigmoid; later Kerases run it with sigmoid."""
-    folder = data_dir / "models" / "chars2vec"
-    found = keras.layers(folder / "eng_50_weights.h5", **option)
-    assert list(found) == ["lstm_1", "lstm_2"]
-    with np.load(folder / "golden_eng50.npz") as arrays:
-        output = through(arrays["x"], *found.values())[:, -1]
-        difference = np.max(np.abs(output - arrays[golden]))
-    assert difference <= TOLERANCE, f"largest difference {difference:.3e}"
-
-
-# ---- Broken and hostile files ------------------------------------------------------------------------------
-
-LIMITS = {"times": files.EXPANSION + 2 * hdf5.STRUCTURE}
-
-
-@pytest.fixture(scope="module", params=["tiny.keras", "tiny.h5", "tiny.weights.h5", "keras 1"])
-def good(request, written, tmp_path_factory):
-    """The bytes of a small file."""
-    if request.param != "keras 1":
-        return (written / request.param).read_bytes()
-    path = tmp_path_factory.mktemp("good") / "model.h5"
-    arrays = dict(zip("WUb", drawn("gru", np.random.default_rng(0)), strict=True))
-    write_named(path, {"gru_1": {f"gru_1_{letter}": a for letter, a in arrays.items()}}, version=None,
-                config=sequential(("gru_1", "GRU", {"output_dim": H, "inner_activation": "hard_sigmoid"})))
-    return path.read_bytes()
-
-
-def both(path):
-    """Both ways to read: with an error for a layer that makes none, and without."""
-    keras.layers(path, {})
-    return keras.layers(path)
-
-
-def test_truncated_anywhere(good, tmp_path):
-    path = tmp_path / "broken.keras"
-    for broken in mutations.truncations(good, 1100):
-        mutations.assert_refuses(keras.layers, broken, path, **LIMITS)
-    for broken in mutations.truncations(good, step=101):
-        mutations.assert_refuses_or_loads(keras.layers, broken, path, **LIMITS)
-
-
-def test_broken_anyhow(good, tmp_path):
-    for broken in mutations.mixed(good, np.random.default_rng(13), mutations.COUNT // 5):
-        mutations.assert_refuses_or_loads(both, broken, tmp_path / "broken.keras", **LIMITS)
-
-
-def changed(path, **entries):
-    """The bytes of a .keras file with other entries; None leaves one out."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(file, "w") as new:
-        for name in old.namelist():
-            data = entries.get(name.replace(".", "_"), old.read(name))
-            if data is not None:
-                new.writestr(name, data)
-    return file.getvalue()
-
-
-@pytest.mark.parametrize("entry, data, match", [
-    ("config_json", None, "no 'config.json'"), ("metadata_json", None, "no 'metadata.json'"),
-    ("model_weights_h5", None, "no 'model.weights.h5'"), ("metadata_json", b"[]", "keras_version"),
-    ("metadata_json", b'{"keras_version": 3}', "keras_version"), ("config_json", b"", "JSON"),
-    ("config_json", b"[" * 10 ** 5, "Recursion"), ("config_json", b'{"a":' * 10 ** 5, "Recursion"),
-    ("model_weights_h5", b"", "HDF5"), ("model_weights_h5", bytes(1000), "HDF5")])
-def test_broken_archives(written, tmp_path, entry, data, match):
-    mutations.assert_refuses(keras.layers, changed(written / "tiny.keras", **{entry: data}), tmp_path / "broken.keras",
-                             match, **LIMITS)
-
-
-@pytest.mark.parametrize("old, new, match", [
-    ('"units": 2', '"units": 3', "3 units, but weights of 2"),
-    ('"LSTM"', '"GRU"', "layer 'a': not all of its weights"), ('"name": "b"', '"name": "a"', "another layer is named"),
-    ('"LSTM"', '"RNN"', "class 'RNN' is none"), ('"activation": "tanh"', '"activation": []', "activation"),
-    ('"activation": "tanh"', '"activation": {"class_name": "ELU", "config": {"alpha": "a"}}', "activation 'ELU'"),
-    ('"activation": "tanh"', '"activation": {"class_name": ["ELU"], "config": 3}', "activation"),
-    ('"activation": "tanh"', '"activation": {"class_name": null}', "activation None"),
-    ('"merge_mode": "concat", "layer"', '"merge_mode": "concat", "no"', "layer")])
-def test_configurations_that_do_not_fit_the_weights(written, tmp_path, old, new, match):
-    with zipfile.ZipFile(written / "tiny.keras") as archive:
-        config = archive.read("config.json").decode()
-    assert old in config
-    mutations.assert_refuses(keras.layers, changed(written / "tiny.keras", config_json=config.replace(old, new)),
-                             tmp_path / "broken.keras", match, **LIMITS)
-
-
-@pytest.mark.parametrize("cls", ["GRU", "SimpleRNN", "CuDNNGRU"])
-@pytest.mark.parametrize("part", [0, 1, 2])
-def test_weights_of_other_shapes(tmp_path, cls, part):
-    arrays = drawn("lstm", np.random.default_rng(16))
-    for wrong in (arrays, [*arrays[:part], arrays[part][..., :-1], *arrays[part + 1:]],
-                  [*arrays[:part], arrays[part][None], *arrays[part + 1:]]):
-        write_named(tmp_path / "model.h5", {"a": named("a", wrong)}, config=sequential(
-            ("a", cls if wrong is arrays else "LSTM", {"units": H})))
-        with pytest.raises(ModelFormatError, match=r"layer 'a': .* of shapes"):
-            keras.layers(tmp_path / "model.h5")
-
-
-def test_a_layer_whose_weights_are_not_there(written, tmp_path):
-    config = sequential(("a", "LSTM", {"units": 2}), ("z", "LSTM", {"units": 2}), as_list=False)
-    path = tmp_path / "model.keras"
-    write_zip(path, config, {"layers/lstm/cell": [np.ones((3, 8)), np.ones((2, 8))]})
-    skipped = {}
-    assert list(keras.layers(path, skipped)) == ["a"]
-    assert "not all of its weights" in skipped["z"]
-
-
-def test_zip_bombs(tmp_path):
-    """Zeros that were packed: in the archive, in the HDF5 file, and in both."""
-    def weights(**options):
-        file = io.BytesIO()
-        with h5py.File(file, "w") as h5:
-            h5.create_dataset("layers/lstm/cell/vars/0", data=np.zeros((1, 4 * 1000), "f4"), **options)
-            h5.create_dataset("layers/lstm/cell/vars/1", data=np.zeros((1000, 4 * 1000), "f4"), **options)
-        return file.getvalue()
-    config, path = sequential(("lstm", "LSTM", {"units": 1000}), as_list=False), tmp_path / "model.keras"
-    for compression, options in ((zipfile.ZIP_DEFLATED, {}), (zipfile.ZIP_STORED, {"compression": "gzip"}),
-                                 (zipfile.ZIP_DEFLATED, {"compression": "gzip", "shuffle": True})):
-        write_zip(path, config, weights(**options), compression=compression)
-        assert path.stat().st_size < 200_000
-        mutations.assert_refuses(keras.layers, path.read_bytes(), path, "far larger|claims to hold", **LIMITS)
-
-
-@pytest.mark.parametrize("ending", [".keras", ".h5"])
-def test_many_layers_of_the_same_weights(tmp_path, ending):
-    """A small file whose layers would fill the memory."""
-    count, path = 1000, tmp_path / f"model{ending}"
-    file = io.BytesIO() if ending == ".keras" else path
-    names = [f"lstm_{i}" if i else "lstm" for i in range(count)]
-    config = sequential(*((name, "LSTM", {"units": 100}) for name in names), as_list=False)
-    with h5py.File(file, "w") as h5:
-        h5["kernel"] = np.ones((100, 400), "f4")
-        if ending == ".h5":
-            h5.attrs["model_config"], h5.create_group("model_weights").attrs["layer_names"] = json.dumps(config), names
-        for name in names:
-            for i, part in enumerate(("kernel:0", "recurrent_kernel:0")):
-                place = f"layers/{name}/cell/vars/{i}" if ending == ".keras" else f"model_weights/{name}/{part}"
-                h5[place] = h5["kernel"]
-            if ending == ".h5":
-                h5[f"model_weights/{name}"].attrs["weight_names"] = ["kernel:0", "recurrent_kernel:0"]
-    if ending == ".keras":
-        write_zip(path, config, file.getvalue())
-    mutations.assert_refuses(keras.layers, path.read_bytes(), path, "far larger than the file", **LIMITS)
-
-
-def test_groups_deep_in_one_another(tmp_path):
-    path = tmp_path / "model.weights.h5"
-    with h5py.File(path, "w") as h5:
-        h5["/".join(["layers"] * 300) + "/vars/0"] = 1.0
-    mutations.assert_refuses(keras.layers, path.read_bytes(), path, "deep", **LIMITS)
-
-
-def test_nothing_of_the_file_is_run(tmp_path):
-    """A Lambda's code, a class's module, a function to import: passed over."""
-    path = tmp_path / "model.keras"
-    trap = {"class_name": "__lambda__", "config": {"code": "4wAAAA==", "defaults": None, "closure": None}}
-    config = {"module": "os", "class_name": "system", "registered_name": "os>system", "config": {"layers": [
-        {"module": "keras.layers", "class_name": "Lambda", "config": {"name": "lambda", "function": trap}},
-        {"module": "builtins", "class_name": "exec", "config": {"name": "touch", "layer": {
-            "module": "builtins", "class_name": "LSTM", "config": {"name": "a", "units": H, "activation": trap}}}},
-        {"module": "keras.layers", "class_name": "LSTM", "config": {"name": "b", "units": H}}]}}
-    rng = np.random.default_rng(14)
-    write_zip(path, config, {"layers/exec/layer/cell": drawn("lstm", rng), "layers/lstm/cell": drawn("lstm", rng)})
-    skipped = {}
-    assert list(keras.layers(path, skipped)) == ["b"]
-    assert "activation '__lambda__'" in skipped["touch/a"]
-
-
 def test_no_activation_is_linear(x, tmp_path):
     arrays = drawn("rnn", np.random.default_rng(17))
     write_named(tmp_path / "model.h5", {"a": named("a", arrays)}, config=sequential(
@@ -716,3 +468,18 @@ def test_nan_in_a_configuration(tmp_path):
     config = sequential(("mask", "Masking", {"mask_value": np.nan}), ("a", "SimpleRNN", {"units": H}), as_list=False)
     write_zip(tmp_path / "model.keras", config, {"layers/simple_rnn/cell": drawn("rnn", np.random.default_rng(15))})
     assert list(keras.layers(tmp_path / "model.keras")) == ["a"]
+
+
+# ---- A real file of Keras 2 -----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("option, golden", [({}, "hard_sigmoid_keras2"),
+                                            ({"recurrent_activation": "sigmoid"}, "sigmoid_tf2_keras3")])
+def test_chars2vec(data_dir, option, golden):
+    """Weights alone, of Keras 2.2.0: its default is the hard sigmoid; later Kerases run it with sigmoid."""
+    folder = data_dir / "models" / "chars2vec"
+    found = keras.layers(folder / "eng_50_weights.h5", **option)
+    assert list(found) == ["lstm_1", "lstm_2"]
+    with np.load(folder / "golden_eng50.npz") as arrays:
+        output = through(arrays["x"], *found.values())[:, -1]
+        difference = np.max(np.abs(output - arrays[golden]))
+    assert difference <= TOLERANCE, f"largest difference {difference:.3e}"
