@@ -4,8 +4,8 @@
 ``restore(model)`` turns them back. The classes are subclasses of torch's, with torch's constructors, parameters and
 results, so ``isinstance``, state_dict, hooks, optimizers, pickling and deepcopy know no difference.
 
-Reading order: ``_FastRNN`` (one layer as one node of autograd, on the tensors' own memory), ``_Fast`` (when the kernels
-may run, and with which packed weights), ``_Layers`` and ``_Cell`` (what torch's arguments mean), ``accelerate``.
+Reading order: ``_Fast`` (when the kernels may run, and with which packed weights), ``_autograd.FastRNN`` (one layer as
+one node of autograd), ``_Layers`` and ``_Cell`` (what torch's arguments mean), ``accelerate``.
 
 What the kernels do not do runs torch's own code, the parent class's: other devices and dtypes, autocast, functorch
 transforms, forward-mode AD, tracing, tensor subclasses, calls too small to gain - and wrong arguments, which torch
@@ -13,13 +13,12 @@ then explains in its own words. Dropout draws from torch's generator as torch do
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from . import _core, _dispatch
 from . import _validation as check
-from .parameters import GATES, NAMES, shapes
+from .parameters import GATES, shapes
 
 try:
     import torch
@@ -30,144 +29,23 @@ from torch.autograd import forward_ad
 from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence
 
+from ._autograd import TORCH_NAMES, FastRNN, Pass, array, forward_pass
+
 __all__ = ["LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell", "Report", "accelerate", "restore"]
 
 _DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 _PLAIN = (torch.Tensor, nn.Parameter)
-_NAMES = NAMES[:5]          # torch has no peepholes
 _KINDS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_relu"}
-
-
-# ---- One layer, one node of autograd --------------------------------------------------------------
-
-class _Pass(NamedTuple):
-    """One layer over one batch: all but the tensors. What the kernels see are views of the caller's arrays: sequences
-    [T, N, width], or [rows, width] where a PackedSequence is ragged, and states [D, N, width]."""
-
-    packs: list             # _core.Parameters of each direction
-    batch: _core.Batch
-    ragged: bool            # x and output are packed rows
-    hidden: int | None      # width of a cell state; None unless LSTM
-    rows: tuple             # the output's shape but for its last axis
-    state_rows: tuple       # a state's shape but for its last axis
-    x_swapped: bool         # x is [N, T, I]
-    y_swapped: bool         # the output is [N, T, D*S]
-    threads: int
-
-    @property
-    def state_size(self):
-        return self.packs[0].weight_hh.shape[1]
-
-
-def _array(tensor):
-    return (tensor.detach() if tensor.requires_grad else tensor).numpy()
-
-
-def _inward(a, at, swapped):
-    """The kernels' view of the caller's sequence; a copy where its last axis is strided."""
-    if not at.ragged:
-        a = a.swapaxes(0, 1) if swapped else a.reshape(at.batch.T, at.batch.N, a.shape[-1])
-    return check.walkable(a)
-
-
-def _state_array(tensor, at, width):
-    shape = len(at.packs), at.batch.N, width
-    if tensor is None:
-        return np.zeros(shape, at.packs[0].dtype)
-    return check.contiguous(_array(tensor).reshape(shape))
-
-
-def _state_arrays(h, c, at):
-    return _state_array(h, at, at.state_size), None if at.hidden is None else _state_array(c, at, at.hidden)
-
-
-def _state_tensor(a, at):
-    return torch.from_numpy(a.reshape(*at.state_rows, a.shape[-1]))
-
-
-def _forward(at, x, h_0, c_0, keep):
-    """The tensors output, h_n (and c_n), and what ``_backward`` needs where it is to be kept."""
-    h, c = _state_arrays(h_0, c_0, at)
-    width = len(at.packs) * at.state_size
-    shape = (*at.rows, width)
-    # batch_first is a matter of strides, as in torch: a dropout after it draws its mask in the order of memory
-    y = x.new_empty_strided(shape, (width, at.batch.N * width, 1)) if at.y_swapped else x.new_empty(shape)
-    h_n, c_n, kept = _core.forward_layer(at.packs, at.batch, _inward(_array(x), at, at.x_swapped), h, c, None,
-                                         _inward(y.numpy(), at, at.y_swapped), None, keep, at.threads, borrow=True)
-    return (y, *(_state_tensor(a, at) for a in (h_n, c_n) if a is not None)), kept
-
-
-def _backward(at, kept, x_shape, d_output, d_h, d_c, need_input, need_parameters):
-    """dL/dx, dL/dh_0, dL/dc_0, then the parameters' in the order of _NAMES, None where not needed or not there."""
-    width = len(at.packs) * at.state_size
-    if d_output is None:
-        shape = (at.batch.rows, width) if at.ragged else (at.batch.T, at.batch.N, width)
-        dy = np.broadcast_to(np.zeros(width, at.packs[0].dtype), shape)
-    else:
-        dy = _inward(_array(d_output), at, at.y_swapped)
-    dx, dh_0, dc_0, found = _core.backward_layer(kept, dy, *_state_arrays(d_h, d_c, at), at.threads, need_input,
-                                                 need_parameters)
-    if dx is not None:
-        dx = torch.from_numpy(dx.swapaxes(0, 1) if at.x_swapped else dx.reshape(x_shape))
-    values = [direction.get(name) for direction in found for name in _NAMES]
-    return (dx, *(None if a is None else _state_tensor(a, at) for a in (dh_0, dc_0)),
-            *(None if a is None else torch.from_numpy(a) for a in values))
-
-
-class _FastRNN(torch.autograd.Function):
-    """A layer's output and final states from x, initial states (or None) and five weights a direction (or None)."""
-
-    @staticmethod
-    def forward(ctx, at, x, h_0, c_0, *weights):
-        results, kept = _forward(at, x, h_0, c_0, True)
-        # What the kernels kept hangs on a saved tensor, so that it goes when torch lets go of that: after backward, or
-        # at once in a checkpoint, which calls forward again.
-        token = x.new_empty(0)
-        token.kept = kept
-        ctx.save_for_backward(token, x, h_0, c_0, *weights)
-        ctx.set_materialize_grads(False)
-        ctx.at = at
-        return results
-
-    @staticmethod
-    def backward(ctx, d_output, d_h, d_c=None):
-        if torch._C._are_functorch_transforms_active() or any(
-                d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in (d_output, d_h, d_c)):
-            raise RuntimeError("fastrnn.pytorch: recurrent modules have no batched gradients here (is_grads_batched, "
-                               "jacobian(vectorize=True), vmap): restore(model) gives torch's modules back")
-        token, x, *inputs = ctx.saved_tensors
-        kept = getattr(token, "kept", None)
-        if kept is None:        # a hook on saved tensors gave back another tensor
-            kept = _forward(ctx.at, x, *inputs[:2], True)[1]
-        needed = ctx.needs_input_grad
-        found = _backward(ctx.at, kept, x.shape, d_output, d_h, d_c, needed[1], any(needed[4:]))
-        found = [value if need else None for value, need in zip(found, needed[1:], strict=True)]
-        if torch.is_grad_enabled():     # create_graph: they may be differentiated again, or not
-            found = _Once.apply(len(found), *found, d_output, d_h, d_c, x, *inputs)[:len(found)]
-        return None, *found
-
-
-class _Once(torch.autograd.Function):
-    """The first `count` tensors, as functions of all of them that have no derivative."""
-
-    @staticmethod
-    def forward(ctx, count, *tensors):
-        return tuple(None if t is None else t.view_as(t) for t in tensors[:count])
-
-    @staticmethod
-    def backward(ctx, *grads):
-        raise RuntimeError("fastrnn.pytorch: recurrent modules have no second derivative here (a gradient made with "
-                           "create_graph=True was differentiated): restore(model) gives torch's modules back")
 
 
 # ---- When the kernels may run ---------------------------------------------------------------------
 
 class _Weights:
-    """One direction's weights in the order of _NAMES (None where it has none): arrays on their memory, and packed."""
+    """One direction's weights in the order of TORCH_NAMES (None: it has none): arrays on their memory, and packed."""
 
     def __init__(self, tensors, pack):
         self.tensors, self.pack = tensors, pack
-        self.arrays = [None if t is None else check.contiguous(_array(t)) for t in tensors]
+        self.arrays = [None if t is None else check.contiguous(array(t)) for t in tensors]
         self.places = [None if t is None else t.data_ptr() for t in tensors]
         if any(t is not None and t.grad_fn is not None for t in tensors):
             self.tensors = ()       # made anew for every call, and to hold it would hold its graph
@@ -230,7 +108,7 @@ class _Fast:
                 return None
             held = _Weights(tensors, held and held.pack)
             wanted = shapes(GATES[kind], input_size, self.hidden_size, self.bias, proj_size)
-            if {name: a.shape for name, a in zip(_NAMES, held.arrays, strict=True) if a is not None} != wanted:
+            if {name: a.shape for name, a in zip(TORCH_NAMES, held.arrays, strict=True) if a is not None} != wanted:
                 return None
             cache[key] = held
         if held.arrays[0].dtype != dtype:
@@ -280,8 +158,8 @@ def _run(at, x, states, weights):
     """One layer, as a node of autograd or without. `weights`: five a direction."""
     h_0, c_0 = (*states, None, None)[:2]
     if _trains(x, h_0, c_0, *weights):
-        return _FastRNN.apply(at, x, h_0, c_0, *weights)
-    return _forward(at, x, h_0, c_0, False)[0]
+        return FastRNN.apply(at, x, h_0, c_0, *weights)
+    return forward_pass(at, x, h_0, c_0, False)[0]
 
 
 def _states(hx, lstm):
@@ -350,7 +228,7 @@ class _Layers(_Fast):
         for k in range(self.num_layers):
             last, own = k == self.num_layers - 1, slice(k * D, (k + 1) * D)
             # between layers time comes first, as in torch's: dropout masks are drawn in that order
-            at = _Pass(packs[own], batch, lengths is not None, H if kind == "lstm" else None,
+            at = Pass(packs[own], batch, lengths is not None, H if kind == "lstm" else None,
                        (T, N) if swapped and not last else rows, state_rows,
                        swapped and k == 0, swapped and last, threads)
             x, *new = _run(at, x, states if self.num_layers == 1 else [s[own] for s in states],
@@ -423,14 +301,14 @@ class _Cell(_Fast):
         if (len(rows) > 1 or input.shape[-1:] != (self.input_size,) or N == 0
                 or any(s.shape != (*rows, self.hidden_size) for s in states)):
             return None
-        weights = [*self._tensors(_NAMES[:4]), None]
+        weights = [*self._tensors(TORCH_NAMES[:4]), None]
         size = GATES[kind] * self.hidden_size * (self.input_size + self.hidden_size)
         pack = None
         if _gains(kind, 1, N, size, _trains(input, *states, *weights)):
             pack = self._packed(kind, 0, weights, _DTYPES[input.dtype], self.input_size)
         if pack is None:
             return None
-        at = _Pass([pack], _core.Batch(1, N, None, None), False, self.hidden_size if kind == "lstm" else None,
+        at = Pass([pack], _core.Batch(1, N, None, None), False, self.hidden_size if kind == "lstm" else None,
                    rows, rows, False, False, _threads())
         h, _, *c = _run(at, input, states, weights)
         return (h, *c) if kind == "lstm" else h
