@@ -73,7 +73,7 @@ class Estimator:
                              "features as input")
 
     def __sklearn_tags__(self):
-        from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags    # its caller is scikit-learn
+        from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags  # its caller is scikit-learn
         regressor = RegressorTags(poor_score=True) if self._estimator_type == "regressor" else None
         return Tags(estimator_type=self._estimator_type, target_tags=TargetTags(required=False),
                     regressor_tags=regressor, input_tags=InputTags(allow_nan=True))
@@ -122,6 +122,6 @@ def numbers(values, name):
 
 def _same(a, b):
     try:
-        return a is b or type(a) is type(b) and bool(a == b)
+        return a is b or (type(a) is type(b) and bool(a == b))
     except ValueError:          # an array's comparison
         return False
