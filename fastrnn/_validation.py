@@ -49,6 +49,20 @@ def number(value, name):
     return result
 
 
+def above(value, name, bound):
+    value = number(value, name)
+    if not value > bound:
+        raise ValueError(f"{name}: expected a number above {bound}, got {value}")
+    return value
+
+
+def at_least(value, name, bound):
+    value = number(value, name)
+    if not value >= bound:
+        raise ValueError(f"{name}: expected a number of at least {bound}, got {value}")
+    return value
+
+
 def probability(value, name):
     value = number(value, name)
     if not 0 <= value <= 1:
@@ -124,6 +138,18 @@ def shaped(a, name, shape):
     if a.shape != tuple(shape):
         raise ValueError(f"{name}: expected shape {tuple(shape)}, got {a.shape}")
     return a
+
+
+def indices(value, name, bound):
+    """An array of whole numbers 0 ... bound-1, as intp."""
+    if value is None:
+        raise TypeError(f"{name}: expected an array of ints, got None")
+    a = as_array(value, name)
+    if a.dtype.kind not in "iu" and a.size:
+        raise TypeError(f"{name}: expected an array of ints, got dtype {a.dtype}")
+    if a.size and (a.min() < 0 or a.max() >= bound):
+        raise ValueError(f"{name}: expected 0 to {bound - 1}, got {a.min() if a.min() < 0 else a.max()}")
+    return a.astype(np.intp, copy=False)
 
 
 def walkable(a):
