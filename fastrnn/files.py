@@ -33,11 +33,11 @@ VERSION = 1
 
 
 def save(model, path):
-    """Writes a layer or a cell to a file, from which ``load`` makes the same one, to the bit.
+    """Writes a layer, a cell or a whole Sequential to a file, from which ``load`` makes the same one, to the bit.
 
     Parameters
     ----------
-    model : layer or cell
+    model : layer, cell, Linear, Embedding or Sequential
     path : str or path-like
         The ending tells the format: ``.npz`` (NumPy alone) or ``.safetensors`` (``pip install fastrnn[safetensors]``).
         A file that is there is replaced at once, when all is written; nobody ever sees a half.
@@ -45,7 +45,7 @@ def save(model, path):
     Raises
     ------
     TypeError
-        Neither a layer nor a cell; a class derived from one, which ``load`` would not know.
+        None of these; a class derived from one, which ``load`` would not know.
     ValueError
         Another ending.
     OSError
@@ -55,8 +55,8 @@ def save(model, path):
     -----
     The arrays bear the names of ``state_dict()``. The configuration is a JSON object: "version" 1, "class",
     "input_size", "hidden_size", every option of the class by its name, "dtype" as NumPy spells it, "activations" as
-    [name, alpha, beta] each. In a .npz it is the array "fastrnn", its UTF-8 bytes; in a .safetensors file the metadata
-    "fastrnn".
+    [name, alpha, beta] each. A Sequential has "modules", a list of such objects, and arrays "0.weight_ih_l0", ... In a
+    .npz the object is the array "fastrnn", its UTF-8 bytes; in a .safetensors file the metadata "fastrnn".
 
     >>> import os, tempfile, fastrnn
     >>> layer = fastrnn.GRU(2, 3, rng=0)
@@ -77,7 +77,7 @@ def save(model, path):
 
 
 def load(path):
-    """The layer or cell that ``save`` wrote; files of others are for ``fastrnn.interop``.
+    """The model that ``save`` wrote; files of others are for ``fastrnn.interop``.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def load(path):
 
     Returns
     -------
-    layer or cell
+    layer, cell, Linear, Embedding or Sequential
         Of the class that was saved, with its options and, to the bit, its parameters.
 
     Raises
@@ -115,16 +115,19 @@ def load(path):
 
 
 def _classes():
-    from . import cells, layers  # here, because they know this module
+    from . import cells, layers, modules  # here, because they know this module
     return {cls.__name__: cls for cls in (layers.RNN, layers.GRU, layers.LSTM,
-                                          cells.RNNCell, cells.GRUCell, cells.LSTMCell)}
+                                          cells.RNNCell, cells.GRUCell, cells.LSTMCell,
+                                          modules.Linear, modules.Embedding, modules.Sequential)}
 
 
 def configuration(model):
-    """What the JSON in a file says of a layer or cell: its class, and every argument of its constructor but rng."""
+    """What the JSON in a file says of a model: its class, and every argument of its constructor but rng."""
     name = type(model).__name__
     if _classes().get(name) is not type(model):
         raise TypeError(f"model: expected one of {', '.join(_classes())}, got {type(model).__qualname__}")
+    if name == "Sequential":
+        return {"version": VERSION, "class": name, "modules": [configuration(module) for module in model.modules]}
     arguments = {argument.name: None for cls in reversed(type(model).__mro__) if "__init__" in vars(cls)
                  for argument in inspect.signature(cls.__init__).parameters.values()
                  if argument.kind not in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD)}
@@ -134,12 +137,14 @@ def configuration(model):
 
 
 def build(found, tensors, path, **options):
-    """A layer or cell of a configuration and its parameters; options stand above what the configuration says."""
+    """The model of a configuration and its parameters; options stand above what the configuration says."""
     from .parameters import UNDRAWN
     with refusing(path):
         classes, name = _classes(), found.get("class")
         if name not in classes:
             raise ModelFormatError(f"class: expected one of {', '.join(classes)}, got {name!r:.200}")
+        if name == "Sequential":
+            return classes[name](*(build(one, part, path) for one, part in members(found, tensors)))
         options = {**found, **options}
         del options["class"], options["version"]
         if isinstance(options.get("num_layers"), int) and options["num_layers"] > len(tensors):
@@ -149,6 +154,23 @@ def build(found, tensors, path, **options):
         model = classes[name](**options, rng=UNDRAWN)
         model.load_state_dict(tensors)
         return model
+
+
+def members(found, tensors):
+    """A Sequential's configuration taken apart: of each module its configuration, and the tensors "i.name" by name."""
+    modules = found.get("modules")
+    if found.keys() != {"version", "class", "modules"} or not isinstance(modules, list):
+        raise ModelFormatError(f"a Sequential: expected version, class and a list of modules, got {found!r:.200}")
+    for one in modules:
+        if not isinstance(one, dict) or one.get("version") != VERSION:
+            raise ModelFormatError(f"modules: expected configurations of version {VERSION}, got {one!r:.200}")
+    parts = {str(i): {} for i in range(len(modules))}
+    for name, value in tensors.items():
+        i, _, rest = name.partition(".")
+        if i not in parts:
+            raise ModelFormatError(f"unknown key {name!r} for {len(modules)} modules")
+        parts[i][rest] = value
+    return list(zip(modules, parts.values()))
 
 
 def _ending(path):
@@ -336,12 +358,17 @@ def _safetensors():
 # ---- Writing --------------------------------------------------------------------------------------
 
 @contextlib.contextmanager
-def replacing(path):
-    """A file to write to that becomes `path` on a regular end; until then, and otherwise, `path` stays as it was."""
+def replacing(path, draft=None):
+    """A file to write to that becomes `path` on a regular end; until then, and otherwise, `path` stays as it was.
+
+    draft: the name it has until then, which one writer alone uses: if it is killed, the next writes over what it left.
+    Without it every writer has a name of its own.
+    """
     path = os.path.realpath(os.fsdecode(path))      # through a symbolic link to what it points to
-    draft = os.path.join(os.path.dirname(path), f".fastrnn-{os.urandom(8).hex()}.tmp")
+    mode = "xb" if draft is None else "wb"
+    draft = os.path.join(os.path.dirname(path), f".fastrnn-{os.urandom(8).hex()}.tmp" if draft is None else draft)
     try:
-        with open(draft, "xb") as file:
+        with open(draft, mode) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -352,3 +379,14 @@ def replacing(path):
         with contextlib.suppress(OSError):
             os.unlink(draft)
         raise
+    _sync_folder(os.path.dirname(path))
+
+
+def _sync_folder(path):
+    """Has the system write a folder's entries, without which a new name may be lost with the power."""
+    with contextlib.suppress(OSError):      # Windows opens no folders, some file systems sync none
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -34,7 +34,7 @@ def total_weight(mask, shape):
 
 
 class Loss:
-    """What the losses of differences share: a value for each element of output - target, and its slope."""
+    """A loss of differences: a value for each element of output - target, and its slope."""
 
     def __call__(self, output, target, mask=None):
         """The loss and its gradient.
@@ -171,7 +171,7 @@ class Quantile(Loss):
         return e * slope, slope
 
 
-class CrossEntropy:
+class CrossEntropy(Loss):
     """Softmax and cross-entropy: -log p[target], p = softmax(output) over the last axis, C classes.
 
     Targets are whole numbers 0 ... C-1 in the output's leading axes; where the mask is 0 any number may stand.
@@ -220,6 +220,3 @@ class CrossEntropy:
         weight = 1 / count if weight is None else weight[..., None] / count
         p *= np.asarray(weight, p.dtype)
         return float((losses * weight).sum(dtype=np.float64)), p
-
-    def __repr__(self):
-        return "CrossEntropy()"

@@ -1,7 +1,7 @@
 """Training without a framework: ``fit`` and the ``History`` it gives.
 
 Reading order: ``fit`` (what can be asked for), ``Data`` (rows, buckets, minibatches), ``_Run`` (epochs, minibatches,
-pieces of truncated back-propagation), ``History``, ``Progress``.
+pieces of truncated back-propagation), ``History``, ``Progress``. Checkpoints are in ``checkpoints``.
 """
 
 import math
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from . import _validation as check
-from . import losses
+from . import checkpoints, losses
 from .layers import Parametrised
 from .modules import recurrent
 from .optim import Optimizer, clip_grad_norm
@@ -21,7 +21,7 @@ BUCKET = 16         # minibatches whose rows are sorted by length among themselv
 
 
 def fit(model, x, y, *, loss, optimizer, epochs, batch_size, lengths=None, mask=None, tbptt=None, clip_norm=math.inf,
-        validation=None, patience=None, shuffle=True, rng=None, progress=True):
+        validation=None, patience=None, checkpoint=None, checkpoint_every=None, shuffle=True, rng=None, progress=True):
     """Trains a model on sequences.
 
     Parameters
@@ -54,6 +54,14 @@ def fit(model, x, y, *, loss, optimizer, epochs, batch_size, lengths=None, mask=
         Data whose loss is taken after every epoch. At the end the model has the weights of the best epoch.
     patience : int, optional
         Stop after so many epochs without a better validation loss.
+    checkpoint : str or path-like, optional
+        A file that is written after every epoch, whole at any moment. Where it is there already, training goes on from
+        it: it has model, optimizer, best weights, history, position, the seed of all that is random and the state that
+        tbptt carries, so that a run killed and started again ends with the same bits as one never killed. Then the
+        model's present parameters and `rng` do not matter; everything but `epochs` and `patience` must be as it was, or
+        it is a ValueError. (A schedule, a function, cannot be compared.)
+    checkpoint_every : int, optional
+        Write it after so many updates, too.
     shuffle : bool
         False: the same minibatches in the same order every epoch.
     rng : numpy.random.Generator, int seed or None
@@ -81,7 +89,7 @@ def fit(model, x, y, *, loss, optimizer, epochs, batch_size, lengths=None, mask=
     True
     """
     run = _Run(model, x, y, loss, optimizer, epochs, batch_size, lengths, mask, tbptt, clip_norm, validation, patience,
-               shuffle, rng)
+               checkpoint, checkpoint_every, shuffle, rng)
     return run.go(check.flag(progress, "progress"))
 
 
@@ -217,7 +225,7 @@ class _Run:
     """One training: what is to be done, and how far it is."""
 
     def __init__(self, model, x, y, loss, optimizer, epochs, batch_size, lengths, mask, tbptt, clip_norm, validation,
-                 patience, shuffle, rng):
+                 patience, checkpoint, checkpoint_every, shuffle, rng):
         if not isinstance(model, Parametrised):
             raise TypeError(f"model: expected a layer or a Sequential, got {type(model).__name__}")
         if not callable(loss):
@@ -241,6 +249,10 @@ class _Run:
         self.patience = None if patience is None else check.size(patience, "patience")
         if patience is not None and validation is None:
             raise ValueError("patience: it needs validation data")
+        if checkpoint_every is not None and checkpoint is None:
+            raise ValueError("checkpoint_every: it needs the path of a checkpoint")
+        self.checkpoint = checkpoint
+        self.every = None if checkpoint_every is None else check.size(checkpoint_every, "checkpoint_every")
         self.shuffle = check.flag(shuffle, "shuffle")
         # One number stands for all that is random: position and seed give every order and every dropout mask.
         self.seed = int(check.generator(rng).integers(2**63))
@@ -249,6 +261,7 @@ class _Run:
         self.sums = dict.fromkeys(_SUMS, 0.0)
         self.history = History()
         self.best = None                                # parameters of the epoch with the best validation loss
+        self.since = time.perf_counter()                # the time from here on is not in sums["seconds"] yet
 
     def _validation_data(self, given):
         if isinstance(given, Mapping):
@@ -261,10 +274,13 @@ class _Run:
         return Data(given["x"], given["y"], given.get("lengths"), given.get("mask"), self.batch_first, "validation ")
 
     def go(self, progress):
+        if self.checkpoint is not None:
+            checkpoints.resume(self.checkpoint, self)
         with Progress(self.epochs, self.epoch, progress) as shown:
             while self.epoch < self.epochs and not self._stopped():
                 self._train_epoch()
                 self._end_epoch()
+                self._save()
                 shown(self.history.note())
         if self.best is not None:
             self.model.load_state_dict(self.best)
@@ -274,14 +290,22 @@ class _Run:
         best = self.history.best_epoch
         return self.patience is not None and best is not None and self.epoch - 1 - best >= self.patience
 
+    def _save(self):
+        if self.checkpoint is not None:
+            self._clock()
+            checkpoints.save(self.checkpoint, self)
+
+    def _clock(self):
+        now = time.perf_counter()
+        self.sums["seconds"] += now - self.since
+        self.since = now
+
     def _train_epoch(self):
-        began = time.perf_counter()
         order = np.random.default_rng((self.seed, 0, self.epoch)) if self.shuffle else None
         batches = self.data.batches(self.batch_size, order)
         while self.batch < len(batches):
             self._train_batch(batches[self.batch])
             self.batch, self.start, self.carried = self.batch + 1, 0, None
-        self.sums["seconds"] += time.perf_counter() - began
 
     def _train_batch(self, rows):
         x, y, lengths, mask = self.data.take(rows)
@@ -292,6 +316,8 @@ class _Run:
             part = [None if a is None else cut(a, self.start, stop, self.batch_first) for a in (x, y, mask)]
             self._train_piece(*part, None if lengths is None else np.clip(lengths - self.start, 0, stop - self.start))
             self.start = stop
+            if self.every is not None and self.sums["pieces"] % self.every == 0:
+                self._save()
 
     def _train_piece(self, x, y, mask, lengths):
         rng = np.random.default_rng((self.seed, 1, self.epoch, self.batch, self.start)) if self.drops else None
@@ -299,6 +325,7 @@ class _Run:
         weight = losses.total_weight(mask, output.shape)
         if not weight:
             return                      # nothing here counts: the state was all that was wanted
+        self.sums["pieces"] += 1
         value, d_output = self.loss(output, y, mask)
         gradients = self.model.backward(cache, d_output, need_input=False).parameters
         norm = clip_grad_norm(gradients, self.clip_norm)
@@ -306,7 +333,6 @@ class _Run:
         self.sums["loss"] += weight * value
         if math.isfinite(norm):
             self.optimizer.step(gradients)
-            self.sums["updates"] += 1
             self.sums["norms"] += norm
         else:
             if not self.sums["skipped"]:
@@ -318,12 +344,12 @@ class _Run:
         sums, found = self.sums, {}
         found["loss"] = sums["loss"] / sums["weight"] if sums["weight"] else math.nan
         if self.validation is not None:
-            began = time.perf_counter()
             found["validation_loss"] = _evaluate(self.model, self.validation, self.loss, max(self.batch_size, 64))
-            sums["seconds"] += time.perf_counter() - began
-        found["gradient_norm"] = sums["norms"] / sums["updates"] if sums["updates"] else math.nan
+        updates = sums["pieces"] - sums["skipped"]
+        found["gradient_norm"] = sums["norms"] / updates if updates else math.nan
         found["skipped"] = sums["skipped"]
         found["lr"] = self.optimizer.rate
+        self._clock()
         found["seconds"] = sums["seconds"]
         self.history.add(found)
         if self.validation is not None and self.history.best_epoch == self.epoch:
@@ -331,7 +357,7 @@ class _Run:
         self.epoch, self.batch, self.sums = self.epoch + 1, 0, dict.fromkeys(_SUMS, 0.0)
 
 
-_SUMS = ("loss", "weight", "norms", "updates", "skipped", "seconds")        # over an epoch
+_SUMS = ("loss", "weight", "norms", "pieces", "skipped", "seconds")        # over an epoch
 
 
 class History(Mapping):

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from ..files import ModelFormatError, build
+from ..files import ModelFormatError, build, members, refusing
 from ..layers import GRU, LSTM, RNN
 
 # The gates in the order of the rows of a framework's weights. torch's order is fastrnn's (peepholes, which torch has
@@ -116,6 +116,12 @@ def layers_of(path, tensors, configuration=None, skipped=None, **options):
             return find_layers(tensors, {None: options}, skipped)
         except ModelFormatError as error:
             raise ModelFormatError(f"{os.fsdecode(path)}: {error}") from error.__cause__
+    if configuration.get("class") == "Sequential":      # its recurrent layers; readers may have left out the others
+        with refusing(path):
+            modules = members(configuration, tensors)
+        found = [(str(i), layers_of(path, part, one, skipped, **options)) for i, (one, part) in enumerate(modules)
+                 if one.get("class") not in ("Linear", "Embedding")]
+        return {f"{i}.{name}".rstrip("."): layer for i, inner in found for name, layer in inner.items()}
     if "nonlinearity" not in configuration:
         options.pop("nonlinearity", None)
     for name in options:
