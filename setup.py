@@ -26,8 +26,8 @@ if X86 and not SCALAR:
 # FMA is explicit, so contraction is off: one expression, one result, wherever it is inlined. Never -ffast-math.
 GNU_FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing"]
 HEADERS = ["src/simd.h", "src/activations.h", "src/kernels.h", "src/machine.h"]
-PARTS = ["structs", "declarations", "kernels", "tile", "forward", "lstm", "gru", "rnn", "backward", "packing",
-         "pool", "parameters", "batch", "passes", "stream"]
+PARTS = ["structs", "declarations", "kernels", "tile", "forward", "lstm", "gru", "rnn", "backward", "packing", "update",
+         "pool", "parameters", "batch", "passes", "stream", "learning"]
 DEPENDS = HEADERS + [f"src/{part}.pxi" for part in PARTS]
 
 

@@ -12,6 +12,7 @@ import sys
 
 import numpy as np
 
+from . import _core, _dispatch
 from . import _validation as check
 from .layers import Parametrised
 from .parameters import freeze
@@ -36,7 +37,8 @@ class Optimizer:
         An unsuitable argument, by name.
     """
 
-    _slots = ()             # names of the arrays kept for each parameter
+    _rule: str              # of the kernels (src/update.pxi)
+    _slots: tuple           # names of the three arrays that it keeps, None where it does not
 
     def __init__(self, model, lr, weight_decay, schedule):
         if not isinstance(model, Parametrised):
@@ -49,7 +51,8 @@ class Optimizer:
         for name, value in model.parameters.items():
             self._places[name] = slice(size, size + value.size)
             size += value.size
-        self._kept = [np.zeros(size, model.dtype) for _ in self._slots]
+        self._size = size
+        self._kept = [None if slot is None else np.zeros(size, model.dtype) for slot in self._slots]
         self._buffers = []
 
     @property
@@ -86,10 +89,9 @@ class Optimizer:
             raise ValueError(f"gradients: expected one for each parameter, missing or unknown: {', '.join(wrong)}")
         gradients = [check.contiguous(check.shaped(check.array(gradients[name], name, dtype), name, value.shape))
                      for name, value in values.items()]
-        rate, fresh = self.rate, self._buffer()
-        for (name, value), gradient in zip(values.items(), gradients, strict=True):
-            at = self._places[name]
-            self._update(fresh[at], value.ravel(), gradient.ravel(), *(kept[at] for kept in self._kept), rate)
+        fresh = self._buffer()
+        _core.update_parameters(_dispatch.table(dtype), self._rule, fresh, list(values.values()), gradients, self._kept,
+                                _NEUTRAL | self._numbers(self.rate))
         self.model._parameters = {name: freeze(fresh[at].reshape(values[name].shape))
                                   for name, at in self._places.items()}
         self.steps += 1
@@ -99,16 +101,19 @@ class Optimizer:
         for i in range(len(self._buffers)):
             if sys.getrefcount(self._buffers[i]) == _UNHELD:
                 return self._buffers[i]
-        fresh = np.empty(sum(value.size for value in self.model._parameters.values()), self.model.dtype)
+        fresh = np.empty(self._size, self.model.dtype)
         self._buffers = [*self._buffers[-1:], fresh]
         return fresh
+
+    def _slots_kept(self):
+        return [(slot, kept) for slot, kept in zip(self._slots, self._kept) if slot is not None]
 
     def state_dict(self):
         """Everything a step depends on beside parameters and options: "steps", "lr", and by "slot.parameter" copies of
         what is kept for each parameter."""
         return {"steps": self.steps, "lr": self.lr,
                 **{f"{slot}.{name}": kept[at].reshape(self.model._parameters[name].shape).copy()
-                   for slot, kept in zip(self._slots, self._kept) for name, at in self._places.items()}}
+                   for slot, kept in self._slots_kept() for name, at in self._places.items()}}
 
     def load_state_dict(self, mapping):
         """Takes what ``state_dict`` gave.
@@ -118,7 +123,8 @@ class Optimizer:
         TypeError, ValueError
             A missing, unknown or unsuitable key, by name; nothing is changed then.
         """
-        shapes = {f"{slot}.{name}": self.model._parameters[name].shape for slot in self._slots for name in self._places}
+        shapes = {f"{slot}.{name}": value.shape for slot, _ in self._slots_kept()
+                  for name, value in self.model._parameters.items()}
         wanted = {"steps", "lr", *shapes}
         if mapping.keys() != wanted:
             raise ValueError(f"state_dict: missing or unknown: {', '.join(sorted(mapping.keys() ^ wanted))}")
@@ -127,7 +133,7 @@ class Optimizer:
         kept = {name: check.shaped(check.array(mapping[name], name, self.model.dtype), name, shape)
                 for name, shape in shapes.items()}
         self.steps, self.lr = steps, lr
-        for slot, flat in zip(self._slots, self._kept):
+        for slot, flat in self._slots_kept():
             for name, at in self._places.items():
                 flat[at] = kept[f"{slot}.{name}"].ravel()
 
@@ -142,6 +148,11 @@ class Optimizer:
     def __repr__(self):
         shown = "".join(f", {name}={value}" for name, value in self.options().items())
         return f"{type(self).__name__}(lr={self.lr}{shown})"
+
+
+# What a rule does not name has no effect.
+_NEUTRAL = {"rate": 0.0, "decay": 0.0, "shrink": 1.0, "momentum": 0.0, "fresh": 1.0, "fresh_square": 0.0, "eps": 0.0,
+            "scale": 1.0, "nesterov": False}
 
 
 def _unheld():
@@ -173,24 +184,20 @@ class SGD(Optimizer):
     ...                                                       model.parameters.items()})
     """
 
+    _rule = "sgd"
+
     def __init__(self, model, lr=1e-3, *, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, schedule=None):
         self.momentum = check.at_least(momentum, "momentum", 0)
         self.dampening = check.number(dampening, "dampening")
         self.nesterov = check.flag(nesterov, "nesterov")
         if self.nesterov and (not self.momentum or self.dampening):
             raise ValueError("nesterov: it needs momentum, and no dampening")
-        self._slots = ("momentum",) if self.momentum else ()
+        self._slots = ("momentum" if self.momentum else None, None, None)
         super().__init__(model, lr, weight_decay, schedule)
 
-    def _update(self, out, p, g, *rest):
-        *kept, rate = rest
-        g = g + self.weight_decay * p
-        if kept:
-            b, = kept
-            b *= self.momentum
-            b += g if self.steps == 0 else (1 - self.dampening) * g
-            g = g + self.momentum * b if self.nesterov else b
-        np.subtract(p, rate * g, out=out)
+    def _numbers(self, rate):
+        return {"rate": rate, "decay": self.weight_decay, "momentum": self.momentum, "nesterov": self.nesterov,
+                "fresh": 1 - self.dampening if self.steps else 1.0}
 
 
 class RMSprop(Optimizer):
@@ -213,30 +220,20 @@ class RMSprop(Optimizer):
     RMSprop(lr=0.01, alpha=0.99, eps=1e-08, momentum=0.5, centered=False, weight_decay=0.0)
     """
 
+    _rule = "rmsprop"
+
     def __init__(self, model, lr=1e-2, *, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0, centered=False,
                  schedule=None):
         self.alpha = check.probability(alpha, "alpha")
         self.eps = check.at_least(eps, "eps", 0)
         self.momentum = check.at_least(momentum, "momentum", 0)
         self.centered = check.flag(centered, "centered")
-        self._slots = ("square", *(["mean"] if self.centered else []), *(["momentum"] if self.momentum else []))
+        self._slots = ("momentum" if self.momentum else None, "square", "mean" if self.centered else None)
         super().__init__(model, lr, weight_decay, schedule)
 
-    def _update(self, out, p, g, *rest):
-        *kept, rate = rest
-        kept = dict(zip(self._slots, kept))
-        g = g + self.weight_decay * p
-        kept["square"] += (1 - self.alpha) * (g * g - kept["square"])
-        v = kept["square"]
-        if self.centered:
-            kept["mean"] += (1 - self.alpha) * (g - kept["mean"])
-            v = v - kept["mean"] ** 2
-        g = g / (np.sqrt(v) + self.eps)
-        if self.momentum:
-            kept["momentum"] *= self.momentum
-            kept["momentum"] += g
-            g = kept["momentum"]
-        np.subtract(p, rate * g, out=out)
+    def _numbers(self, rate):
+        return {"rate": rate, "decay": self.weight_decay, "momentum": self.momentum, "fresh_square": 1 - self.alpha,
+                "eps": self.eps}
 
 
 class Adam(Optimizer):
@@ -263,8 +260,8 @@ class Adam(Optimizer):
     1
     """
 
-    _slots = ("mean", "square")
-    _decoupled = False
+    _rule = "adam"
+    _slots = ("mean", "square", None)
 
     def __init__(self, model, lr=1e-3, *, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, schedule=None):
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
@@ -275,16 +272,10 @@ class Adam(Optimizer):
         self.eps = check.at_least(eps, "eps", 0)
         super().__init__(model, lr, weight_decay, schedule)
 
-    def _update(self, out, p, g, m, v, rate):
+    def _numbers(self, rate):
         t, (beta1, beta2) = self.steps + 1, self.betas
-        if self._decoupled:
-            p = p * (1 - rate * self.weight_decay)
-        else:
-            g = g + self.weight_decay * p
-        m += (1 - beta1) * (g - m)
-        v += (1 - beta2) * (g * g - v)
-        root = np.sqrt(v) / math.sqrt(1 - beta2 ** t) + self.eps
-        np.subtract(p, rate / (1 - beta1 ** t) * m / root, out=out)
+        return {"rate": rate / (1 - beta1 ** t), "decay": self.weight_decay, "fresh": 1 - beta1,
+                "fresh_square": 1 - beta2, "eps": self.eps, "scale": 1 / math.sqrt(1 - beta2 ** t)}
 
 
 class AdamW(Adam):
@@ -298,10 +289,11 @@ class AdamW(Adam):
     AdamW(lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.01)
     """
 
-    _decoupled = True
-
     def __init__(self, model, lr=1e-3, *, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, schedule=None):
         super().__init__(model, lr, betas=betas, eps=eps, weight_decay=weight_decay, schedule=schedule)
+
+    def _numbers(self, rate):
+        return super()._numbers(rate) | {"decay": 0.0, "shrink": 1 - rate * self.weight_decay}
 
 
 # ---- Gradients ------------------------------------------------------------------------------------
@@ -327,8 +319,9 @@ def clip_grad_norm(gradients, max_norm):
     """
     if max_norm != math.inf:
         max_norm = check.above(max_norm, "max_norm", 0)
-    with np.errstate(over="ignore", invalid="ignore"):
-        norm = math.sqrt(sum(float(np.square(g, dtype=np.float64).sum()) for g in gradients.values()))
+    arrays = [check.contiguous(check.array(g, name, g.dtype if getattr(g, "dtype", None) in check.DTYPES else
+                                           np.dtype(np.float64))) for name, g in gradients.items()]
+    norm = math.sqrt(sum(_core.sum_of_squares(_dispatch.table(a.dtype), a) for a in arrays))
     if math.isfinite(norm) and norm > max_norm:
         for gradient in gradients.values():
             gradient *= gradient.dtype.type(max_norm / norm)

@@ -97,6 +97,7 @@ include "parameters.pxi"
 include "batch.pxi"
 include "passes.pxi"
 include "stream.pxi"
+include "learning.pxi"
 
 
 def isa_runs(int number):

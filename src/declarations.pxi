@@ -15,6 +15,8 @@ cdef extern from "simd.h" nogil:
     void prefetch(const void* p, Py_ssize_t n)
     vf vset(real x)
     vf vfma(vf a, vf b, vf c)
+    vf vmax(vf a, vf b)
+    vf vsqrt(vf x)
     vf vsigmoid(vf x)
     vf vsigmoid_rest(vf x)
     vf vtanh(vf x)

@@ -103,6 +103,25 @@ typedef struct {
     poll_state *poll; isize work;
 } product;
 
+/* One optimizer's step over the n elements of a parameter (update.pxi). What a rule keeps: SGD first = momentum or
+ * NULL; RMSPROP first = momentum or NULL, second = square, third = mean or NULL; ADAM first = mean, second = square. */
+enum { SGD, RMSPROP, ADAM };
+
+typedef struct {
+    double rate, decay, shrink;         /* ADAM: rate is lr / (1 - beta1^t); parameters are first multiplied by shrink */
+    double momentum, fresh, fresh_square;       /* the shares that are kept of the old, and taken of the new */
+    double eps, scale;                  /* ADAM: scale is 1 / sqrt(1 - beta2^t) */
+    int nesterov;
+} update_numbers;
+
+typedef struct {
+    int rule;
+    update_numbers by;
+    isize n;
+    const void *p, *g;                  /* parameter, gradient */
+    void *out, *first, *second, *third; /* out overlaps nothing */
+} update_rule;
+
 typedef struct {
     isize vlen, itemsize;
     int (*forward)(run *);      /* every int result: 0, or -1 when cancelled */
@@ -113,6 +132,8 @@ typedef struct {
     void (*read)(const void *, isize);      /* reads n bytes once: the step's lower bound, for benchmarks */
     void (*tanh)(void *, const void *, isize);
     void (*sigmoid)(void *, const void *, isize);
+    int (*update)(update_rule *);
+    double (*squares)(const void *, isize);     /* the sum of n squares */
     /* A parameter w[gates * size][depth] (strides row, column) to and from the packed form, whose vector
        unit * gates + g holds rows gate[g] * size + unit * VLEN ...; pack_t packs the transpose, its summed
        index in the order [unit][g][VLEN] of the gate gradients. */

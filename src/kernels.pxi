@@ -2,7 +2,7 @@
 
 Every file _<isa>_<dtype>.pyx includes this one and is compiled with flags of its own (setup.py). Reading order:
 kernels.h (the data), simd.h (the vector, tanh and sigmoid), tile.pxi (all the arithmetic), forward.pxi, the
-cells (lstm.pxi, gru.pxi, rnn.pxi: each forward with its gradient below), backward.pxi, packing.pxi.
+cells (lstm.pxi, gru.pxi, rnn.pxi: each forward with its gradient below), backward.pxi, packing.pxi, update.pxi (optimizers).
 
 One step of one layer goes: for a panel of hidden units and a few rows, the tile sums all gates in registers;
 the cell's activations follow on those sums while they are in L1; the new state and output are stored. Gate
@@ -34,6 +34,7 @@ include "lstm.pxi"
 include "gru.pxi"
 include "rnn.pxi"
 include "packing.pxi"
+include "update.pxi"
 
 
 # Reads n bytes once, as a step of one row reads its weights: the lower bound that benchmarks print.
@@ -79,6 +80,8 @@ TABLE.plan = plan_any
 TABLE.read = read_once
 TABLE.tanh = tanh_array
 TABLE.sigmoid = sigmoid_array
+TABLE.update = update
+TABLE.squares = squares
 TABLE.pack = pack
 TABLE.unpack = unpack
 TABLE.pack_t = pack_t

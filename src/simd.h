@@ -6,6 +6,7 @@
  *   real, VLEN, vf            element, elements in a vector, the vector
  *   vload vstore vset         any alignment; vload_part / vstore_part move the first n elements
  *   vfma(a, b, c)             a*b + c, rounded once where the machine has FMA
+ *   vsqrt(x)                  the square root
  *   vsigmoid vtanh            see "Elementary functions"
  *
  * Contraction is off (-ffp-contract=off) and FMA explicit, so that each expression has one meaning
@@ -15,6 +16,7 @@
 #define FASTRNN_SIMD_H
 
 #include <float.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -158,6 +160,34 @@ FN vf vfma(vf a, vf b, vf c) { return a * b + c; }
 FN vf vmin(vf a, vf b) { vi m = less(a, b); return as_real((as_bits(a) & m) | (as_bits(b) & ~m)); }
 FN vf vmax(vf a, vf b) { vi m = less(b, a); return as_real((as_bits(a) & m) | (as_bits(b) & ~m)); }
 #endif
+
+/* The square root, rounded right everywhere. */
+FN vf vsqrt(vf x)
+{
+#if FASTRNN_ISA == 3 && !defined(FASTRNN_DOUBLE)
+    return (vf)_mm512_sqrt_ps((__m512)x);
+#elif FASTRNN_ISA == 3
+    return (vf)_mm512_sqrt_pd((__m512d)x);
+#elif FASTRNN_ISA == 2 && !defined(FASTRNN_DOUBLE)
+    return (vf)_mm256_sqrt_ps((__m256)x);
+#elif FASTRNN_ISA == 2
+    return (vf)_mm256_sqrt_pd((__m256d)x);
+#elif FASTRNN_ISA == 1 && defined(__SSE2__) && !defined(FASTRNN_DOUBLE)
+    return (vf)_mm_sqrt_ps((__m128)x);
+#elif FASTRNN_ISA == 1 && defined(__SSE2__)
+    return (vf)_mm_sqrt_pd((__m128d)x);
+#elif FASTRNN_ISA == 1 && defined(__aarch64__) && !defined(FASTRNN_DOUBLE)
+    return (vf)vsqrtq_f32((float32x4_t)x);
+#elif FASTRNN_ISA == 1 && defined(__aarch64__)
+    return (vf)vsqrtq_f64((float64x2_t)x);
+#else
+    real values[VLEN];
+    memcpy(values, &x, sizeof x);
+    for (int i = 0; i < VLEN; i++) values[i] = (real)sqrt((double)values[i]);   /* float32 by way of double is exact */
+    memcpy(&x, values, sizeof x);
+    return x;
+#endif
+}
 
 /* a < b ? yes : no */
 FN vf vif_less(vf a, vf b, vf yes, vf no)

@@ -101,6 +101,25 @@ cdef extern from "kernels.h" nogil:
         poll_state* poll
         isize work
 
+    enum: SGD
+    enum: RMSPROP
+    enum: ADAM
+
+    ctypedef struct update_numbers:
+        double rate, decay, shrink, momentum, fresh, fresh_square, eps, scale
+        bint nesterov
+
+    ctypedef struct update_rule:
+        int rule
+        update_numbers by
+        isize n
+        const void* p
+        const void* g
+        void* out
+        void* first
+        void* second
+        void* third
+
     ctypedef struct kernel_table:
         isize vlen, itemsize
         int (*forward)(run*) noexcept nogil
@@ -111,6 +130,8 @@ cdef extern from "kernels.h" nogil:
         void (*read)(const void*, isize) noexcept nogil
         void (*tanh)(void*, const void*, isize) noexcept nogil
         void (*sigmoid)(void*, const void*, isize) noexcept nogil
+        int (*update)(update_rule*) noexcept nogil
+        double (*squares)(const void*, isize) noexcept nogil
         void (*pack)(void*, const void*, isize, isize, isize, isize, const int*, isize, isize,
                      isize) noexcept nogil
         void (*unpack)(void*, const void*, isize, isize, isize, isize, const int*, isize, isize,
