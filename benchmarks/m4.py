@@ -1,0 +1,166 @@
+"""The M4 competition's hourly and weekly series: one network over all series, beside naive forecasts.
+
+    python benchmarks/m4.py                        both groups: all 414 and all 359 series, as the competition scored them
+    python benchmarks/m4.py --group Hourly --validate      the last horizon of the training part in place of the test part
+    python benchmarks/m4.py --stream               the latency of a streamed forecast only
+    python benchmarks/m4.py --json out/m4.json
+
+Data: the folder m4 of FASTRNN_DATA (default ../shared/data). sMAPE and MASE are means over all series and steps, MASE in
+units of the mean absolute seasonal difference of the training part (m = 24 for hours, 1 for weeks). Naive2 is naive on
+series deseasonalised, where a test finds a season, by classical multiplicative decomposition, as the competition has it.
+Options were chosen with --validate; the test part served for the figures printed, and nothing else.
+"""
+import argparse
+import csv
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from fastrnn.forecasting import RNNForecaster, mase, smape
+
+# Of each group: horizon, season of MASE and Naive2, published sMAPE (Makridakis et al. 2020), options.
+GROUPS = {
+    "Hourly": (48, 24, {"Naive2": 18.383, "RNN benchmark": 14.698, "winner": 9.328}, {
+        "window": 168, "seasons": (24, 168), "difference": 168, "transform": "log", "scaling": "mean", "hidden_size": 48,
+        "ensemble": 3, "updates": 800, "lr": 4e-3}),
+    "Weekly": (13, 1, {"Naive2": 9.161, "RNN benchmark": 15.220, "winner": 7.817}, {
+        "window": 52, "seasons": (52,), "difference": 1, "transform": "log", "scaling": "mean", "hidden_size": 32,
+        "ensemble": 3, "updates": 800, "lr": 4e-3}),
+}
+
+
+# ---- Data and naive forecasts ---------------------------------------------------------------------
+
+def load(folder, group, part):
+    """The series of a file, each an array."""
+    with open(folder / f"{group}-{part}.csv", newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    return [np.array([float(cell) for cell in row[1:] if cell not in ("", "NA")]) for row in rows]
+
+
+def seasonal(y, m):
+    """Whether the autocorrelation at lag m is above the 90 % limit of the competition's test."""
+    if m == 1 or len(y) < 3 * m:
+        return False
+    e = y - y.mean()
+    acf = np.array([e[k:] @ e[:len(e) - k] for k in range(1, m + 1)]) / (e @ e)
+    limit = 1.645 / np.sqrt(len(y)) * np.sqrt(1 + 2 * np.sum(acf[:-1]**2))
+    return abs(acf[-1]) > limit
+
+
+def indices(y, m):
+    """Multiplicative seasonal indices of the phases 0 ... m-1: y by its centred moving average, averaged."""
+    weights = np.r_[0.5, np.ones(m - 1), 0.5] / m if m % 2 == 0 else np.ones(m) / m
+    trend, half = np.convolve(y, weights, "valid"), m // 2
+    ratio, phase = y[half:half + len(trend)] / trend, np.arange(half, half + len(trend)) % m
+    found = np.array([ratio[phase == k].mean() for k in range(m)])
+    return found / found.mean()
+
+
+def naive_forecasts(y, h, m):
+    """Name -> forecast [h] of one series."""
+    ahead = len(y) + np.arange(h)
+    found = {"naive": np.full(h, y[-1]), "seasonal naive": y[ahead - m * -(-(ahead - len(y) + 1) // m)]}
+    index = indices(y, m) if seasonal(y, m) else np.ones(m)
+    found["Naive2"] = y[-1] / index[(len(y) - 1) % m] * index[ahead % m]
+    return found
+
+
+def scores(past, truth, forecasts, m):
+    """Mean sMAPE and MASE over all series."""
+    return (float(np.mean([smape(t, f) for t, f in zip(truth, forecasts, strict=True)])),
+            float(np.mean([mase(t, f, p, m) for t, f, p in zip(truth, forecasts, past, strict=True)])))
+
+
+# ---- One group ------------------------------------------------------------------------------------
+
+def evaluate(folder, group, validate, seed, changes):
+    h, m, published, options = GROUPS[group]
+    past, truth = load(folder, group, "train"), load(folder, group, "test")
+    if validate:
+        past, truth = [y[:-h] for y in past], [y[-h:] for y in past]
+    truth = [t[:h] for t in truth]
+    model = RNNForecaster(**{"horizon": h, "random_state": seed, "progress": sys.stderr.isatty(), **options, **changes})
+    print(f"\n{group}: {len(past)} series of {min(map(len, past))} to {max(map(len, past))} values, horizon {h}"
+          f"{', the last of the training part' if validate else ''}\n{model}", flush=True)
+    began = time.perf_counter()
+    model.fit(past)
+    seconds = time.perf_counter() - began
+    found = {"fastrnn": scores(past, truth, model.predict(), m)}
+    naive = [naive_forecasts(y, h, m) for y in past]
+    found |= {name: scores(past, truth, [one[name] for one in naive], m) for name in naive[0]}
+    print(f"training: {seconds:.0f} s on {len(os.sched_getaffinity(0))} CPUs")
+    print(f"{'':>16}{'sMAPE':>9}{'MASE':>9}")
+    for name, (s, a) in found.items():
+        print(f"{name:>16}{s:9.3f}{a:9.3f}")
+    print("published sMAPE: " + ", ".join(f"{name} {value:.3f}" for name, value in published.items()))
+    return {"group": group, "validate": validate, "seconds": seconds, "seed": seed,
+            "scores": {name: {"sMAPE": s, "MASE": a} for name, (s, a) in found.items()}}
+
+
+# ---- Latency ----------------------------------------------------------------------------------------
+
+def stream_latency(rounds=20, steps=500):
+    """Median microseconds of a streamed forecast, hidden size 32, one series, and of a NumPy ufunc call on its inputs;
+    the two take turns. A ratio is the median of the rounds' ratios."""
+    rng = np.random.default_rng(0)
+    y = np.sin(np.arange(1000) / 24 * 2 * np.pi) + 0.1 * rng.standard_normal(1000)
+    found = {}
+    for name, options in {"last value": {}, "season of 24, log": {"seasons": 24, "difference": 24, "transform": "log"},
+                          "three quantiles": {"quantiles": (0.1, 0.9)}}.items():
+        model = RNNForecaster(horizon=24, window=48, hidden_size=32, updates=20, random_state=0, **options).fit(y + 10)
+        stream, values = model.stream(), (y[:steps] + 10).tolist()
+        a, b, clock = np.ones(32, np.float32), np.ones(32, np.float32), time.perf_counter_ns
+        times = {"step": [], "ufunc": []}
+        for _ in range(rounds):
+            taken = []
+            for value in values:
+                begin = clock()
+                stream.step(value)
+                taken.append(clock() - begin)
+            times["step"].append(median(taken) / 1000)
+            taken = []
+            for _ in values:
+                begin = clock()
+                np.add(a, b)
+                taken.append(clock() - begin)
+            times["ufunc"].append(median(taken) / 1000)
+        ratio = median(s / u for s, u in zip(times["step"], times["ufunc"], strict=True))
+        found[name] = {"microseconds": median(times["step"]), "ufunc": median(times["ufunc"]), "ratio": ratio}
+    print("\nstream().step, hidden 32, one series, horizon 24: median microseconds, and as a multiple of np.add of 32")
+    for name, row in found.items():
+        print(f"{name:>20}: {row['microseconds']:6.2f} us   np.add {row['ufunc']:5.2f} us   ratio {row['ratio']:5.1f}")
+    return found
+
+
+def main():
+    first, rest = __doc__.split("\n\n", 1)
+    parser = argparse.ArgumentParser(description=first, epilog=rest,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--group", choices=list(GROUPS), help="one group instead of both")
+    parser.add_argument("--validate", action="store_true", help="score on the last horizon of the training part")
+    parser.add_argument("--stream", action="store_true", help="measure the stream's latency only")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", metavar="JSON", type=json.loads, default={}, help="options in place of the chosen ones")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write everything measured here")
+    args = parser.parse_args()
+    folder = Path(os.environ.get("FASTRNN_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data") / "m4"
+    found = []
+    if not args.stream:
+        if not folder.is_dir():
+            raise SystemExit(f"no M4 data at {folder}: set FASTRNN_DATA to the folder that has m4")
+        found = [evaluate(folder, group, args.validate, args.seed, args.set)
+                 for group in ([args.group] if args.group else GROUPS)]
+    latency = stream_latency()
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps({"groups": found, "stream": latency}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,366 @@
+"""Series as a forecaster takes them: arrays or frames in, ``Series`` inside, the caller's kind of table out.
+
+Frames (pandas, polars, pyarrow) are read and made through narwhals, which is imported when one comes.
+"""
+
+import functools
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from . import _validation as check
+from .estimators import columns, numbers
+
+_DAY = np.timedelta64(1, "D")
+
+
+# ---- Time ---------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Clock:
+    """The times of a regular series: start + k * step; a step is microseconds, or whole months of the calendar.
+
+    >>> clock, at = Clock.of(["2024-01-31", "2024-02-29", "2024-04-30"])
+    >>> at.tolist(), clock.at(np.arange(3, 5)).astype("datetime64[D]").astype(str).tolist()
+    ([0, 1, 3], ['2024-04-30', '2024-05-31'])
+    """
+
+    start: np.datetime64
+    step: int
+    months: bool = False
+    month_end: bool = False
+
+    @classmethod
+    def of(cls, times, name="times"):
+        """The clock, and each time's place on it: a time left out leaves a gap."""
+        try:
+            times = np.asarray(times).astype("datetime64[us]")
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{name}: expected dates or times, {error}") from None
+        if times.ndim != 1 or len(times) < 2:
+            raise ValueError(f"{name}: expected two or more in one dimension, got shape {times.shape}")
+        if np.isnat(times).any():
+            raise ValueError(f"{name}: one of them is missing (NaT)")
+        gaps = np.diff(times).astype(np.int64)
+        if gaps.min() <= 0:
+            raise ValueError(f"{name}: expected each to come after the one before, got {times[np.argmin(gaps) + 1]} "
+                             f"after {times[np.argmin(gaps)]}")
+        month_end = bool(np.all((times + _DAY).astype("datetime64[M]") > times.astype("datetime64[M]")))
+        moved = times + _DAY if month_end else times
+        months = moved.astype("datetime64[M]")
+        if gaps.min() >= 28 * 86_400_000_000 and len(np.unique(moved - months)) == 1:   # the same day of its month
+            gaps, calendar = np.diff(months).astype(np.int64), True
+        else:
+            calendar = month_end = False
+        step = int(gaps.min())
+        if np.any(gaps % step):
+            odd = np.argmax(gaps % step > 0)
+            raise ValueError(f"{name}: expected a regular step (times may be left out), got {times[odd]} and then "
+                             f"{times[odd + 1]}, no multiple of the shortest step")
+        at = np.concatenate([[0], np.cumsum(gaps // step)])
+        return cls(times[0], step, calendar, month_end), at
+
+    def at(self, k):
+        """The times of steps k, as datetime64[us]."""
+        k = np.asarray(k) * self.step
+        if not self.months:
+            return self.start + k.astype("timedelta64[us]")
+        start = self.start + _DAY * self.month_end
+        month = start.astype("datetime64[M]")
+        moved = (month + k.astype("timedelta64[M]")).astype("datetime64[us]") + (start - month)
+        return moved - _DAY * self.month_end
+
+    def seconds(self, k):
+        """The times of steps k, as seconds since 1970."""
+        return self.at(k).astype(np.int64) / 1e6
+
+    def second(self, k):
+        """The time of one step as seconds since 1970."""
+        if self.months:
+            return float(self.seconds(k))
+        return (self._origin + k * self.step) / 1e6
+
+    @functools.cached_property
+    def _origin(self):
+        return int(self.start.astype(np.int64))
+
+    def moved(self, k):
+        """The clock that starts at step k of this one."""
+        return replace(self, start=self.at(np.int64(k)))
+
+
+# ---- Series -------------------------------------------------------------------------------------
+
+@dataclass
+class Series:
+    """One series: y [T], NaN where missing; columns known [T, F], or of later steps too, and past [T, P]; maybe a clock,
+    a name."""
+
+    y: np.ndarray
+    known: np.ndarray
+    past: np.ndarray
+    clock: Clock | None = None
+    name: object = None
+
+    def __len__(self):
+        return len(self.y)
+
+    def known_to(self, T):
+        """Known columns of T steps; where there are fewer the last row stands for the rest."""
+        return self.known[np.minimum(np.arange(T), len(self.known) - 1)]
+
+    def part(self, start, stop):
+        """Steps start ... stop-1; what is known of later ones stays known."""
+        clock = None if self.clock is None else self.clock.moved(start)
+        return replace(self, y=self.y[start:stop], known=self.known[start:], past=self.past[start:stop], clock=clock)
+
+    def extended(self, y):
+        """With more steps at its end, of which past columns are missing."""
+        past = np.full((len(y), self.past.shape[1]), np.nan)
+        return replace(self, y=np.concatenate([self.y, y]), past=np.concatenate([self.past, past]))
+
+    def knowing(self, known):
+        """With the known columns of the steps that follow."""
+        return replace(self, known=np.concatenate([self.known_to(len(self)), known]))
+
+
+@dataclass
+class Panel:
+    """Series, and what kind of table they came in: "one" array [T], "columns" of an array [T, N], a "list" of arrays,
+    or a frame, of which ``layout`` holds the names of columns and the library."""
+
+    series: list
+    kind: str
+    layout: "Layout | None" = None
+
+
+@dataclass
+class Layout:
+    """Which columns of a frame are what; names are None or empty where there are none."""
+
+    target: object = None
+    time: str | None = None
+    series: str | None = None
+    known: tuple = ()
+    past: tuple = ()
+    backend: object = None
+
+    @property
+    def targets(self):
+        return [self.target] if isinstance(self.target, str) else list(self.target)
+
+
+def read(X, y, past, times, layout):
+    """A Panel from what `fit` was given: a frame if `layout` names a target, else arrays."""
+    if layout.target is not None:
+        if not (y is None and past is None and times is None):
+            raise ValueError("y, past, times: expected None beside a frame, whose columns the estimator names")
+        return _from_frame(X, layout)
+    if layout.time or layout.series or layout.known or layout.past:
+        raise ValueError("target: expected the name of a column, as others are named; got None")
+    return _from_arrays(X, y, past, times)
+
+
+def _from_arrays(X, y, past, times):
+    if y is None:
+        X, y = None, X
+    if y is None:
+        raise TypeError("y: expected an array, got None")
+    if isinstance(y, (list, tuple)) and len(y) and np.ndim(y[0]) > 0:
+        kind, values = "list", [numbers(one, f"y[{n}]") for n, one in enumerate(y)]
+        for n, one in enumerate(values):
+            if one.ndim != 1:
+                raise ValueError(f"y[{n}]: expected one dimension, got shape {one.shape}")
+    else:
+        if hasattr(y, "toarray") and hasattr(y, "nnz"):
+            raise TypeError("y: sparse input is not supported; make it dense with .toarray()")
+        y = numbers(y, "y")
+        if y.ndim not in (1, 2) or y.shape[-1] == 0:
+            raise ValueError(f"y: expected one series [T], or one a column [T, N], got shape {y.shape}")
+        kind, values = ("one", [y]) if y.ndim == 1 else ("columns", list(y.T.copy()))
+    lengths = [len(one) for one in values]
+    known = shared_columns(X, "X", lengths, kind)
+    past = shared_columns(past, "past", lengths, kind)
+    series = [Series(*parts) for parts in zip(values, known, past, strict=True)]
+    if times is not None:
+        several = kind == "list"
+        if several and len(times) != len(series):
+            raise ValueError(f"times: expected {len(series)} of them, one a series, got {len(times)}")
+        series = [_on_clock(one, times[n] if several else times, f"times[{n}]" if several else "times")
+                  for n, one in enumerate(series)]
+    return Panel(series, kind)
+
+
+def shared_columns(X, name, lengths, kind):
+    """Columns [T, F] of each series: of a list one array a series, else one array for all. None: no columns."""
+    if X is None:
+        return [np.empty((T, 0)) for T in lengths]
+    if kind != "list":
+        found = [columns(X, name)] * len(lengths)
+    elif isinstance(X, (list, tuple)) and len(X) == len(lengths):
+        found = [columns(one, f"{name}[{n}]") for n, one in enumerate(X)]
+    else:
+        raise ValueError(f"{name}: expected a list of {len(lengths)} arrays, one a series, as y is a list")
+    for n, (one, T) in enumerate(zip(found, lengths, strict=True)):
+        if len(one) != T:
+            raise ValueError(f"{name}: expected {T} rows, as many as y has, got {len(one)}"
+                             + (f" (series {n})" if kind == "list" else ""))
+        if one.shape[1] != found[0].shape[1]:
+            raise ValueError(f"{name}: expected {found[0].shape[1]} columns in every series, got {one.shape[1]}")
+    return found
+
+
+def _on_clock(series, times, name):
+    """The series with its clock; a time left out becomes a step whose values are all missing."""
+    if np.shape(times) != (len(series),):
+        raise ValueError(f"{name}: expected {len(series)}, one a row of y, got shape {np.shape(times)}")
+    clock, at = Clock.of(times, name)
+    if at[-1] >= max(1000, 100 * len(at)):
+        raise ValueError(f"{name}: between first and last the shortest step fits {at[-1] + 1} times, there are only "
+                         f"{len(at)} rows; resample first")
+
+    def spread(values):
+        full = np.full((at[-1] + 1, *values.shape[1:]), np.nan)
+        full[at] = values
+        return full
+
+    return Series(spread(series.y), spread(series.known), spread(series.past), clock, series.name)
+
+
+# ---- Frames -------------------------------------------------------------------------------------
+
+def _narwhals():
+    try:
+        import narwhals.stable.v2 as narwhals
+    except ImportError as error:
+        raise ImportError("frames need the package narwhals: pip install fastrnn[frames]") from error
+    return narwhals
+
+
+def _columns_of(frame, layout, names):
+    """Name -> array of a frame's columns, all there; dates are told local, without a zone."""
+    nw = _narwhals()
+    try:
+        table = nw.from_native(frame, eager_only=True)
+    except TypeError:
+        raise TypeError(f"X: expected a frame of pandas, polars or pyarrow with the columns {', '.join(names)}, got "
+                        f"{type(frame).__name__}") from None
+    for name in names:
+        if name not in table.columns:
+            raise ValueError(f"X: there is no column {name!r}, only {', '.join(map(str, table.columns))}")
+    layout.backend = nw.get_native_namespace(table).__name__
+    found = {}
+    for name in names:
+        column = table[name]
+        if name == layout.time and column.dtype == nw.String:
+            column = column.str.to_datetime()
+        if isinstance(column.dtype, nw.Datetime) and column.dtype.time_zone:
+            column = column.dt.replace_time_zone(None)
+        found[name] = column.to_numpy()
+    return found
+
+
+def _groups(values, layout):
+    """(name, rows in the order of time) of each series of a long frame, in the order of first rows."""
+    rows = len(next(iter(values.values())))
+    order = np.argsort(values[layout.time], kind="stable") if layout.time else np.arange(rows)
+    if layout.series is None:
+        return [(None, order)]
+    names, first, which = np.unique(values[layout.series], return_index=True, return_inverse=True)
+    return [(names[n], order[which[order] == n]) for n in np.argsort(first)]
+
+
+def _from_frame(frame, layout):
+    names = [*layout.targets, *layout.known, *layout.past, *filter(None, [layout.time, layout.series])]
+    if len(layout.targets) > 1 and layout.series:
+        raise ValueError("target: expected one column where `series` names another that tells series apart, got "
+                         f"{layout.target!r}")
+    values, panel = _columns_of(frame, layout, names), []
+    for name, rows in _groups(values, layout):
+        known, past = (np.stack([numbers(values[c][rows], c) for c in of], 1) if of else np.empty((len(rows), 0))
+                       for of in (layout.known, layout.past))
+        for target in layout.targets:
+            one = Series(numbers(values[target][rows], target), known, past,
+                         name=target if len(layout.targets) > 1 else name)
+            label = layout.time if name is None else f"{layout.time} of series {name!r}"
+            panel.append(_on_clock(one, values[layout.time][rows], label) if layout.time else one)
+    return Panel(panel, "frame", layout)
+
+
+def known_rows(X, panel):
+    """Columns known of the steps that follow each series, [h, F] each, from what `predict` was given."""
+    if panel.kind != "frame":
+        if panel.kind == "list":
+            lengths = [len(one) for one in X] if isinstance(X, (list, tuple)) and len(X) == len(panel.series) else []
+        else:
+            lengths = [len(X)] * len(panel.series) if hasattr(X, "__len__") else []
+        if panel.kind == "list" and not lengths:
+            raise ValueError(f"X: expected a list of {len(panel.series)} arrays, one a series")
+        return shared_columns(columns(X) if not lengths else X, "X", lengths or [0], panel.kind)
+    layout = panel.layout
+    values = _columns_of(X, replace(layout), [*layout.known, *filter(None, [layout.time, layout.series])])
+    groups, found = dict(_groups(values, layout)), []
+    for series in panel.series:
+        rows = groups.get(series.name if layout.series else None)
+        if rows is None:
+            raise ValueError(f"X: there are no rows of series {series.name!r}")
+        if layout.time:
+            expected = series.clock.at(len(series) + np.arange(len(rows)))
+            given = values[layout.time][rows].astype("datetime64[us]")
+            if not np.array_equal(expected, given):
+                odd = np.argmax(expected != given)
+                raise ValueError(f"{layout.time}: expected the steps that follow the series, {expected[odd]}, got "
+                                 f"{given[odd]}")
+        found.append(np.stack([numbers(values[c][rows], c) for c in layout.known], 1))
+    return found
+
+
+def table(panel, forecasts, names=None):
+    """Forecasts [N, h] or [N, h, Q] as the kind of table that the panel came in; names: of the Q columns of a frame."""
+    if panel.kind == "one":
+        return forecasts[0]
+    if panel.kind == "columns":
+        return np.ascontiguousarray(np.swapaxes(forecasts, 0, 1))
+    if panel.kind == "list":
+        return forecasts
+    nw, layout, h = _narwhals(), panel.layout, forecasts.shape[1]
+    stacked = forecasts[..., None] if names is None else forecasts
+    suffixes = [""] if names is None else [f"_{name}" for name in names]
+    data = {}
+    several = len(layout.targets) > 1
+    if layout.series:
+        data[layout.series] = np.repeat(np.array([series.name for series in panel.series]), h)
+    if layout.time:
+        ahead = [series.clock.at(len(series) + np.arange(h)) for series in panel.series]
+        data[layout.time] = ahead[0] if several else np.concatenate(ahead)
+    for n, target in enumerate(layout.targets):
+        for q, suffix in enumerate(suffixes):
+            data[target + suffix] = stacked[n, :, q] if several else stacked[..., q].ravel()
+    return nw.from_dict({name: _plain(values) for name, values in data.items()}, backend=layout.backend).to_native()
+
+
+def _plain(values):
+    """An array that every library takes as it is."""
+    return np.ascontiguousarray(values) if values.dtype != object else values.tolist()
+
+
+def check_names(value, name):
+    """A tuple of column names, from None, one or several."""
+    if value is None:
+        return ()
+    names = (value,) if isinstance(value, str) else tuple(value)
+    for one in names:
+        if not isinstance(one, str):
+            raise TypeError(f"{name}: expected names of columns, got {type(one).__name__}")
+    return names
+
+
+def check_name(value, name):
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name}: expected the name of a column, got {type(value).__name__}")
+    return value
+
+
+def steps(value):
+    """How many steps to forecast, at least 1."""
+    return check.size(value, "X")
