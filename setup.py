@@ -27,7 +27,7 @@ if X86 and not SCALAR:
 GNU_FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing"]
 HEADERS = ["src/simd.h", "src/activations.h", "src/kernels.h", "src/machine.h"]
 PARTS = ["structs", "declarations", "kernels", "tile", "forward", "lstm", "gru", "rnn", "backward", "packing", "update",
-         "pool", "parameters", "batch", "passes", "stream", "learning"]
+         "pool", "parameters", "batch", "passes", "stream", "dense", "learning"]
 DEPENDS = HEADERS + [f"src/{part}.pxi" for part in PARTS]
 
 

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import _core, _dispatch, parameters
 from . import _validation as check
-from . import parameters
 from .layers import Gradients, Parametrised, Recurrent
 
 
 class Pointwise(Parametrised):
     """A module that treats every element of the leading axes alone. Its cache is (itself, parameters, input)."""
+
+    whole_numbers = False       # x is numbers of things, without a last axis of features
 
     def __call__(self, x, state=None, *, lengths=None, reset_mask=None):
         """The output of x, and None. state, lengths and reset_mask are a recurrent layer's, and change nothing."""
@@ -30,6 +32,9 @@ class Pointwise(Parametrised):
         """``forward`` of an x that nobody will change: not copied."""
         x = self._input(x)
         return self._apply(x), None, (self, self._parameters, x)
+
+    def _stepper(self, batch_size):
+        return _Stepper(self._apply, lambda block: self._apply(self._input(block)))
 
     def _opened(self, cache, d_output):
         if not (isinstance(cache, tuple) and len(cache) == 3):
@@ -92,11 +97,20 @@ class Linear(Pointwise):
         return *x.shape[:-1], self.out_features
 
     def _apply(self, x):
-        with np.errstate(all="ignore"):
-            y = x.reshape(-1, self.in_features) @ self._parameters["weight"].T
-            if self.bias:
-                y += self._parameters["bias"]
-        return y.reshape(self._shape(x))
+        flat = check.walkable(x.reshape(-1, self.in_features))
+        y = np.empty((len(flat), self.out_features), self.dtype)
+        return self._packed().apply(flat, y, _dispatch.get_num_threads()).reshape(self._shape(x))
+
+    def _stepper(self, batch_size):
+        packed, size, dtype, read = self._packed(), self.out_features, self.dtype, (batch_size, self.in_features)
+
+        def step(x):
+            y = packed.apply(x.reshape(read), np.empty((batch_size, size), dtype), 1)
+            return y if x.ndim == 2 else y[0]
+        return _Stepper(step, lambda block: self._apply(self._input(block)))
+
+    def _make_pack(self, values):
+        return _core.Dense(_dispatch.table(self.dtype), values["weight"], values.get("bias"))
 
     def backward(self, cache, d_output, d_state=None, need_input=True):
         """Gradients: dW = dy^T x, db = the sum of dy, dx = dy W. Arguments and result as a recurrent layer's."""
@@ -134,6 +148,8 @@ class Embedding(Pointwise):
     >>> y.shape, bool(np.array_equal(y[0, 0], y[0, 2]))
     ((1, 3, 4), True)
     """
+
+    whole_numbers = True
 
     def __init__(self, num_embeddings, embedding_dim, *, dtype=np.float32, rng=None):
         self.num_embeddings = check.size(num_embeddings, "num_embeddings")
@@ -394,6 +410,18 @@ class Sequential(Parametrised):
         return SequentialStream(self, batch_size)
 
 
+class _Stepper:
+    """A module without state in a stream; step takes the checked array of its place in the chain."""
+
+    state = None
+
+    def __init__(self, step, run):
+        self.step, self.run = step, run
+
+    def reset(self, rows=None):
+        pass
+
+
 class SequentialStream:
     """A running Sequential: made by ``model.stream(batch_size)``, stepped like a layer's stream.
 
@@ -408,13 +436,32 @@ class SequentialStream:
 
     def __init__(self, model, batch_size=1):
         self.batch_size = check.size(batch_size, "batch_size")
-        self._steps = [module if isinstance(module, Pointwise) else module.stream(batch_size)
+        self._parts = [module._stepper(batch_size) if isinstance(module, Pointwise) else module.stream(batch_size)
                        for module in map(copy.copy, model.modules)]
+        self._steps = [part.step for part in self._parts]
+        self._first = model.modules[0]
 
     def step(self, x, out=None):
-        """One step: x [I] or [N, I] (whole numbers: scalar or [N]) -> the last module's output of it."""
-        for one in self._steps:
-            x = one._apply(one._input(x)) if isinstance(one, Pointwise) else one.step(x)
+        """One step.
+
+        Parameters
+        ----------
+        x : array [N, I], or [I] when batch_size is 1; whole numbers [N], or one alone
+        out : like the output, optional
+            Written in place and returned.
+
+        Returns
+        -------
+        array
+            The last module's output.
+        """
+        if isinstance(self._first, Pointwise):
+            x = self._first._input(x)
+            leading = x.shape if self._first.whole_numbers else x.shape[:-1]
+            if leading != (self.batch_size,) and (leading or self.batch_size != 1):
+                raise ValueError(f"x: expected {self.batch_size} rows, got shape {x.shape}")
+        for step in self._steps:
+            x = step(x)
         if out is None:
             return x
         check.output(out, "out", x.shape, x.dtype)[...] = x
@@ -422,29 +469,27 @@ class SequentialStream:
 
     def run(self, block):
         """Many steps in one call; block in the model's convention, [T, I] when batch_size is 1."""
-        for one in self._steps:
-            block = one._apply(one._input(block)) if isinstance(one, Pointwise) else one.run(block)
+        for part in self._parts:
+            block = part.run(block)
         return block
 
     @property
     def state(self):
         """A tuple with each module's state, None where it has none: copies. Assigning checks and copies."""
-        return tuple(None if isinstance(one, Pointwise) else one.state for one in self._steps)
+        return tuple(part.state for part in self._parts)
 
     @state.setter
     def state(self, value):
-        if not isinstance(value, (tuple, list)) or len(value) != len(self._steps):
-            raise TypeError(f"state: expected a tuple of {len(self._steps)}, one for each module, got "
+        if not isinstance(value, (tuple, list)) or len(value) != len(self._parts):
+            raise TypeError(f"state: expected a tuple of {len(self._parts)}, one for each module, got "
                             f"{type(value).__name__}" + (f" of {len(value)}" if hasattr(value, "__len__") else ""))
-        for one, part in zip(self._steps, value):
-            if not isinstance(one, Pointwise):
-                one.state = part
+        for part, one in zip(self._parts, value):
+            part.state = one
 
     def reset(self, rows=None):
         """Zeroes the state of all rows, or of some: an index, indices, or a bool mask [N]."""
-        for one in self._steps:
-            if not isinstance(one, Pointwise):
-                one.reset(rows)
+        for part in self._parts:
+            part.reset(rows)
 
 
 def recurrent(modules):

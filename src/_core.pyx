@@ -97,6 +97,7 @@ include "parameters.pxi"
 include "batch.pxi"
 include "passes.pxi"
 include "stream.pxi"
+include "dense.pxi"
 include "learning.pxi"
 
 

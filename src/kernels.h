@@ -94,12 +94,13 @@ typedef struct {
     poll_state *poll; isize work;
 } outer_product;
 
-/* out[m][o] = sum over k of left[m][k] * w[k][o] for rows m0..m1: input gradients. */
+/* out[m][o] = bias[o] + sum over k of left[m][k] * w[k][o] for rows m0..m1: input gradients, affine maps. */
 typedef struct {
     const matrix *w;
     const void *left; isize left_row, left_outer;   /* rows, and the blocks of the summed index */
     void *out; isize out_row, columns;
     isize m0, m1;
+    const void *bias;                               /* [panels][width][VLEN], or NULL: zero */
     poll_state *poll; isize work;
 } product;
 

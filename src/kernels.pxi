@@ -2,7 +2,8 @@
 
 Every file _<isa>_<dtype>.pyx includes this one and is compiled with flags of its own (setup.py). Reading order:
 kernels.h (the data), simd.h (the vector, tanh and sigmoid), tile.pxi (all the arithmetic), forward.pxi, the
-cells (lstm.pxi, gru.pxi, rnn.pxi: each forward with its gradient below), backward.pxi, packing.pxi, update.pxi (optimizers).
+cells (lstm.pxi, gru.pxi, rnn.pxi: each forward with its gradient below), backward.pxi, packing.pxi, update.pxi
+(optimizers).
 
 One step of one layer goes: for a panel of hidden units and a few rows, the tile sums all gates in registers;
 the cell's activations follow on those sums while they are in L1; the new state and output are stored. Gate

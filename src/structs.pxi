@@ -98,6 +98,7 @@ cdef extern from "kernels.h" nogil:
         isize left_row, left_outer
         void* out
         isize out_row, columns, m0, m1
+        const void* bias
         poll_state* poll
         isize work
 

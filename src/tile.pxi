@@ -156,7 +156,7 @@ cdef inline isize tile_rows(isize left, isize most) noexcept nogil:
     return (left + tiles - 1) // tiles
 
 
-# left[m][k] w[k][o] for rows m0..m1: out (columns wide, unpadded).
+# bias[o] + left[m][k] w[k][o] for rows m0..m1: out (columns wide, unpadded).
 cdef int multiply(product* s) noexcept nogil:
     cdef tile_args a
     cdef vf[32] acc
@@ -179,6 +179,8 @@ cdef int multiply(product* s) noexcept nogil:
     a.of[0].depth = s.w.depth
     for p in range(s.w.panels):
         a.of[0].w = <const real*>s.w.data + p * size * P * VLEN
+        if s.bias != NULL:
+            a.init = <const real*>s.bias + p * P * VLEN
         m = s.m0
         while m < s.m1:
             R = tile_rows(s.m1 - m, ROWS[P])

@@ -3,7 +3,8 @@
 
 cdef void update_sgd(update_rule* u) noexcept nogil:
     cdef isize i
-    cdef vf p, g, b, rate = vset(-u.by.rate), decay = vset(u.by.decay), momentum = vset(u.by.momentum), fresh = vset(u.by.fresh)
+    cdef vf p, g, b, rate = vset(-u.by.rate), decay = vset(u.by.decay)
+    cdef vf momentum = vset(u.by.momentum), fresh = vset(u.by.fresh)
     for i in range((u.n + VLEN - 1) // VLEN):
         p = load_output(<const real*>u.p, i, u.n)
         g = vfma(decay, p, load_output(<const real*>u.g, i, u.n))
@@ -44,7 +45,8 @@ cdef void update_rmsprop(update_rule* u) noexcept nogil:
 cdef void update_adam(update_rule* u) noexcept nogil:
     cdef isize i
     cdef vf p, g, m, v, rate = vset(-u.by.rate), decay = vset(u.by.decay), shrink = vset(u.by.shrink)
-    cdef vf fresh = vset(u.by.fresh), fresh_square = vset(u.by.fresh_square), eps = vset(u.by.eps), scale = vset(u.by.scale)
+    cdef vf fresh = vset(u.by.fresh), fresh_square = vset(u.by.fresh_square)
+    cdef vf eps = vset(u.by.eps), scale = vset(u.by.scale)
     for i in range((u.n + VLEN - 1) // VLEN):
         p = load_output(<const real*>u.p, i, u.n)
         g = vfma(decay, p, load_output(<const real*>u.g, i, u.n))
