@@ -1,6 +1,6 @@
 """How a series becomes a network's inputs and targets, and its outputs forecasts.
 
-With z the series as transformed (and filled where values are missing), c_t and s_t its level and scale over the last
+With z the series or its logarithm (and filled where values are missing), c_t and s_t its level and scale over the last
 `window` steps, the network reads at step t
 
     (z_t - c_t) / s_t,   (z_t - z_{t-1}) / s_t,
@@ -22,8 +22,8 @@ PERIODS = {"day": 86_400.0, "week": 7 * 86_400.0, "year": 365.2425 * 86_400.0}  
 HARMONICS = 2
 TINY = 1e-9             # a scale below this part of the level is rounding
 FLOOR = 0.05            # the scale is at least this part of the largest it has been
-TRANSFORMS = {None: (None, None), "log": (np.log, np.exp), "log1p": (np.log1p, np.expm1)}
-DOMAINS = {"log": 0.0, "log1p": -1.0}
+LOGS = {True: (np.log, np.exp, math.log, 0.0), "1p": (np.log1p, np.expm1, math.log1p, -1.0)}
+# log: its array function, the inverse, its function of one number, and what values must be above
 
 
 @dataclass
@@ -43,14 +43,14 @@ class Encoding:
 
     Parameters
     ----------
-    horizon, window, transform, scaling, difference, seasons, time_features
+    horizon, window, log, scaling, difference, seasons, time_features
         As RNNForecaster has them, checked.
     series : list of Series
         Those trained on.
     """
 
-    def __init__(self, horizon, window, transform, scaling, difference, seasons, time_features, series):
-        self.horizon, self.window, self.transform, self.scaling = horizon, window, transform, scaling
+    def __init__(self, horizon, window, log, scaling, difference, seasons, time_features, series):
+        self.horizon, self.window, self.log, self.scaling = horizon, window, log, scaling
         self.difference, self.seasons, self.time_features = difference, seasons, time_features
         self.missing = any(np.isnan(one.y[first_observed(one.y):]).any() for one in series)
         self.known, self.past = (_statistics(np.concatenate([getattr(one, kind) for one in series]))
@@ -116,13 +116,11 @@ class Encoding:
         """Forecasts [len(at), horizon, ...] of the steps `at`, from the network's outputs there."""
         shape = len(at), self.horizon, *(1,) * (outputs.ndim - 2)
         z = self.reference(encoded, at).reshape(shape) + encoded.scale[at].reshape(-1, *shape[2:], 1) * outputs
-        back = TRANSFORMS[self.transform][1]
-        return z if back is None else back(z)
+        return LOGS[self.log][1](z) if self.log else z
 
     def transformed(self, y):
         """z of y, a fresh array."""
-        forward = TRANSFORMS[self.transform][0]
-        return y.copy() if forward is None else forward(y)
+        return LOGS[self.log][0](y) if self.log else y.copy()
 
     def ahead(self, z, m, at=None):
         """For each step t, or those of `at`, z[t + k - m * ceil(k / m)], k = 1 ... horizon; NaN before its start."""
@@ -158,7 +156,7 @@ class Encoding:
         level = np.where(count > 0, base + mean, 0)
         if self.scaling == "std":
             scale = np.sqrt(np.maximum(total(moved * moved) / some - mean * mean, 0))
-        elif self.transform is None:
+        elif not self.log:
             scale = total(np.where(observed, np.abs(z), 0)) / some
         else:
             scale = np.ones(T)

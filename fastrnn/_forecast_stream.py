@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ._encoding import DOMAINS, FLOOR, HARMONICS, PERIODS, TINY, TRANSFORMS
+from ._encoding import FLOOR, HARMONICS, LOGS, PERIODS, TINY
 
 
 class ForecastStream:
@@ -83,14 +83,13 @@ class ForecastStream:
         self._past = self._x[encoding.past_at:encoding.known_at]
         self._known = self._x[encoding.known_at:]
         self._n_known = len(encoding.known[0])
-        self._back = TRANSFORMS[encoding.transform][1]
-        self._forward = {None: None, "log": math.log, "log1p": math.log1p}[encoding.transform]
+        _, self._exp, self._log, self._above = LOGS.get(encoding.log, (None, None, None, -math.inf))
         self._outputs = np.empty(len(self._weight), np.float32)
         self._offsets = encoding.offsets(encoding.difference) if encoding.difference > 1 else None
 
     def __getstate__(self):
         return {name: value for name, value in vars(self).items()
-                if name not in ("_of_streams", "_profiles", "_past", "_known", "_back", "_forward", "_outputs")}
+                if name not in ("_of_streams", "_profiles", "_past", "_known", "_exp", "_log", "_outputs")}
 
     def __setstate__(self, state):
         vars(self).update(state)
@@ -183,12 +182,9 @@ class ForecastStream:
             if z == z:
                 if z - z != 0:
                     raise ValueError(f"value: expected a finite number or NaN, got {z}")
-                if self._forward is None:
-                    return z, True
-                if z <= DOMAINS[encoding.transform]:
-                    raise ValueError(f"value: transform={encoding.transform!r} needs values above "
-                                     f"{DOMAINS[encoding.transform]:g}, got {z:g}")
-                return self._forward(z), True
+                if z <= self._above:
+                    raise ValueError(f"value: log={encoding.log!r} needs values above {self._above:g}, got {z:g}")
+                return (z if self._log is None else self._log(z)), True
         fill = encoding.seasons[0] if encoding.seasons else 1
         return self._z[(self._at + 1 - (fill if self._count >= fill else 1)) % self._size], False
 
@@ -229,7 +225,7 @@ class ForecastStream:
         if encoding.scaling == "std":
             scale = math.sqrt(max(0.0, self._squares / n - mean * mean))
         else:
-            scale = self._sizes / n if self._forward is None else 1.0
+            scale = self._sizes / n if self._log is None else 1.0
         if scale > self._largest:
             self._largest = scale
         if self._largest > TINY * abs(self._level):
@@ -257,8 +253,8 @@ class ForecastStream:
             forecasts += reference if encoding.difference < 2 else reference[:, None]
         else:
             forecasts += reference
-        if self._back is not None:
-            self._back(forecasts, forecasts)
+        if self._exp is not None:
+            self._exp(forecasts, forecasts)
         if self._quantiles:
             self.forecast_quantiles = forecasts
             forecasts = forecasts[:, self._quantiles.index(0.5)].copy()

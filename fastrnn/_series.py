@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import _validation as check
 from .estimators import columns, numbers
 
 _DAY = np.timedelta64(1, "D")
@@ -93,7 +92,7 @@ class Clock:
 
 @dataclass
 class Series:
-    """One series: y [T], NaN where missing; columns known [T, F], or of later steps too, and past [T, P]; maybe a clock,
+    """One series: y [T], NaN where missing; columns known [T, F] (of later steps too) and past [T, P]; perhaps a clock,
     a name."""
 
     y: np.ndarray
@@ -289,14 +288,13 @@ def _from_frame(frame, layout):
 
 def known_rows(X, panel):
     """Columns known of the steps that follow each series, [h, F] each, from what `predict` was given."""
+    N = len(panel.series)
+    if panel.kind == "list":
+        if not isinstance(X, (list, tuple)) or len(X) != N:
+            raise ValueError(f"X: expected a list of {N} arrays, one a series, as y was a list")
+        return [columns(one, f"X[{n}]") for n, one in enumerate(X)]
     if panel.kind != "frame":
-        if panel.kind == "list":
-            lengths = [len(one) for one in X] if isinstance(X, (list, tuple)) and len(X) == len(panel.series) else []
-        else:
-            lengths = [len(X)] * len(panel.series) if hasattr(X, "__len__") else []
-        if panel.kind == "list" and not lengths:
-            raise ValueError(f"X: expected a list of {len(panel.series)} arrays, one a series")
-        return shared_columns(columns(X) if not lengths else X, "X", lengths or [0], panel.kind)
+        return [columns(X)] * N
     layout = panel.layout
     values = _columns_of(X, replace(layout), [*layout.known, *filter(None, [layout.time, layout.series])])
     groups, found = dict(_groups(values, layout)), []
@@ -360,7 +358,3 @@ def check_name(value, name):
         raise TypeError(f"{name}: expected the name of a column, got {type(value).__name__}")
     return value
 
-
-def steps(value):
-    """How many steps to forecast, at least 1."""
-    return check.size(value, "X")

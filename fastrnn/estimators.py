@@ -29,6 +29,7 @@ class Estimator:
     """
 
     _estimator_type = None      # "regressor", "outlier_detector": what scikit-learn's tags say
+    _multi_output = False       # whether y may have columns
 
     @classmethod
     def _defaults(cls):
@@ -75,8 +76,9 @@ class Estimator:
     def __sklearn_tags__(self):
         from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags  # its caller is scikit-learn
         regressor = RegressorTags(poor_score=True) if self._estimator_type == "regressor" else None
-        return Tags(estimator_type=self._estimator_type, target_tags=TargetTags(required=False),
-                    regressor_tags=regressor, input_tags=InputTags(allow_nan=True))
+        return Tags(estimator_type=self._estimator_type, regressor_tags=regressor,
+                    target_tags=TargetTags(required=False, multi_output=self._multi_output),
+                    input_tags=InputTags(allow_nan=True))
 
 
 def columns(X, name="X", least=1):

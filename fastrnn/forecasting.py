@@ -13,7 +13,7 @@ import numpy as np
 
 from . import _series, losses, optim, training
 from . import _validation as check
-from ._encoding import DOMAINS, PERIODS, TRANSFORMS, Encoding, first_observed
+from ._encoding import LOGS, PERIODS, Encoding, first_observed
 from .estimators import Estimator
 from .layers import GRU, LSTM, RNN
 from .modules import Linear, Sequential
@@ -41,11 +41,11 @@ class RNNForecaster(Estimator):
     hidden_size, num_layers : int
     dropout : float
         Between layers, in training.
-    transform : "log", "log1p" or None
-        Forecasts are made of log y or log(1 + y): for values above 0 (from 0 on) whose changes are in proportion.
+    log : bool or "1p"
+        Forecasts are made of log y ("1p": of log(1 + y)): for values above 0 (from 0 on) that change in proportion.
     scaling : "std", "mean" or None
         The window's mean is taken off; then by its standard deviation, or by the mean of the values without their
-        sign (of a transformed series: by 1). None: neither.
+        sign (of logarithms: by 1). None: neither.
     difference : int
         The network forecasts differences: 1, from the last value; m, from the value m steps before (a seasonal naive
         forecast); 0, from the window's mean.
@@ -113,14 +113,15 @@ class RNNForecaster(Estimator):
     """
 
     _estimator_type = "regressor"
+    _multi_output = True
 
-    def __init__(self, horizon=1, window=32, *, cell="gru", hidden_size=32, num_layers=1, dropout=0.0, transform=None,
+    def __init__(self, horizon=1, window=32, *, cell="gru", hidden_size=32, num_layers=1, dropout=0.0, log=False,
                  scaling="std", difference=1, seasons=(), time_features=(), quantiles=(), loss="mae", ensemble=1,
                  updates=600, sequence=None, batch_size=32, lr=4e-3, weight_decay=0.0, patience=None, target=None,
                  time=None, series=None, known=(), past=(), random_state=None, progress=False):
         self.horizon, self.window = horizon, window
         self.cell, self.hidden_size, self.num_layers, self.dropout = cell, hidden_size, num_layers, dropout
-        self.transform, self.scaling, self.difference, self.seasons = transform, scaling, difference, seasons
+        self.log, self.scaling, self.difference, self.seasons = log, scaling, difference, seasons
         self.time_features, self.quantiles, self.loss, self.ensemble = time_features, quantiles, loss, ensemble
         self.updates, self.sequence, self.batch_size = updates, sequence, batch_size
         self.lr, self.weight_decay, self.patience = lr, weight_decay, patience
@@ -160,7 +161,7 @@ class RNNForecaster(Estimator):
     def _fit(self, panel):
         options = self._checked()
         panel = self._prepared(panel, options)
-        encoding = Encoding(*(options[name] for name in ("horizon", "window", "transform", "scaling", "difference",
+        encoding = Encoding(*(options[name] for name in ("horizon", "window", "log", "scaling", "difference",
                                                          "seasons", "time_features")), panel.series)
         models, histories = _train(panel.series, encoding, options)
         self.options_, self.panel_, self.encoding_ = options, panel, encoding
@@ -201,9 +202,9 @@ class RNNForecaster(Estimator):
             raise ValueError("dropout: it acts between layers, expected 0 with num_layers=1")
         found["cell"] = check.choice(self.cell, "cell", tuple(CELLS))
         found["loss"] = check.choice(self.loss, "loss", tuple(LOSSES))
-        for name, choices in (("transform", TRANSFORMS), ("scaling", ("std", "mean"))):
-            value = getattr(self, name)
-            found[name] = None if value is None else check.choice(value, name, tuple(filter(None, choices)))
+        text = isinstance(self.log, str)
+        found["log"] = check.choice(self.log, "log", ("1p",)) if text else check.flag(self.log, "log")
+        found["scaling"] = None if self.scaling is None else check.choice(self.scaling, "scaling", ("std", "mean"))
         seasons = self.seasons if isinstance(self.seasons, (tuple, list, np.ndarray)) else (self.seasons,)
         found["seasons"] = tuple(check.size(m, "seasons", least=2) for m in seasons)
         names = (self.time_features,) if isinstance(self.time_features, str) else tuple(self.time_features)
@@ -226,9 +227,9 @@ class RNNForecaster(Estimator):
             if len(series) - first < 2:
                 raise ValueError(f"{name}: expected 2 samples or more from the first value on, got "
                                  f"{len(series) - first} sample{'s' * (len(series) - first != 1)}")
-            least = DOMAINS.get(options["transform"])
-            if least is not None and np.nanmin(series.y) <= least:
-                raise ValueError(f"{name}: transform={options['transform']!r} needs values above {least:g}, got "
+            above = LOGS[options["log"]][-1] if options["log"] else -math.inf
+            if np.nanmin(series.y) <= above:
+                raise ValueError(f"{name}: log={options['log']!r} needs values above {above:g}, got "
                                  f"{np.nanmin(series.y):g}")
             if options["time_features"] and series.clock is None:
                 raise ValueError("times: expected them, as time_features are asked for; got None")
