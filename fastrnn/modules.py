@@ -436,8 +436,9 @@ class SequentialStream:
 
     def __init__(self, model, batch_size=1):
         self.batch_size = check.size(batch_size, "batch_size")
+        self._model = copy.copy(model)
         self._parts = [module._stepper(batch_size) if isinstance(module, Pointwise) else module.stream(batch_size)
-                       for module in map(copy.copy, model.modules)]
+                       for module in self._model.modules]
         self._steps = [part.step for part in self._parts]
         self._first = model.modules[0]
 
@@ -490,6 +491,15 @@ class SequentialStream:
         """Zeroes the state of all rows, or of some: an index, indices, or a bool mask [N]."""
         for part in self._parts:
             part.reset(rows)
+
+    @classmethod
+    def _restored(cls, model, batch_size, state):
+        stream = cls(model, batch_size)
+        stream.state = state
+        return stream
+
+    def __reduce__(self):
+        return self._restored, (self._model, self.batch_size, self.state)
 
 
 def recurrent(modules):
