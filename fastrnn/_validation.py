@@ -134,6 +134,14 @@ def array(value, name, dtype):
     return a.astype(dtype, copy=False)
 
 
+def floats(value, name):
+    """An array as float32 or float64, whichever it is; others as float64."""
+    a = as_array(value, name)
+    if value is None:
+        raise TypeError(f"{name}: expected an array, got None")
+    return array(a, name, a.dtype if a.dtype in DTYPES else np.dtype(np.float64))
+
+
 def shaped(a, name, shape):
     if a.shape != tuple(shape):
         raise ValueError(f"{name}: expected shape {tuple(shape)}, got {a.shape}")

@@ -53,12 +53,12 @@ class Loss:
         d_output : array
             dL/doutput, shaped as output.
         """
-        output = floats(output, "output")
+        output = check.floats(output, "output")
         difference = output - self._target(target, output)
         return self._mean(difference, mask)
 
     def _target(self, target, output):
-        target = floats(target, "target").astype(output.dtype, copy=False)
+        target = check.floats(target, "target").astype(output.dtype, copy=False)
         try:
             return np.broadcast_to(target, output.shape)
         except ValueError:
@@ -82,12 +82,6 @@ class Loss:
 
     def __repr__(self):
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items())})"
-
-
-def floats(value, name):
-    """float32 or float64, whichever the array is; others as float64."""
-    a = check.as_array(value, name)
-    return check.array(a, name, a.dtype if a.dtype in check.DTYPES else np.dtype(np.float64))
 
 
 class MSE(Loss):
@@ -162,7 +156,7 @@ class Quantile(Loss):
         if output.ndim == 0 or output.shape[-1] != len(self.quantiles):
             raise ValueError(f"output: expected last axis {len(self.quantiles)}, one column a quantile, got shape "
                              f"{output.shape}")
-        target = floats(target, "target")
+        target = check.floats(target, "target")
         return super()._target(target[..., None] if target.ndim == output.ndim - 1 else target, output)
 
     def _of(self, e):
@@ -197,7 +191,7 @@ class CrossEntropy(Loss):
         value : float
         d_output : array
         """
-        output = floats(output, "output")
+        output = check.floats(output, "output")
         if output.ndim == 0:
             raise ValueError("output: expected a last axis of classes, got a single number")
         weight = weights(mask, output.shape[:-1])

@@ -9,6 +9,7 @@ model's, so that caches, streams and copies made before keep the weights they we
 
 import math
 import sys
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -84,6 +85,8 @@ class Optimizer:
             A missing, unknown or wrongly shaped gradient, by name; nothing is changed then.
         """
         values, dtype = self.model._parameters, self.model.dtype
+        if not isinstance(gradients, Mapping):
+            raise TypeError(f"gradients: expected a mapping of names to arrays, got {type(gradients).__name__}")
         if gradients.keys() != values.keys():
             wrong = sorted(gradients.keys() ^ values.keys())
             raise ValueError(f"gradients: expected one for each parameter, missing or unknown: {', '.join(wrong)}")
@@ -319,8 +322,7 @@ def clip_grad_norm(gradients, max_norm):
     """
     if max_norm != math.inf:
         max_norm = check.above(max_norm, "max_norm", 0)
-    arrays = [check.contiguous(check.array(g, name, g.dtype if getattr(g, "dtype", None) in check.DTYPES else
-                                           np.dtype(np.float64))) for name, g in gradients.items()]
+    arrays = [check.contiguous(check.floats(gradient, name)) for name, gradient in gradients.items()]
     norm = math.sqrt(sum(_core.sum_of_squares(_dispatch.table(a.dtype), a) for a in arrays))
     if math.isfinite(norm) and norm > max_norm:
         for gradient in gradients.values():

@@ -91,7 +91,8 @@ def test_gradients_against_central_differences(options):
     """Of every parameter and initial state, with a loss that weighs outputs and last states at random."""
     model, rng = deep(**F64), np.random.default_rng(5)
     x = rng.integers(0, 7, (5, 3))
-    state = (None, tuple(rng.standard_normal((4, 3, 4)) for _ in range(2)), None, (rng.standard_normal((1, 3, 6)), None))
+    inner = rng.standard_normal((1, 3, 6)), None
+    state = None, tuple(rng.standard_normal((4, 3, 4)) for _ in range(2)), None, inner
     output, last, cache = model.forward(x, state, **options)
     d_output = rng.standard_normal(output.shape)
     d_state = (None, tuple(rng.standard_normal(a.shape) for a in last[1]), None,
