@@ -4,10 +4,15 @@ import argparse
 import sys
 
 from .files import ModelFormatError
+from .tables import TableError
 
 COMMANDS = {
     "demo": "train a GRU on a year of weather, forecast held-out weeks, stream them step by step",
     "bench": "time this machine: steps, sequences and training beside NumPy (and torch, if installed)",
+    "forecast": "forecast columns of a CSV or Parquet file, beside naive forecasts",
+    "detect": "score every row of such a file by how unusual it is, as a live stream would be",
+    "train": "train a small sequence model on such a file, with checkpoints, and save it",
+    "gradients": "how far back gradients reach: of a model file, or of fresh layers of every kind",
     "inspect": "list the recurrent layers that a model file of any framework holds",
     "convert": "write a layer of such a file as .safetensors, .npz or .onnx",
     "info": "print versions, instruction sets and threads: what a bug report should bear",
@@ -69,6 +74,9 @@ def command(name):
         from .convert import main_inspect as main
     elif name == "convert":
         from .convert import main_convert as main
+    elif name in ("forecast", "detect", "train", "gradients"):
+        from . import commands
+        main = getattr(commands, f"main_{name}")
     else:
         main = info
     return main
@@ -106,6 +114,6 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return 130
-    except (OSError, ModelFormatError, ImportError) as error:
+    except (OSError, ModelFormatError, TableError, ImportError) as error:
         print(f"python -m fastrnn {name}: {shown(error)}", file=sys.stderr)
         return 1

@@ -160,7 +160,8 @@ def test_nothing_comes_through_a_reset(kind):
 
 @pytest.mark.parametrize("kind, options", [
     ("gru", {"num_layers": 3, "bidirectional": True}),
-    ("gru", {"bidirectional": True, "update": "mirror", "activations": ["hard_sigmoid", "softsign", "sigmoid", "tanh"]}),
+    ("gru", {"bidirectional": True, "update": "mirror",
+             "activations": ["hard_sigmoid", "softsign", "sigmoid", "tanh"]}),
     ("gru_before", {"num_layers": 2, "reverse": True, "activations": ["sigmoid", ("elu", 0.5)]}),
     ("lstm", {"num_layers": 2, "bidirectional": True, "proj_size": 3, "peephole": True, "bias": False}),
     ("lstm", {"coupled_gates": True, "clip": 0.8}),

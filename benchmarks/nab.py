@@ -1,0 +1,284 @@
+"""Numenta Anomaly Benchmark: 58 labelled series, detectors run strictly online, scored as published.
+
+    python benchmarks/nab.py                            the detector and baselines, three profiles; its latency
+    python benchmarks/nab.py --files realKnownCause     only the series whose name holds a word
+    python benchmarks/nab.py --sensitivity              besides, the score with every constant and parameter varied
+    python benchmarks/nab.py --json out/nab.json
+
+Data: the folder nab of FASTRNN_DATA (default ../shared/data).
+
+The score (Lavin & Ahmad, Evaluating Real-time Anomaly Detection Algorithms, ICMLA 2015): every anomaly has a window.
+Of the detections in it the best counts, that is the first, and the earlier the more; a window without one costs. A
+detection outside costs, little just behind a window. The first 15 % of a file, at most 750 rows, do not count. A
+detection is a row whose score reaches a threshold, one for all files: the best one, for each profile. 0 is the detector
+that never detects, 100 one that detects the beginning of every window and nothing else.
+
+The detector sees every row once, in order, and scores it before it learns it; parameters are the same for all files.
+Those that were chosen on this benchmark are listed by --sensitivity, with what others would give: no files were held
+back to choose them on.
+"""
+
+import argparse
+import csv
+import json
+import math
+import os
+import time
+from bisect import bisect_left, bisect_right
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from fastrnn import anomaly
+from fastrnn.anomaly import RNNAnomalyDetector
+
+PARAMETERS = {"refractory": 30, "random_state": 0}      # all else: the detector's defaults
+PUBLISHED = {"HTM": 70, "KNN-CAD": 58, "random cut forest": 52, "windowed Gaussian": 40, "random": 11}
+VARIED = {"refractory": (15, 60), "memory": (2500, 10000), "margin": (0.01, 0.05, None), "forgetting": (0.998, 0.9995),
+          "hidden_size": (16, 64), "cell": ("LSTM", "RNN"), "random_state": (1, 2), "FLOOR": (0.125, 0.5),
+          "CLIP": (3.0, 6.0), "DIGITS": (5, 7), "ERROR_SPAN": (2, 8), "VALUE_SPAN": (5, 20)}
+
+# ---- The score ------------------------------------------------------------------------------------
+
+PROFILES = {"standard": (1.0, 0.11, 1.0), "reward_low_FP_rate": (1.0, 0.22, 1.0),
+            "reward_low_FN_rate": (1.0, 0.11, 2.0)}         # weight of a hit, a false positive, a missed window
+
+
+def probation(length):
+    """Rows at the beginning that count for nothing: 15 % of a file, 750 at most (15 % of 5000)."""
+    return min(int(0.15 * length), 750)
+
+
+def sigmoid(position):
+    """The reward of a detection at a position relative to a window: -1 its beginning, 0 its end, 1 as far behind it.
+
+    2 / (1 + exp(5 y)) - 1, and -1 past y = 3.
+    """
+    position = np.asarray(position, float)
+    return np.where(position > 3, -1.0, 2 / (1 + np.exp(5 * np.minimum(position, 3.0))) - 1)
+
+
+def rewards(length, windows):
+    """What a detection at each row is worth before weights, and which window the row is in.
+
+    Parameters
+    ----------
+    length : int
+    windows : sequence of (first, last) rows, both inclusive, in order
+
+    Returns
+    -------
+    reward : array [length]
+        Within a window 1 at its first row, falling to near 0 at its last. Behind one 0 falling to -1; -1 before all.
+    window : int array [length]
+        Index of the row's window, -1 outside.
+    """
+    reward, window = np.full(length, -1.0), np.full(length, -1)
+    for index, (first, last) in enumerate(windows):
+        width = last - first + 1
+        behind = np.arange(last + 1, length)
+        reward[last + 1:] = sigmoid((behind - last) / max(width - 1, 1))
+        inside = np.arange(first, last + 1)
+        reward[first:last + 1] = sigmoid(-(last - inside + 1) / width) / sigmoid(-1)
+        window[first:last + 1] = index
+    return reward, window
+
+
+class Scorer:
+    """NAB's score of detectors over a set of files.
+
+    Parameters
+    ----------
+    lengths : sequence of int
+        Rows of each file.
+    windows : sequence of sequences of (first, last)
+        Each file's anomaly windows in rows.
+    """
+
+    def __init__(self, lengths, windows):
+        parts = [rewards(length, of_file) for length, of_file in zip(lengths, windows, strict=True)]
+        counts = np.cumsum([0, *map(len, windows)])
+        self.count = int(counts[-1])
+        self.kept = [np.arange(length) >= probation(length) for length in lengths]
+        self.reward = np.concatenate([reward[kept] for (reward, _), kept in zip(parts, self.kept, strict=True)])
+        self.window = np.concatenate([np.where(window >= 0, window + first, -1)[kept] for (_, window), kept, first
+                                      in zip(parts, self.kept, counts[:-1], strict=True)])
+
+    def _sums(self, scores, profile):
+        """Thresholds falling, and the raw score with each (rows scored at least that are detections)."""
+        hit, false, miss = PROFILES[profile]
+        scores = np.concatenate([np.asarray(s, float)[kept] for s, kept in zip(scores, self.kept, strict=True)])
+        order = np.argsort(-scores, kind="stable")
+        scores, window = scores[order], self.window[order]
+        gain = np.where(window < 0, false, hit) * self.reward[order]
+        for index in range(self.count):                 # of a window only the best detection counts
+            rows = np.flatnonzero(window == index)
+            best = np.maximum.accumulate(np.concatenate([[-miss], gain[rows]]))
+            gain[rows] = np.diff(best)
+        last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)       # equal scores stand or fall together
+        return scores[last], np.cumsum(gain)[last] - miss * self.count
+
+    def normalised(self, raw, profile):
+        """0: nothing ever detected. 100: every window at its first row, and nothing else."""
+        hit, _, miss = PROFILES[profile]
+        return 100 * (raw + miss * self.count) / ((hit + miss) * self.count)
+
+    def best(self, scores, profile="standard"):
+        """(normalised score, threshold) at the one threshold that is best over all files.
+
+        Parameters
+        ----------
+        scores : sequence of array [length]
+            Each file's anomaly scores; higher: more anomalous.
+        """
+        thresholds, raw = self._sums(scores, profile)
+        at = int(np.argmax(raw))
+        score = float(self.normalised(raw[at], profile))
+        return (score, float(thresholds[at])) if score > 0 else (0.0, math.inf)     # better to detect nothing
+
+
+# ---- Data -----------------------------------------------------------------------------------------
+
+def load(folder, word=""):
+    """Series by name: (values, windows as (first, last) rows)."""
+    series = {}
+    for name, windows in sorted(json.loads((folder / "labels" / "combined_windows.json").read_text()).items()):
+        if word in name:
+            with open(folder / "data" / name, newline="") as file:
+                times, values = zip(*list(csv.reader(file))[1:], strict=True)
+            rows = [(bisect_left(times, begin[:19]), bisect_right(times, end[:19]) - 1) for begin, end in windows]
+            series[name] = list(map(float, values)), rows
+    return series
+
+
+# ---- Detectors: values in, scores out -------------------------------------------------------------
+
+def online(values, parameters=None, **constants):
+    """fastrnn's detector, row by row. Parameters and constants of the module to change, by name."""
+    for name, value in constants.items():
+        setattr(anomaly, name, value)
+    detector, scores = RNNAnomalyDetector(**PARAMETERS | (parameters or {})), []
+    for value in values:
+        scores.append(detector.score_one(value))
+        detector.learn_one(value)
+    return scores
+
+
+def leaves_range(values, span=10, margin=0.02, refractory=30):
+    """What the detector does beside its net: 1 where a value, or the mean of about 10, leaves the range seen so far."""
+    scores, average = np.zeros(len(values)), 0.0
+    low, high = np.full(2, np.inf), np.full(2, -np.inf)
+    last = -math.inf
+    for row, value in enumerate(values):
+        average += (value - average) / min(row + 1, span)
+        pair = np.array([value, average])
+        if row and np.any(np.maximum(pair - high, low - pair) > margin * (high - low)):
+            scores[row] = row - last > refractory
+            last = row
+        low, high = np.minimum(low, pair), np.maximum(high, pair)
+    return scores
+
+
+def windowed_gaussian(values, window=6400, step=100):
+    """NAB's baseline: 1 - the normal tail probability of a value, by mean and deviation of some 6400 before."""
+    sums = np.cumsum(np.concatenate([[[0.0, 0.0]], np.stack([values, np.square(values)], 1)]), 0)
+    scores = np.zeros(len(values))
+    for row in range(1, len(values)):
+        begin = max(0, row - window) // step * step         # the full window moves on by 100 rows at a time
+        end = row if row <= window else begin + window
+        mean, square = (sums[end] - sums[begin]) / (end - begin)
+        deviation = math.sqrt(max(square - mean * mean, 0.0)) or 1e-6
+        scores[row] = 1 - 0.5 * math.erfc(abs(values[row] - mean) / deviation / math.sqrt(2))
+    return scores
+
+
+def run(detector, series, pool, *arguments, **constants):
+    """Scores of all series, from the pool's processes."""
+    jobs = [pool.submit(detector, values, *arguments, **constants) for values, _ in series.values()]
+    return [job.result() for job in jobs]
+
+
+# ---- Latency --------------------------------------------------------------------------------------
+
+def latency(rows=20000):
+    """Median microseconds of score_one, of learn_one, and of a NumPy ufunc call, each row in turn."""
+    values = np.random.default_rng(0).standard_normal(rows).tolist()
+    detector, a, out, clock = RNNAnomalyDetector(**PARAMETERS), np.ones(1), np.empty(1), time.perf_counter_ns
+    times = {"score_one": [], "learn_one": [], "numpy.add": []}
+    for value in values:
+        begin = clock()
+        detector.score_one(value)
+        scored = clock()
+        detector.learn_one(value)
+        learnt = clock()
+        np.add(a, a, out)
+        for taken, nanoseconds in zip(times.values(), (scored - begin, learnt - scored, clock() - learnt)):
+            taken.append(nanoseconds / 1000)
+    return {name: median(taken[1000:]) for name, taken in times.items()}
+
+
+# ---- Command --------------------------------------------------------------------------------------
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", default="", metavar="WORD", help="series whose name holds it (all)")
+    parser.add_argument("--sensitivity", action="store_true", help="vary every parameter and constant (some minutes)")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="all CPUs by default")
+    parser.add_argument("--json", type=Path, help="write the figures to a file")
+    options = parser.parse_args()
+    folder = Path(os.environ.get("FASTRNN_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data") / "nab"
+    if not folder.is_dir():
+        parser.error(f"no {folder}: set FASTRNN_DATA to the folder of the data")
+    series = load(folder, options.files)
+    if not series:
+        parser.error(f"--files: no series has {options.files!r} in its name")
+    scorer = Scorer([len(values) for values, _ in series.values()], [windows for _, windows in series.values()])
+    rows = sum(len(values) for values, _ in series.values())
+    print(f"{len(series)} series, {rows:,} rows, {scorer.count} windows")
+
+    print(f"\n{'':38}" + "".join(f"{profile:>24}" for profile in PROFILES) + "\n" + f"{'':38}"
+          + f"{'score (threshold)':>24}" * len(PROFILES))
+    figures = {}
+
+    def show(name, scores):
+        found = {profile: scorer.best(scores, profile) for profile in PROFILES}
+        figures[name] = {profile: score for profile, (score, _) in found.items()}
+        print(f"{name:38}" + "".join(f"{f'{score:.1f} ({threshold:.4g})':>24}" for score, threshold in found.values()),
+              flush=True)
+
+    with ProcessPoolExecutor(options.processes) as pool:
+        begin = time.perf_counter()
+        show("RNNAnomalyDetector", run(online, series, pool))
+        taken = time.perf_counter() - begin
+        show("  its net and likelihood alone", run(online, series, pool, {"margin": None}))
+        show("  its range rule alone", run(leaves_range, series, pool))
+        show("windowed Gaussian", run(windowed_gaussian, series, pool))
+        draws = [[np.random.default_rng((seed, i)).random(len(values)) for i, (values, _) in enumerate(series.values())]
+                 for seed in range(20)]
+        figures["random"] = {profile: float(np.mean([scorer.best(draw, profile)[0] for draw in draws]))
+                             for profile in PROFILES}
+        print(f"{'random (mean of 20)':38}" + "".join(f"{score:>17.1f}{'':7}" for score in figures["random"].values()))
+        if not options.files:
+            print("published, standard: " + ", ".join(f"{name} {score}" for name, score in PUBLISHED.items()))
+        print(f"the detector took {taken:.0f} s in {options.processes} processes")
+        if options.sensitivity:
+            print("\nwith another value of")
+            for name, values in VARIED.items():
+                for value in values:
+                    changed = {name: value}
+                    constants, parameters = (changed, {}) if name.isupper() else ({}, changed)
+                    with ProcessPoolExecutor(options.processes) as fresh:       # constants stay changed in a process
+                        show(f"  {name} = {value}", run(online, series, fresh, parameters, **constants))
+
+    figures["latency_us"] = times = latency()
+    print("\nmedian of one call, hidden 32, one channel: " + ", ".join(
+        f"{name} {value:.2f} us ({value / times['numpy.add']:.1f} ufunc calls)" for name, value in times.items()))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()
