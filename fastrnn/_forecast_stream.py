@@ -38,12 +38,13 @@ class ForecastStream:
         encoded = encoding.encode(series)
         layers, heads = zip(*forecaster.models_, strict=True)
         self._streams = [layer.stream() for layer in layers]
-        self._hidden = np.ones(sum(layer.hidden_size for layer in layers) + 1, np.float32)      # and 1 for the bias
-        weights = [np.concatenate([head.parameters["weight"] for head in heads], 1),
-                   sum(head.parameters["bias"] for head in heads)[:, None]]
-        self._weight = np.concatenate(weights, 1) / np.float32(len(heads))
-        self._x = np.zeros(encoding.size, np.float32)
-        self._x[:] = encoded.x[-1]
+        # What the networks' heads read, their mean being one product: hidden states, 1 for the bias, the input.
+        of_hidden, of_x = zip(*(np.split(head.parameters["weight"], [layer.hidden_size], 1)
+                                for layer, head in zip(layers, heads, strict=True)), strict=True)
+        bias = sum(head.parameters["bias"] for head in heads)[:, None]
+        self._weight = np.concatenate([*of_hidden, bias, sum(of_x)], 1) / np.float32(len(heads))
+        self._read = np.ones(self._weight.shape[1], np.float32)
+        self._read[-encoding.size:] = encoded.x[-1]
 
         size = self._size = max(encoding.window, encoding.reach) + 1       # of the memory: a ring, laid out twice
         self._ring = np.full(2 * size, np.nan)
@@ -61,7 +62,7 @@ class ForecastStream:
                         for n in range(1, HARMONICS + 1)]
         self._clock = series.clock if encoding.time_features else None
         self._views()
-        for stream, layer, hidden in zip(self._streams, layers, self._of_streams, strict=True):
+        for stream, layer, hidden in zip(self._streams, layers, self._hidden, strict=True):
             stream.state = layer(encoded.x[:, None])[1]
             state = stream.state
             hidden[:] = (state[0] if isinstance(state, tuple) else state)[-1, 0]
@@ -69,10 +70,10 @@ class ForecastStream:
 
     def _views(self):
         """What is a view of another attribute, or would be slow to look up."""
-        encoding, hidden, start = self._encoding, self._hidden, 0
-        self._of_streams = []
+        encoding, start = self._encoding, 0
+        self._x, self._hidden = self._read[-encoding.size:], []
         for stream in self._streams:
-            self._of_streams.append(hidden[start:start + stream.output_size])
+            self._hidden.append(self._read[start:start + stream.output_size])
             start += stream.output_size
         self._profiles, start = [], 2 + len(encoding.seasons)
         for m, size in zip(encoding.seasons, encoding.profiles, strict=True):
@@ -89,7 +90,7 @@ class ForecastStream:
 
     def __getstate__(self):
         return {name: value for name, value in vars(self).items()
-                if name not in ("_of_streams", "_profiles", "_past", "_known", "_exp", "_log", "_outputs")}
+                if name not in ("_x", "_hidden", "_profiles", "_past", "_known", "_exp", "_log", "_outputs")}
 
     def __setstate__(self, state):
         vars(self).update(state)
@@ -167,7 +168,7 @@ class ForecastStream:
             for angle in self._angles:
                 x[n], x[n + 1] = math.sin(angle * now), math.cos(angle * now)
                 n += 2
-        for stream, hidden in zip(self._streams, self._of_streams):
+        for stream, hidden in zip(self._streams, self._hidden):
             stream.step(x, hidden)
         return self._conclude()
 
@@ -236,7 +237,7 @@ class ForecastStream:
     def _conclude(self):
         """Forecasts from the networks' hidden states."""
         encoding, outputs = self._encoding, self._outputs
-        np.dot(self._weight, self._hidden, outputs)
+        np.dot(self._weight, self._read, outputs)
         forecasts = np.multiply(outputs, self._scale, dtype=np.float64)
         z = self._z[self._at]
         if encoding.difference == 1:

@@ -96,10 +96,10 @@ def model_dtype(value):
     return dtype
 
 
-def generator(rng):
+def generator(rng, name="rng"):
     if rng is None or isinstance(rng, np.random.Generator):
         return np.random.default_rng(rng)
-    return np.random.default_rng(size(rng, "rng", least=0))
+    return np.random.default_rng(size(rng, name, least=0))
 
 
 def addressable(name, *sizes, itemsize=8):

@@ -14,9 +14,9 @@ import numpy as np
 from . import _series, losses, optim, training
 from . import _validation as check
 from ._encoding import LOGS, PERIODS, Encoding, first_observed
+from ._forecast_network import Network
 from .estimators import Estimator
 from .layers import GRU, LSTM, RNN
-from .modules import Linear, Sequential
 
 CELLS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
 LOSSES = {"mae": losses.MAE, "mse": losses.MSE, "huber": losses.Huber}
@@ -216,7 +216,7 @@ class RNNForecaster(Estimator):
         found["weight_decay"] = check.at_least(self.weight_decay, "weight_decay", 0)
         found["patience"] = None if self.patience is None else check.size(self.patience, "patience")
         found["progress"] = check.flag(self.progress, "progress")
-        found["random_state"] = check.generator(self.random_state)
+        found["random_state"] = check.generator(self.random_state, "random_state")
         return found
 
     def _prepared(self, panel, options):
@@ -486,9 +486,9 @@ def _train(series, encoding, options):
     for _ in range(options["ensemble"]):
         layer = CELLS[options["cell"]](encoding.size, options["hidden_size"], options["num_layers"],
                                        dropout=options["dropout"], rng=rng)
-        head = Linear(options["hidden_size"], H * max(1, len(quantiles)), rng=rng)
+        model = Network(layer, H * max(1, len(quantiles)), rng=rng)
+        head = model[1]
         head.load_state_dict({name: 0.1 * value for name, value in head.parameters.items()})    # near the reference
-        model = Sequential(layer, head)
         schedule = optim.warmup(max(1, updates // 20), optim.cosine(updates - updates // 20))
         optimizer = optim.AdamW(model, options["lr"], weight_decay=options["weight_decay"], schedule=schedule)
         histories.append(training.fit(model, x, y, loss=loss, optimizer=optimizer, epochs=epochs, batch_size=batch_size,
@@ -508,7 +508,7 @@ def _last(model, x, lengths):
     layer, head = model
     _, state = layer(x, lengths=lengths)
     h = state[0] if isinstance(state, tuple) else state
-    return head(h[-1])[0]
+    return head(np.concatenate([h[-1], x[lengths - 1, np.arange(len(lengths))]], 1))[0]
 
 
 # ---- Errors -------------------------------------------------------------------------------------
