@@ -174,7 +174,9 @@ class Encoding:
     @staticmethod
     def standardised(values, statistics):
         """Columns less their training mean, by their training scale; 0 where one is missing."""
-        return np.nan_to_num((values - statistics[0]) / statistics[1])
+        found = (values - statistics[0]) / statistics[1]
+        found[np.isnan(found)] = 0
+        return found
 
 
 def _statistics(values):

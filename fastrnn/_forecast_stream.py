@@ -198,9 +198,11 @@ class ForecastStream:
             if row.shape != (count,):
                 raise ValueError(f"{name}: expected {count} values, got "
                                  f"{'None' if row.shape == () else f'shape {row.shape}'}")
-            if np.isinf(row).any():
-                raise ValueError(f"{name}: expected finite numbers or NaN, got {row}")
-            rows.append(encoding.standardised(row, statistics))
+            if not math.isfinite(row @ row):        # one of them is not, or all are very large
+                if np.isinf(row).any():
+                    raise ValueError(f"{name}: expected finite numbers or NaN, got {row}")
+                row = np.where(np.isnan(row), statistics[0], row)
+            rows.append((row - statistics[0]) / statistics[1])
         if self._n_known:
             self._known[:-self._n_known] = self._known[self._n_known:]
             self._known[-self._n_known:] = rows[0]

@@ -1,0 +1,80 @@
+# %% [markdown]
+# # From a table to forecasts, intervals, and a live stream
+#
+# A year of hourly weather comes with fastrnn (Greensboro NC, NREL TMY3). `RNNForecaster` learns from it what the next
+# 24 hours bring. It has scikit-learn's manners, and NumPy is all it needs.
+
+# %%
+import csv
+import importlib.util
+import pickle
+import time
+from pathlib import Path
+
+import numpy as np
+
+import fastrnn
+from fastrnn.forecasting import RNNForecaster
+
+with open(Path(fastrnn.__file__).with_name("data") / "greensboro_tmy3.csv", newline="") as file:
+    rows = list(csv.reader(file))[2:]               # a comment, the names: month-day-hour, temperature, irradiance
+temperature, irradiance = np.array([row[1:] for row in rows], float).T
+times = np.datetime64("2023-01-01T01:00", "us") + np.arange(len(rows)) * np.timedelta64(1, "h")
+print(f"{len(rows)} hours, {temperature.min():.1f} to {temperature.max():.1f} deg C")
+
+# %% [markdown]
+# Would it have been any good? `backtest` trains a copy on all but the last four weeks, then forecasts every six hours
+# of these, and scores the forecasts beside naive ones. The network is told the hour of the day and how the sun shone
+# (a column known up to now), and forecasts three quantiles: the median, and an interval for eight values of ten.
+
+# %%
+model = RNNForecaster(horizon=24, window=48, hidden_size=32, seasons=24, time_features="day", quantiles=(0.1, 0.9),
+                      updates=300, random_state=0)
+began = time.perf_counter()
+test = model.backtest(temperature, past=irradiance[:, None], times=times, start=-28 * 24, stride=6)
+print(f"trained and tested in {time.perf_counter() - began:.1f} s\n{'deg C':>17}{'MAE':>8}{'RMSE':>8}")
+for name, scores in test.scores().items():
+    print(f"{name:>17}{scores['MAE']:8.2f}{scores['RMSE']:8.2f}")
+covered = test.coverage()
+print(f"between the outer quantiles: {covered[0.9] - covered[0.1]:.0%} of the hours, 80% promised")
+
+# %% [markdown]
+# So it is fitted, here to all but the last day, and asked for that day.
+
+# %%
+model.fit(temperature[:-24], past=irradiance[:-24, None], times=times[:-24])
+low, median, high = model.predict(quantiles=True).T
+for hour in range(2, 24, 3):
+    came = temperature[hour - 24]
+    print(f"{str(times[hour - 24])[:16]}   {median[hour]:5.1f} ({low[hour]:5.1f} to {high[hour]:5.1f})   came: {came:5.1f}")
+
+# %% [markdown]
+# Live, observations come one at a time. A stream takes each and forecasts anew, without refitting; values that are
+# missing are NaN. What it says is what `predict` would say of the series that long.
+
+# %%
+stream, taken = model.stream(), []
+for value, sun in zip(temperature[-24:].tolist(), irradiance[-24:, None], strict=True):
+    began = time.perf_counter()
+    forecast = stream.step(value, past=sun)
+    taken.append(time.perf_counter() - began)
+batch = model.apply(temperature, past=irradiance[:, None], times=times).predict()
+print(f"a step: {1e6 * np.median(taken):.0f} us; next hour {forecast[0]:.1f} deg C, by predict {batch[0]:.1f}")
+assert np.allclose(forecast, batch, atol=1e-3)
+
+# %% [markdown]
+# It pickles, stream and all; and a frame will do as well (pandas, polars or pyarrow: `pip install fastrnn[frames]`),
+# with its columns told by name. Forecasts then come as a frame too.
+
+# %%
+assert np.array_equal(pickle.loads(pickle.dumps(model)).predict(), model.predict())
+assert np.array_equal(pickle.loads(pickle.dumps(stream)).step(9.5, past=[0.0]), stream.step(9.5, past=[0.0]))
+
+if importlib.util.find_spec("narwhals") and importlib.util.find_spec("polars"):
+    import polars
+    frame = polars.DataFrame({"hour": times, "deg C": temperature, "sun": irradiance})
+    named = RNNForecaster(horizon=24, window=48, seasons=24, target="deg C", time="hour", past="sun", updates=50,
+                          random_state=0)
+    print(*named.fit(frame[-60 * 24:]).predict().rows()[:3], sep="\n")
+else:
+    print("no polars (and narwhals) here: no frame")
