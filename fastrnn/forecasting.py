@@ -1,22 +1,25 @@
 """Forecasts of series by a recurrent network: ``RNNForecaster``.
 
 Reading order: ``RNNForecaster.fit`` (what goes in), ``_train`` (windows, loss, optimizer), ``predict``, ``backtest``;
-then ``_encoding`` (what the network reads and says), ``_series`` (arrays and frames), ``_forecast_stream`` (one
-observation at a time).
+then ``_encoding`` (what the network reads and says), ``_forecast_network``, ``_series`` (arrays and frames),
+``_forecast_stream`` (one observation at a time), ``_backtest`` (errors).
 """
 
 import copy
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from . import _series, losses, optim, training
 from . import _validation as check
+from ._backtest import Backtest, mase, scale, smape
 from ._encoding import LOGS, PERIODS, Encoding, first_observed
 from ._forecast_network import Network
+from ._forecast_stream import ForecastStream
 from .estimators import Estimator
 from .layers import GRU, LSTM, RNN
+
+__all__ = ["Backtest", "ForecastStream", "RNNForecaster", "mase", "smape"]
 
 CELLS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
 LOSSES = {"mae": losses.MAE, "mse": losses.MSE, "huber": losses.Huber}
@@ -28,8 +31,8 @@ class RNNForecaster(Estimator):
     """One recurrent network that forecasts one series, or any number of them.
 
     At every step it reads the last value (in terms of the series' own recent level and scale), what was one season
-    before, and what else is known, and says at once what the next `horizon` values will be. What exactly it reads and
-    says: ``fastrnn/_encoding.py``.
+    before, and what else is known, and says at once what the next `horizon` values will be: a linear map of what it
+    reads, and of the state of a recurrent layer. What exactly it reads and says: ``fastrnn/_encoding.py``.
 
     Parameters
     ----------
@@ -80,7 +83,7 @@ class RNNForecaster(Estimator):
     Attributes
     ----------
     models_ : list of fastrnn.Sequential
-        The networks: a recurrent layer and a Linear each.
+        The networks: a recurrent layer each, and a Linear of its output and its input.
     history_ : list of fastrnn.training.History
     n_features_in_ : int
         Known columns.
@@ -342,7 +345,6 @@ class RNNForecaster(Estimator):
         -------
         ForecastStream
         """
-        from ._forecast_stream import ForecastStream
         self._check_fitted()
         panel = self.panel_.series
         names = [one.name for one in panel]
@@ -423,7 +425,7 @@ class RNNForecaster(Estimator):
                 others[f"seasonal naive {m}"] = one.y[_before(one.y, np.maximum(source, 0))]
             truth = one.y[at[:, None] + np.arange(1, H + 1)]
             found.append((np.full(len(at), n), at + 1 + skipped, truth, self._decoded(encoded, at, outputs), others,
-                          _scale(one.y[:at[0] + 1], (*self.options_["seasons"], 1)[0])))
+                          scale(one.y[:at[0] + 1], (*self.options_["seasons"], 1)[0])))
         series, origins, truth, forecasts, others, scales = zip(*found, strict=True)
         forecasts = np.concatenate(forecasts)
         return Backtest(np.concatenate(series), np.concatenate(origins), np.concatenate(truth),
@@ -509,77 +511,6 @@ def _last(model, x, lengths):
     _, state = layer(x, lengths=lengths)
     h = state[0] if isinstance(state, tuple) else state
     return head(np.concatenate([h[-1], x[lengths - 1, np.arange(len(lengths))]], 1))[0]
-
-
-# ---- Errors -------------------------------------------------------------------------------------
-
-@dataclass
-class Backtest:
-    """Forecasts at many times, and what came.
-
-    Attributes
-    ----------
-    series, origins : ints [M]
-        Of each forecast: the number of its series; how many steps were past when it was made.
-    truth, forecasts : array [M, horizon]
-    quantile_forecasts : array [M, horizon, Q], or None
-    quantiles : tuple of float
-    others : dict of str to array [M, horizon]
-        "naive": the last value; "seasonal naive m": what was last, a whole number of seasons of m steps before.
-    scales : array
-        Of each series, the mean absolute difference over its (first) season, in its past: what MASE is in units of.
-    """
-
-    series: np.ndarray
-    origins: np.ndarray
-    truth: np.ndarray
-    forecasts: np.ndarray
-    quantile_forecasts: np.ndarray | None
-    quantiles: tuple
-    others: dict
-    scales: np.ndarray
-
-    def scores(self):
-        """Dict of name ("forecast", "naive", ...) to a dict of "MAE", "RMSE", "sMAPE" (per cent), "MASE"."""
-        return {name: self._scores(one) for name, one in {"forecast": self.forecasts, **self.others}.items()}
-
-    def _scores(self, forecasts):
-        error = np.abs(forecasts - self.truth)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            scaled = error / self.scales[self.series, None]
-        return {"MAE": float(np.nanmean(error)), "RMSE": float(np.sqrt(np.nanmean(error**2))),
-                "sMAPE": smape(self.truth, forecasts), "MASE": float(np.nanmean(scaled))}
-
-    def coverage(self):
-        """Dict of quantile to the share of values that were at or below its forecast."""
-        if self.quantile_forecasts is None:
-            raise ValueError("quantiles: none were forecast")
-        there = ~np.isnan(self.truth)
-        below = self.truth[..., None] <= self.quantile_forecasts
-        return {q: float(below[there][:, n].mean()) for n, q in enumerate(self.quantiles)}
-
-
-def smape(truth, forecasts):
-    """Symmetric mean absolute percentage error, as M4 has it: the mean of 200 |y - f| / (|y| + |f|).
-
-    >>> smape(np.array([100.0, 50.0]), np.array([100.0, 150.0]))
-    50.0
-    """
-    size = np.abs(truth) + np.abs(forecasts)
-    return float(np.nanmean(200 * np.abs(truth - forecasts) / np.where(size > 0, size, 1)))
-
-
-def mase(truth, forecasts, past, season=1):
-    """Mean absolute scaled error (Hyndman & Koehler 2006): MAE by the mean of |y_t - y_{t-season}| over the past.
-
-    >>> mase(np.array([5.0]), np.array([8.0]), past=np.array([1.0, 3.0, 5.0]))
-    1.5
-    """
-    return float(np.nanmean(np.abs(truth - forecasts)) / _scale(past, season))
-
-
-def _scale(past, season):
-    return np.nanmean(np.abs(past[season:] - past[:-season])) if len(past) > season else math.nan
 
 
 def _before(y, at):

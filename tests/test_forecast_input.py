@@ -1,5 +1,7 @@
 """What the forecaster takes: frames, times, bad input; and scikit-learn's manners."""
 
+import doctest
+import importlib
 import pickle
 
 import numpy as np
@@ -276,3 +278,12 @@ def test_search_over_folds_in_time():
                                                   random_state=0), {"updates": [1, 200]},
                                     cv=selection.TimeSeriesSplit(2, test_size=20)).fit(X, y)
     assert search.best_params_ == {"updates": 200} and search.best_score_ > 0.5
+
+
+# ---- Examples in docstrings -----------------------------------------------------------------------
+
+@pytest.mark.parametrize("module", ["forecasting", "_backtest", "_forecast_network", "_forecast_stream", "_series",
+                                    "estimators"])
+def test_doctests(module):
+    failed, tried = doctest.testmod(importlib.import_module(f"fastrnn.{module}"))
+    assert failed == 0 and tried > 1

@@ -45,11 +45,19 @@ def test_a_stream_forecasts_as_predict_does(name, holes):
 def test_a_stream_takes_columns():
     rng = np.random.default_rng(0)
     X, past, y = rng.standard_normal((120, 2)), rng.standard_normal((120, 1)), wave(120)
+    X[80:85, 1], past[100:105] = np.nan, np.nan
     model = fitted(y[:60], X=X[:60], past=past[:60])
     stream = model.stream(X=X[60:64])
     np.testing.assert_allclose(stream.forecast, model.predict(X[60:64]), rtol=2e-5)
     for t in range(60, 110):
         forecast = stream.step(y[t], known=X[t + 4], past=past[t])
+        if t in (80, 103, 104):
+            whole = model.apply(X[:t + 1], y[:t + 1], past=past[:t + 1])
+            np.testing.assert_allclose(forecast, whole.predict(X[t + 1:t + 5]), rtol=2e-5)
+    for name, row in (("known", [np.inf, 0.0]), ("known", [0.0]), ("past", [-np.inf]), ("past", None)):
+        with refuses(ValueError, name):
+            stream.step(y[110], **{"known": X[114], "past": past[110]} | {name: row})
+    assert stream.forecast is forecast
     whole = model.apply(X[:110], y[:110], past=past[:110])
     np.testing.assert_allclose(forecast, whole.predict(X[110:114]), rtol=2e-5)
 
