@@ -86,8 +86,10 @@ Columns --known in advance have their values also in rows after the last target:
                         help="read the time of day, week, year as well (needs --time)")
     parser.add_argument("--quantiles", nargs="*", type=float, default=[0.1, 0.9], metavar="Q",
                         help="forecast beside the median (0.1 0.9); none given: none")
-    parser.add_argument("--transform", choices=("log", "log1p"), help="for values above 0 (from 0 on) that change in "
-                                                                      "proportion")
+    parser.add_argument("--log", action="store_const", const=True, default=False,
+                        help="forecast logarithms: for values above 0 that change in proportion")
+    parser.add_argument("--log1p", dest="log", action="store_const", const="1p",
+                        help="the same of 1 + value, where values may be 0")
     parser.add_argument("--window", type=positive(int), metavar="STEPS",
                         help="over which level and scale are taken (twice the longest of seasons and horizon)")
     parser.add_argument("--cell", choices=("rnn", "gru", "lstm"), default="gru", help="(gru)")
@@ -112,7 +114,7 @@ Columns --known in advance have their values also in rows after the last target:
         parser.error(f"argument --held-out: expected at least the horizon, {args.horizon}, or 0, got {held}")
     model = RNNForecaster(
         args.horizon, args.window or 2 * max(args.horizon, 16, *args.season), cell=args.cell, hidden_size=args.hidden,
-        updates=args.updates, seasons=args.season, difference=(args.season or [1])[0], transform=args.transform,
+        updates=args.updates, seasons=args.season, difference=(args.season or [1])[0], log=args.log,
         time_features=args.time_features, quantiles=args.quantiles, random_state=args.seed, progress=True)
     with _of(args.file):
         model.fit(**_arguments(every, slice(None, -held or None)))

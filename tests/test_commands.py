@@ -354,7 +354,7 @@ def test_a_file_that_is_none_is_one_line(command, name, said, tmp_path, capsys):
 
 @pytest.mark.parametrize("arguments, said", [
     (["forecast", "{}", "--target", "load", "--horizon", "100"], "{}"),
-    (["forecast", "{}", "--target", "load", "--horizon", "2", "--transform", "log"], "log"),
+    (["forecast", "{}", "--target", "load", "--horizon", "2", "--log"], "log"),
     (["forecast", "{}", "--target", "load", "--horizon", "2", "--known", "temperature"], "--known"),
     (["forecast", "{}", "--target", "load", "--horizon", "2", "--quantiles", "1.5"], "quantiles"),
     (["forecast", "{}", "--target", "load", "--horizon", "2", "--out", "out.xlsx"], "--out"),
