@@ -62,7 +62,7 @@ class RNNForecaster(Estimator):
     ensemble : int
         So many networks from different initial weights are trained; forecasts are their mean.
     updates : int
-        Steps of the optimizer, for each network.
+        Steps of the optimizer, for each network; the nearest whole number of passes over all windows is made.
     sequence : int, optional
         Steps of the windows trained on; twice `window` if not given.
     batch_size : int
@@ -477,7 +477,9 @@ def _train(series, encoding, options):
     if len(x) > updates * batch_size:
         some = np.sort(rng.choice(len(x), updates * batch_size, replace=False))
         x, y, mask = ([part[i] for i in some] for part in (x, y, mask))
-    epochs = -(-updates // -(-len(x) // batch_size))
+    batches = -(-len(x) // batch_size)
+    epochs = max(1, round(updates / batches))
+    updates = epochs * batches
     validation = None
     if held:
         last = [np.arange(len(one)) == len(one) - 1 for one, _ in kept]
