@@ -1,9 +1,11 @@
 """The network of a forecaster."""
 
+import copy
+
 import numpy as np
 
 from .layers import Gradients
-from .modules import Linear, Sequential, Trace
+from .modules import Linear, Sequential
 
 
 class Network(Sequential):
@@ -20,36 +22,56 @@ class Network(Sequential):
     size : int
         Outputs.
     rng : numpy.random.Generator, int seed or None
-        Of W; b begins at 0.
+        Of W and b.
 
     Examples
     --------
     >>> from fastrnn import GRU
     >>> network = Network(GRU(3, 8, rng=0), 2, rng=0)
-    >>> network(np.ones((5, 1, 3), np.float32))[0].shape, network[1]
+    >>> network(np.ones((5, 1, 3), np.float32))[0].shape, network.head
     ((5, 1, 2), Linear(11, 2))
     """
 
     def __init__(self, layer, size, rng=None):
-        head = Linear(layer.hidden_size + layer.input_size, size, rng=rng)
+        head = Linear(layer.hidden_size + layer.input_size, size, dtype=layer.dtype, rng=rng)
         self.modules, self.dtype, self.batch_first = (layer, head), layer.dtype, False
 
+    def __copy__(self):
+        twin = object.__new__(Network)
+        vars(twin).update(vars(self), modules=tuple(map(copy.copy, self.modules)))
+        return twin
+
+    def stream(self, batch_size=1):
+        """Refused: what streams is the forecaster."""
+        raise TypeError("a forecaster's network does not stream by itself: take the forecaster's stream()")
+
+    @property
+    def layer(self):
+        return self.modules[0]
+
+    @property
+    def head(self):
+        return self.modules[1]
+
+    def last(self, x, lengths):
+        """y after the last valid step of each row."""
+        _, state = self.layer(x, lengths=lengths)
+        h = state[0] if isinstance(state, tuple) else state
+        return self.head(np.concatenate([h[-1], x[lengths - 1, np.arange(len(lengths))]], -1))[0]
+
     def __call__(self, x, state=None, *, lengths=None):
-        layer, head = self.modules
-        h, state = layer(x, None if state is None else state[0], lengths=lengths)
-        return head(np.concatenate([h, x], -1))[0], (state, None)
+        h, state = self.layer(x, state, lengths=lengths)
+        return self.head(np.concatenate([h, x], -1))[0], state
 
     def forward(self, x, state=None, lengths=None, reset_mask=None, rng=None):
-        layer, head = self.modules
-        h, state, cache = layer.forward(x, None if state is None else state[0], lengths, reset_mask, rng)
-        y, _, joined = head._keep(np.concatenate([h, x], -1))
-        return y, (state, None), Trace(self, [cache, joined], None)
+        h, state, cache = self.layer.forward(x, state, lengths, reset_mask, rng)
+        y, _, of_head = self.head._keep(np.concatenate([h, x], -1))
+        return y, state, (cache, of_head)
 
     def backward(self, cache, d_output, d_state=None, need_input=True):
-        layer, head = self.modules
-        of_head = head.backward(cache.caches[1], d_output)
-        dh, dx = np.split(of_head.input, [layer.hidden_size], -1)
-        found = layer.backward(cache.caches[0], dh, None if d_state is None else d_state[0], need_input)
-        return Gradients(found.input + dx if need_input else None, (found.state, None),
-                         {f"{i}.{name}": value for i, part in enumerate((found, of_head))
+        of_head = self.head.backward(cache[1], d_output)
+        dh, dx = np.split(of_head.input, [self.layer.hidden_size], -1)
+        of_layer = self.layer.backward(cache[0], dh, d_state, need_input)
+        return Gradients(of_layer.input + dx if need_input else None, of_layer.state,
+                         {f"{i}.{name}": value for i, part in enumerate((of_layer, of_head))
                           for name, value in part.parameters.items()})

@@ -36,7 +36,7 @@ class ForecastStream:
         encoding = self._encoding = forecaster.encoding_
         self._quantiles = forecaster.options_["quantiles"]
         encoded = encoding.encode(series)
-        layers, heads = zip(*forecaster.models_, strict=True)
+        layers, heads = zip(*((model.layer, model.head) for model in forecaster.models_), strict=True)
         self._streams = [layer.stream() for layer in layers]
         # What the networks' heads read, their mean being one product: hidden states, 1 for the bias, the input.
         of_hidden, of_x = zip(*(np.split(head.parameters["weight"], [layer.hidden_size], 1)

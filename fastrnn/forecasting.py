@@ -82,8 +82,8 @@ class RNNForecaster(Estimator):
 
     Attributes
     ----------
-    models_ : list of fastrnn.Sequential
-        The networks: a recurrent layer each, and a Linear of its output and its input.
+    models_ : list of networks
+        A recurrent ``layer`` each, and a ``head``, a Linear of the layer's output and input.
     history_ : list of fastrnn.training.History
     n_features_in_ : int
         Known columns.
@@ -319,7 +319,7 @@ class RNNForecaster(Estimator):
             x = np.zeros((lengths.max(), len(some), self.encoding_.size), np.float32)
             for n, one in enumerate(encoded):
                 x[:len(one.z), n] = one.x
-            outputs = sum(_last(model, x, lengths) for model in self.models_) / len(self.models_)
+            outputs = sum(model.last(x, lengths) for model in self.models_) / len(self.models_)
             found += [self._decoded(one, [-1], row[None])[0] for one, row in zip(encoded, outputs, strict=True)]
         return np.stack(found)
 
@@ -491,8 +491,9 @@ def _train(series, encoding, options):
         layer = CELLS[options["cell"]](encoding.size, options["hidden_size"], options["num_layers"],
                                        dropout=options["dropout"], rng=rng)
         model = Network(layer, H * max(1, len(quantiles)), rng=rng)
-        head = model[1]
-        head.load_state_dict({name: 0.1 * value for name, value in head.parameters.items()})    # near the reference
+        with model.head.updating() as p:        # so that forecasts begin near the reference
+            p["weight"] *= 0.1
+            p["bias"] *= 0.1
         schedule = optim.warmup(max(1, updates // 20), optim.cosine(updates - updates // 20))
         optimizer = optim.AdamW(model, options["lr"], weight_decay=options["weight_decay"], schedule=schedule)
         histories.append(training.fit(model, x, y, loss=loss, optimizer=optimizer, epochs=epochs, batch_size=batch_size,
@@ -505,14 +506,6 @@ def _train(series, encoding, options):
 def _starts(T, L):
     """Of windows of L steps of T: every quarter of a window, and the last."""
     return sorted({*range(0, max(1, T - L + 1), max(1, L // WARM_UP)), max(0, T - L)})
-
-
-def _last(model, x, lengths):
-    """A Sequential's output after the last valid step of each row."""
-    layer, head = model
-    _, state = layer(x, lengths=lengths)
-    h = state[0] if isinstance(state, tuple) else state
-    return head(np.concatenate([h[-1], x[lengths - 1, np.arange(len(lengths))]], 1))[0]
 
 
 def _before(y, at):

@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from forecasters import SMALL, fitted, wave
+from helpers import assert_close, central_differences, refuses
 
+import fastrnn
 from fastrnn._encoding import FLOOR, Encoding
+from fastrnn._forecast_network import Network
 from fastrnn._series import Series
 from fastrnn.forecasting import RNNForecaster, mase, smape
 
@@ -88,6 +91,35 @@ def test_a_value_that_does_not_vary_has_no_targets_until_it_does():
     encoding = Encoding(1, 4, False, "std", 1, (), (), [series])
     targets = encoding.targets(encoding.encode(series), series, 0)
     assert np.isnan(targets[:20]).all() and np.isfinite(targets[20:24]).all() and np.abs(targets[20:24]).max() < 10
+
+
+@pytest.mark.parametrize("layer", [fastrnn.GRU, fastrnn.LSTM])
+def test_the_network_and_its_gradients(layer):
+    rng = np.random.default_rng(0)
+    network = Network(layer(3, 4, rng=0, dtype=np.float64), 2, rng=1)
+    x, dy = rng.standard_normal((5, 2, 3)), rng.standard_normal((5, 2, 2))
+    y, _, cache = network.forward(x)
+    h = network.layer(x)[0]
+    expected = np.concatenate([h, x], -1) @ network.head.parameters["weight"].T + network.head.parameters["bias"]
+    assert_close({"forward": y, "call": network(x)[0], "last": network.last(x, np.array([5, 3]))},
+                 {"forward": expected, "call": expected, "last": np.stack([expected[4, 0], expected[2, 1]])}, 1e-14)
+    grads = network.backward(cache, dy)
+    with network.updating() as values:
+        pass                # writable copies
+
+    def loss():
+        network.load_state_dict(values)
+        return np.sum(dy * network(x)[0])
+
+    assert_close({"input": grads.input, **grads.parameters},
+                 {"input": central_differences(loss, x, 1e-5),
+                  **{name: central_differences(loss, value, 1e-5) for name, value in values.items()}}, 1e-8)
+    loss()                  # once more with the values as they were
+    twin = copy.copy(network)
+    twin.load_state_dict({name: 0 * value for name, value in values.items()})
+    assert_close({"call": network(x)[0]}, {"call": y}, 1e-14)
+    with refuses(TypeError, "a forecaster's network"):
+        network.stream()
 
 
 # ---- Forecasts ----------------------------------------------------------------------------------
