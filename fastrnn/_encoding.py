@@ -20,6 +20,7 @@ import numpy as np
 
 PERIODS = {"day": 86_400.0, "week": 7 * 86_400.0, "year": 365.2425 * 86_400.0}      # in seconds
 HARMONICS = 2
+LARGEST = 1e100         # of the values' size: squares of larger ones would overflow
 TINY = 1e-9             # a scale below this part of the level is rounding
 FLOOR = 0.05            # the scale is at least this part of the largest it has been
 LOGS = {True: (np.log, np.exp, math.log, 0.0), "1p": (np.log1p, np.expm1, math.log1p, -1.0)}

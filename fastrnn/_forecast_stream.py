@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ._encoding import FLOOR, HARMONICS, LOGS, PERIODS, TINY
+from ._encoding import FLOOR, HARMONICS, LARGEST, LOGS, PERIODS, TINY
 
 
 class ForecastStream:
@@ -181,8 +181,8 @@ class ForecastStream:
             except (TypeError, ValueError):
                 raise TypeError(f"value: expected a number, got {type(value).__name__}") from None
             if z == z:
-                if z - z != 0:
-                    raise ValueError(f"value: expected a finite number or NaN, got {z}")
+                if not -LARGEST <= z <= LARGEST:
+                    raise ValueError(f"value: expected a number up to {LARGEST:g} in size, or NaN, got {z:g}")
                 if z <= self._above:
                     raise ValueError(f"value: log={encoding.log!r} needs values above {self._above:g}, got {z:g}")
                 return (z if self._log is None else self._log(z)), True

@@ -33,7 +33,10 @@ class Clock:
     def of(cls, times, name="times"):
         """The clock, and each time's place on it: a time left out leaves a gap."""
         try:
-            times = np.asarray(times).astype("datetime64[us]")
+            times = np.asarray(times)
+            if times.dtype.kind in "biuf":
+                raise TypeError(f"got numbers, dtype {times.dtype}")
+            times = times.astype("datetime64[us]")
         except (TypeError, ValueError) as error:
             raise TypeError(f"{name}: expected dates or times, {error}") from None
         if times.ndim != 1 or len(times) < 2:
@@ -265,8 +268,12 @@ def _groups(values, layout):
     order = np.argsort(values[layout.time], kind="stable") if layout.time else np.arange(rows)
     if layout.series is None:
         return [(None, order)]
-    names, first, which = np.unique(values[layout.series], return_index=True, return_inverse=True)
-    return [(names[n], order[which[order] == n]) for n in np.argsort(first)]
+    labels, found = values[layout.series].tolist(), {}
+    if any(label is None or label != label for label in labels):
+        raise ValueError(f"{layout.series}: expected the name of its series in every row, one is missing")
+    for row in order.tolist():
+        found.setdefault(labels[row], []).append(row)
+    return [(name, np.array(found[name])) for name in dict.fromkeys(labels)]
 
 
 def _from_frame(frame, layout):
@@ -327,19 +334,15 @@ def table(panel, forecasts, names=None):
     data = {}
     several = len(layout.targets) > 1
     if layout.series:
-        data[layout.series] = np.repeat(np.array([series.name for series in panel.series]), h)
+        data[layout.series] = [series.name for series in panel.series for _ in range(h)]
     if layout.time:
         ahead = [series.clock.at(len(series) + np.arange(h)) for series in panel.series]
         data[layout.time] = ahead[0] if several else np.concatenate(ahead)
     for n, target in enumerate(layout.targets):
         for q, suffix in enumerate(suffixes):
             data[target + suffix] = stacked[n, :, q] if several else stacked[..., q].ravel()
-    return nw.from_dict({name: _plain(values) for name, values in data.items()}, backend=layout.backend).to_native()
-
-
-def _plain(values):
-    """An array that every library takes as it is."""
-    return np.ascontiguousarray(values) if values.dtype != object else values.tolist()
+    data = {name: values if isinstance(values, list) else np.ascontiguousarray(values) for name, values in data.items()}
+    return nw.from_dict(data, backend=layout.backend).to_native()
 
 
 def check_names(value, name):

@@ -13,7 +13,7 @@ import numpy as np
 from . import _series, losses, optim, training
 from . import _validation as check
 from ._backtest import Backtest, mase, scale, smape
-from ._encoding import LOGS, PERIODS, Encoding, first_observed
+from ._encoding import LARGEST, LOGS, PERIODS, Encoding, first_observed
 from ._forecast_network import Network
 from ._forecast_stream import ForecastStream
 from .estimators import Estimator
@@ -230,6 +230,9 @@ class RNNForecaster(Estimator):
             if len(series) - first < 2:
                 raise ValueError(f"{name}: expected 2 samples or more from the first value on, got "
                                  f"{len(series) - first} sample{'s' * (len(series) - first != 1)}")
+            if np.nanmax(np.abs(series.y)) > LARGEST:
+                raise ValueError(f"{name}: expected values up to {LARGEST:g} in size, got "
+                                 f"{np.nanmax(np.abs(series.y)):g}")
             above = LOGS[options["log"]][-1] if options["log"] else -math.inf
             if np.nanmin(series.y) <= above:
                 raise ValueError(f"{name}: log={options['log']!r} needs values above {above:g}, got "

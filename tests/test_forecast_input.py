@@ -93,15 +93,23 @@ def test_text_and_zoned_times_in_a_frame():
 
 def test_frames_that_do_not_fit():
     pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame({"y": wave(60), "x": wave(60)})
+    frame = pandas.DataFrame({"y": wave(60), "x": wave(60), "shop": ["a"] * 59 + [None]})
     for error, name, columns, X in [
             (ValueError, "X", {"target": "z"}, frame), (TypeError, "X", {"target": "y"}, wave(60)),
             (ValueError, "target", {"time": "x"}, frame), (TypeError, "known", {"target": "y", "known": [3]}, frame),
-            (TypeError, "time", {"target": "y", "time": 3}, frame)]:
+            (TypeError, "time", {"target": "y", "time": 3}, frame),
+            (TypeError, "x", {"target": "y", "time": "x"}, frame), (ValueError, "shop", {"target": "y", "series": "shop"}, frame)]:
         with refuses(error, name):
             RNNForecaster(**SMALL, **columns).fit(X)
     with refuses(ValueError, "y, past, times"):
         RNNForecaster(**SMALL, target="y").fit(frame, wave(60))
+
+
+def test_series_may_be_named_by_anything():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"y": np.tile(wave(60), 2), "shop": ["a", 1] * 60})
+    found = RNNForecaster(**SMALL, target="y", series="shop").fit(frame).predict()
+    assert found["shop"].tolist() == ["a"] * 4 + [1] * 4
 
 
 def test_without_narwhals_frames_name_the_extra_and_arrays_work():
@@ -175,6 +183,8 @@ def test_unsuitable_parameters(error, name, options):
     (ValueError, "times", lambda m: m.fit(wave(3), times=np.array([0, 0, 1]).astype("datetime64[D]"))),
     (ValueError, "times", lambda m: m.fit(wave(3), times=np.array([0, 2, 5]).astype("datetime64[D]"))),
     (ValueError, "times", lambda m: m.fit(wave(3), times=["2024-01-01", "NaT", "2024-01-03"])),
+    (ValueError, "y", lambda m: m.fit(1e101 * wave(50))),
+    (TypeError, "times", lambda m: m.fit(wave(50), times=np.arange(50))),
     (ValueError, "start", lambda m: m.backtest(wave(50), start=50)),
     (TypeError, "start", lambda m: m.backtest(wave(50), start=0.5)),
     (ValueError, "stride", lambda m: m.backtest(wave(50), start=40, stride=0))])
