@@ -98,7 +98,8 @@ def test_frames_that_do_not_fit():
             (ValueError, "X", {"target": "z"}, frame), (TypeError, "X", {"target": "y"}, wave(60)),
             (ValueError, "target", {"time": "x"}, frame), (TypeError, "known", {"target": "y", "known": [3]}, frame),
             (TypeError, "time", {"target": "y", "time": 3}, frame),
-            (TypeError, "x", {"target": "y", "time": "x"}, frame), (ValueError, "shop", {"target": "y", "series": "shop"}, frame)]:
+            (TypeError, "x", {"target": "y", "time": "x"}, frame),
+            (ValueError, "shop", {"target": "y", "series": "shop"}, frame)]:
         with refuses(error, name):
             RNNForecaster(**SMALL, **columns).fit(X)
     with refuses(ValueError, "y, past, times"):
