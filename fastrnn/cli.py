@@ -7,7 +7,7 @@ from .files import ModelFormatError
 from .tables import TableError
 
 COMMANDS = {
-    "demo": "train a GRU on a year of weather, forecast held-out weeks, stream them step by step",
+    "demo": "train on a year of weather, forecast held-out weeks, stream them hour by hour",
     "bench": "time this machine: steps, sequences and training beside NumPy (and torch, if installed)",
     "forecast": "forecast columns of a CSV or Parquet file, beside naive forecasts",
     "detect": "score every row of such a file by how unusual it is, as a live stream would be",
@@ -100,7 +100,7 @@ def main(argv=None):
     width = max(map(len, COMMANDS))
     parser = Parser("", "Recurrent networks on a CPU: what can be run from the command line.", "\n".join(
         ["commands:", *(f"  {name:{width}}  {about}" for name, about in COMMANDS.items()),
-         "", "example:", "  python -m fastrnn demo --epochs 20 --out demo.png", "  python -m fastrnn bench --help"]))
+         "", "example:", "  python -m fastrnn demo --updates 200 --out demo.png", "  python -m fastrnn bench --help"]))
     parser.add_argument("command", nargs="?", metavar="{" + ",".join(COMMANDS) + "}",
                         help="see below; each has its own --help")
     if not argv:

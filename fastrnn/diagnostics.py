@@ -135,9 +135,11 @@ class GradientFlow:
             if flow.jacobian.size:
                 jacobians.plot(_drawn(flow.jacobian), color=color, linewidth=1, label=name)
         gradients.set(yscale="log", ylabel="norm of the gradient")
-        gradients.legend(fontsize=8, frameon=False)
+        gradients.legend(fontsize=8, frameon=False, ncols=1 + (len(self.layers) > 4))
         jacobians.axhline(1, color="0.6", linewidth=0.8, linestyle=":")
-        jacobians.set(xlabel="step t", ylabel="spectral norm of a step's Jacobian", ylim=(0, None))
+        low, high = jacobians.get_ylim()
+        jacobians.set(xlabel="step t", ylabel="spectral norm of a step's Jacobian",
+                      ylim=(min(low, 0.9), max(high, 1.1)))
         for ax in axes:
             ax.grid(alpha=0.25)
         return gradients, jacobians

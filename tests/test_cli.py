@@ -1,5 +1,6 @@
 """``python -m fastrnn``: help, exit codes, Ctrl-C, the demo on its data, the benchmark."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -50,7 +51,7 @@ def test_info_prints_the_instruction_set():
 @pytest.mark.parametrize(("arguments", "said"), [
     (["nonsense"], "nonsense"),
     (["--nonsense"], "nonsense"),
-    (["demo", "--epochs", "0"], "--epochs"),
+    (["demo", "--updates", "0"], "--updates"),
     (["demo", "--hidden", "wide"], "--hidden"),
     (["demo", "--horizon", "25"], "--horizon"),
     (["demo", "--seed", "-1"], "--seed"),
@@ -80,7 +81,7 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent otherwise on Windows")
-@pytest.mark.parametrize("arguments", [("demo", "--epochs", "100000"), ("bench", "--seconds", "60")])
+@pytest.mark.parametrize("arguments", [("demo", "--updates", "1000000"), ("bench", "--seconds", "60")])
 def test_ctrl_c_exits_130_without_traceback(arguments, tmp_path):
     process = subprocess.Popen([sys.executable, "-u", "-m", "fastrnn", *arguments], text=True, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, start_new_session=True,
@@ -114,84 +115,78 @@ def series():
 
 
 def test_the_series_is_a_year(series):
-    assert [a.shape for a in vars(series).values()] == [(8760,)] * 5
-    assert np.array_equal(series.hour, np.tile(np.arange(1, 25), 365))
+    assert [a.shape for a in vars(series).values()] == [(8760,)] * 3
+    assert (series.times[0], series.times[-1]) == (np.datetime64("2001-01-01T01"), np.datetime64("2002-01-01T00"))
     assert np.bincount(series.month)[1:].tolist() == [24 * d for d in (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)]
+    stamps = [line.split(",")[0] for line in demo.SERIES.read_text().splitlines()[2:]]      # month-day-hour, 1 to 24
+    begun = series.times - np.timedelta64(1, "h")
+    assert stamps == [f"{str(hour)[5:10]}-{int(str(hour)[11:13]) + 1:02}" for hour in begun]
     assert (series.temperature.min(), series.temperature.max()) == (-16.7, 35.6)
     assert (series.irradiance.min(), series.irradiance.max()) == (0, 1013)
 
 
-@pytest.mark.parametrize("horizon", [1, 6, 24])
-def test_no_held_out_hour_is_trained_on(series, horizon):
-    for rng in (None, np.random.default_rng(0), np.random.default_rng(1)):
-        windows = demo.training_windows(series, horizon, rng)
-        hours = windows[0] + np.arange(demo.WINDOW + horizon)[:, None]      # inputs and targets
-        assert set(series.month[windows[0]]) == set(range(1, 13))
-        assert np.array_equal(series.month[hours], np.broadcast_to(series.month[hours[0]], hours.shape))
-        near = np.convolve(series.held_out, np.ones(2 * demo.APART - 1), "same") > 0
-        assert not near[hours].any()
+def test_no_held_out_hour_is_trained_on(series):
+    near = np.convolve(series.held_out, np.ones(2 * demo.APART + 1), "same") > 0
+    begun = series.times - np.timedelta64(1, "h")                   # the month in which an hour lies
+    seen = 0
+    for part in demo.pieces(series):
+        assert not near[part].any()
+        assert len(set(begun[part].astype("datetime64[M]"))) == 1
+        seen += part.stop - part.start
+    assert seen == 12 * -2 * demo.APART + 8760 - 12 * 168
+    assert series.held_out.sum() == 12 * 168
+    for part in demo.weeks(series):
+        assert series.held_out[part].tolist() == [False] * demo.CONTEXT + [True] * 168
+        assert len(set(begun[part].astype("datetime64[M]"))) == 1
 
 
 @pytest.mark.parametrize("horizon", [1, 6, 24])
-def test_every_held_out_hour_is_forecast_once_at_each_lead(series, horizon):
-    at = demo.held_out_sequences(series, horizon)
-    for lead in range(1, horizon + 1):
-        rows = slice(demo.CONTEXT + horizon - lead, len(at) - lead)         # as evaluate takes them
-        assert np.array_equal(np.sort((at[rows] + lead).ravel()), np.flatnonzero(series.held_out))
-    # forecasts of the truth have no error
-    x, truth = demo.features(series), demo.changes(series.temperature, at, horizon)
-    assert np.abs(demo.evaluate(series, x, at, truth)["GRU"]).max() < 1e-12
-
-
-def test_gradients_agree_with_differences(series):
-    rng = np.random.default_rng(0)
-    head = {"weight": rng.standard_normal((3, 4)), "bias": rng.standard_normal(3)}
-    model = demo.Model(fastrnn.GRU(6, 4, dtype=np.float64, rng=rng), head, np.ones(3))
-    x, target = rng.standard_normal((5, 2, 6)), rng.standard_normal((5, 2, 3))
-
-    def loss():
-        error, gradients = demo.gradients_of(model, x, target, slice(2, None))
-        return np.mean(error ** 2), gradients
-
-    _, gradients = loss()
-    assert set(gradients) == {*model.layer.parameters, *head}
-    for name, gradient in gradients.items():
-        at = tuple(rng.integers(size) for size in gradient.shape)
-        moved = []
-        for change in (1e-6, -2e-6):
-            with model.layer.updating() as parameters:
-                {**parameters, **head}[name][at] += change
-            moved.append(loss()[0])
-        with model.layer.updating() as parameters:
-            {**parameters, **head}[name][at] += 1e-6
-        assert gradient[at] == pytest.approx((moved[0] - moved[1]) / 2e-6, rel=1e-6, abs=1e-9), name
+def test_regression_finds_what_is_linear(series, horizon):
+    """And reads nothing of what is to come: past its hours the series may be anything."""
+    at = series.first + 30
+    wave = 10 * np.sin(2 * np.pi * np.arange(8760) / 24 + 1)
+    linear = dataclasses.replace(series, temperature=wave)
+    changes = demo.linear(linear, horizon, at)
+    assert changes.shape == (12, horizon)
+    np.testing.assert_allclose(changes, wave[at[:, None] + np.arange(1, horizon + 1)] - wave[at, None], atol=1e-6)
+    later = wave.copy()
+    later[at[0] + 1:series.first[0] + 168] += 100
+    np.testing.assert_array_equal(demo.linear(dataclasses.replace(linear, temperature=later), horizon, at), changes)
 
 
 def test_demo_runs_and_draws(tmp_path):
-    result = run("demo", "--epochs", 1, "--hidden", 8, "--out", tmp_path / "new" / "demo.png")
+    result = run("demo", "--updates", 8, "--hidden", 8, "--out", tmp_path / "new" / "demo.png")
     assert result.returncode == 0, result.stderr
-    for said in ("deg C", "persistence", "24 hours ago", "99th percentile", "equal to the bit"):
+    for said in ("deg C", "naive", "24 hours ago", "regression", "99th percentile", "times as long"):
         assert said in result.stdout
     if importlib.util.find_spec("matplotlib") is not None:
         assert (tmp_path / "new" / "demo.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_demo_beats_the_simple_forecasts(series):
-    x, at = demo.features(series), demo.held_out_sequences(series, 6)
-    model = demo.train(series, x, hidden=32, horizon=6, epochs=60, seed=0)
-    errors = demo.evaluate(series, x, at, model.changes(model.layer(x[at])[0]))
-    rmse = {name: np.sqrt(np.mean(np.square(e), axis=(1, 2))) for name, e in errors.items()}
-    assert (rmse["GRU"] < 0.9 * rmse["persistence"]).all(), rmse
-    assert (rmse["GRU"] < 0.7 * rmse["24 hours ago"]).all(), rmse
+def test_demo_beats_the_simple_forecasts_and_streams_the_same(series):
+    model = demo.forecaster(6, hidden=32, updates=300, seed=0).set_params(ensemble=1, progress=False)
+    found = demo.evaluate(model.fit(**series.arguments(demo.pieces(series))), series)
+    assert found.truth.shape == (12 * (168 - 5), 6)
+    hours = found.origins - demo.CONTEXT + series.first[found.series]       # the first that each forecasts
+    assert np.array_equal(found.truth, series.temperature[hours[:, None] + np.arange(6)])
+    assert series.held_out[hours].all() and series.held_out[hours + 5].all()
+    assert np.array_equal(found.others["24 hours ago"], series.temperature[hours[:, None] + np.arange(6) - 24])
+    assert np.array_equal(found.others["naive"], series.temperature[hours[:, None] - np.ones(6, int)])
+    rmse = {name: np.array(errors) for name, errors in demo.by_lead(found).items()}
+    assert (rmse["forecast"] < 0.9 * rmse["naive"]).all(), rmse
+    assert (rmse["forecast"] < 0.7 * rmse["24 hours ago"]).all(), rmse
+    streamed, times = demo.stream(model, series)
+    assert times.shape == (12, 168) and (times > 0).all()
+    np.testing.assert_allclose(streamed[:, :163].reshape(-1, 6, 3), found.quantile_forecasts, atol=1e-3)
 
 
 def test_demo_without_matplotlib_and_tqdm_says_so(tmp_path, monkeypatch, capsys):
     for name in ("matplotlib", "matplotlib.figure", "tqdm"):
         monkeypatch.setitem(sys.modules, name, None)
-    assert cli.main(["demo", "--epochs", "2", "--hidden", "8", "--out", str(tmp_path / "demo.png")]) == 0
+    assert cli.main(["demo", "--updates", "16", "--hidden", "8", "--out", str(tmp_path / "demo.png")]) == 0
     out = capsys.readouterr().out
     assert "matplotlib is not installed" in out
-    assert "epoch 2 of 2" in out
+    assert re.search(r"epoch (\d+) of \1:", out)
 
 
 # ---- Benchmark ----------------------------------------------------------------------------------
