@@ -291,7 +291,7 @@ class RNNAnomalyDetector(Estimator):
         cell = getattr(layers, check.choice(self.cell, "cell", ("GRU", "LSTM", "RNN")))
         epochs = check.size(self.epochs, "epochs", least=0)
         rate = check.above(self.learning_rate, "learning_rate", 0)
-        rng = check.generator(self.random_state)
+        rng = check.generator(self.random_state, "random_state")
         layer = cell(channels, self.hidden_size, self.num_layers, rng=rng)
         head = Linear(layer.hidden_size, channels, rng=rng)
         with head.updating() as start:          # the forecast's change from the last row: none
