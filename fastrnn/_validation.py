@@ -6,6 +6,8 @@ right kind with a wrong dtype (among floats), shape or value.
 
 import math
 import operator
+import os
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -102,6 +104,17 @@ def generator(rng, name="rng"):
     return np.random.default_rng(size(rng, name, least=0))
 
 
+def path(value, name):
+    """A path as a str; the folder it names is there."""
+    try:
+        value = os.fsdecode(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected a path, got {type(value).__name__}") from None
+    if not os.path.isdir(os.path.dirname(os.path.realpath(value))):
+        raise FileNotFoundError(f"{name}: no folder for {value}")
+    return value
+
+
 def addressable(name, *sizes, itemsize=8):
     """Refuses what no address space holds, before anything is allocated."""
     total = itemsize
@@ -109,6 +122,11 @@ def addressable(name, *sizes, itemsize=8):
         total *= n
     if total > _LARGEST:
         raise ValueError(f"{name}: {' x '.join(map(str, sizes))} elements pass 2^63 bytes")
+
+
+def mapping(value, name):
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: expected a mapping of names to arrays, got {type(value).__name__}")
 
 
 # ---- Arrays -------------------------------------------------------------------------------------
@@ -119,6 +137,15 @@ def as_array(value, name):
         return np.asarray(value)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{name}: {error}") from None
+
+
+def numbers(value, name):
+    """`value` as an array of real numbers, of any dtype."""
+    a = as_array(value, name)
+    if a.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: expected an array of numbers, got "
+                        + ("None" if value is None else f"dtype {a.dtype}"))
+    return a
 
 
 def array(value, name, dtype):

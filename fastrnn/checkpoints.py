@@ -13,7 +13,7 @@ import zlib
 import numpy as np
 
 from . import _validation as check
-from . import files
+from . import files, parameters
 from .losses import Loss
 
 _POSITION = ("epoch", "batch", "start")
@@ -44,13 +44,13 @@ def resume(path, run):
     bool
         Whether there is such a file.
     """
-    if not os.path.lexists(path):
+    if not os.path.exists(path):
         return False
     arrays, told = files.read_npz(path)
     with files.refusing(path):
         if told is None or told.get("class") != "checkpoint":
             raise files.ModelFormatError("not a checkpoint of fastrnn.training.fit")
-        found = told["run"]
+        found = dict(told["run"])
     differs = [f"{name} {found.get(name)!r:.60}, here {value!r:.60}" for name, value in description(run).items()
                if found.get(name) != value]
     if differs:
@@ -65,21 +65,23 @@ def _restore(run, told, arrays):
     for name, value in arrays.items():
         group, _, rest = name.partition(".")
         groups.setdefault(group, {})[rest] = value
+    best = groups.get("best")
+    run.best = best if best is None else parameters.load(best, run.model.parameters, run.model.dtype, True)
     run.optimizer.load_state_dict({**groups.get("optimizer", {}), "steps": told["steps"], "lr": arrays["lr"].item()})
     run.model.load_state_dict(groups["model"])
-    run.best = groups.get("best")
     run.seed = check.size(told["seed"], "seed", least=0)
     for name in _POSITION:
         setattr(run, name, check.size(told["position"][name], name, least=0))
-    run.sums = dict(zip(run.sums, arrays["sums"].tolist(), strict=True))
-    run.history = type(run.history)({name: groups["history"][name].tolist() for name in told["history"]})
+    run.sums = dict(zip(run.sums, check.shaped(arrays["sums"], "sums", (len(run.sums),)).tolist()))
+    run.history = type(run.history)({name: check.shaped(groups["history"][name], name, (run.epoch,)).tolist()
+                                     for name in told["history"]})
     run.carried = _put_together(told["carried"], groups.get("carried", {}))
 
 
 def description(run):
     """What must be the same for a training to go on: JSON."""
     return {"model": files.configuration(run.model), "optimizer": type(run.optimizer).__name__,
-            "options": {name: list(value) if isinstance(value, tuple) else value
+            "lr": run.optimizer.lr, "options": {name: list(value) if isinstance(value, tuple) else value
                         for name, value in run.optimizer.options().items()},
             "loss": repr(run.loss) if isinstance(run.loss, Loss) else _named(run.loss), "batch_size": run.batch_size,
             "tbptt": run.tbptt, "clip_norm": repr(run.clip_norm), "shuffle": run.shuffle, "data": checksum(run.data),

@@ -8,6 +8,8 @@ single numbers. What does not count may be NaN. Where nothing counts, value and 
 signature can stand in the place of a loss.
 """
 
+import math
+
 import numpy as np
 
 from . import _validation as check
@@ -17,9 +19,7 @@ def weights(mask, shape):
     """A mask as an array of floats that broadcasts against `shape`, the elements it masks; None for no mask."""
     if mask is None:
         return None
-    mask = check.as_array(mask, "mask")
-    if mask.dtype.kind not in "biuf":
-        raise TypeError(f"mask: expected bools or numbers, got dtype {mask.dtype}")
+    mask = check.numbers(mask, "mask")
     if mask.ndim > len(shape) or any(n not in (1, size) for n, size in zip(mask.shape, shape)):
         raise ValueError(f"mask: expected the leading axes of {tuple(shape)}, got shape {mask.shape}")
     if mask.dtype.kind != "b" and not (np.isfinite(mask).all() and (mask >= 0).all()):
@@ -29,8 +29,12 @@ def weights(mask, shape):
 
 def total_weight(mask, shape):
     """How much counts: the sum of the mask over all elements of `shape`."""
-    weight = weights(mask, shape)
-    return float(np.prod(shape)) if weight is None else float(weight.sum() * (np.prod(shape) / max(1, weight.size)))
+    return _total(weights(mask, shape), shape)
+
+
+def _total(weight, shape):
+    size = math.prod(shape)
+    return float(size if weight is None else weight.sum() * (size / max(1, weight.size)))
 
 
 class Loss:
@@ -54,8 +58,8 @@ class Loss:
             dL/doutput, shaped as output.
         """
         output = check.floats(output, "output")
-        difference = output - self._target(target, output)
-        return self._mean(difference, mask)
+        with np.errstate(all="ignore"):         # of outputs that have gone astray: the value tells
+            return self._mean(output - self._target(target, output), mask)
 
     def _target(self, target, output):
         target = check.floats(target, "target").astype(output.dtype, copy=False)
@@ -69,7 +73,7 @@ class Loss:
         if weight is not None:
             np.copyto(difference, 0, where=weight == 0)
         values, slopes = self._of(difference)
-        count = total_weight(mask, difference.shape)
+        count = _total(weight, difference.shape)
         if not count:
             return 0.0, np.zeros_like(difference)
         if weight is None:
@@ -202,13 +206,17 @@ class CrossEntropy(Loss):
         target = check.indices(target, "target", output.shape[-1])[..., None]
         if weight is not None:
             output = np.where(weight[..., None] > 0, output, 0)
+        with np.errstate(all="ignore"):         # of outputs that have gone astray: the value tells
+            return self._mean(output, target, weight)
+
+    def _mean(self, output, target, weight):
         shifted = output - output.max(-1, keepdims=True, initial=-np.inf)
         p = np.exp(shifted)
         total = p.sum(-1, keepdims=True)
         losses = np.log(total) - np.take_along_axis(shifted, target, -1)
         p /= total
         np.put_along_axis(p, target, np.take_along_axis(p, target, -1) - 1, -1)
-        count = total_weight(mask, target.shape[:-1])
+        count = _total(weight, target.shape[:-1])
         if not count:
             return 0.0, np.zeros_like(p)
         weight = 1 / count if weight is None else weight[..., None] / count

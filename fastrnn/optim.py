@@ -9,7 +9,6 @@ model's, so that caches, streams and copies made before keep the weights they we
 
 import math
 import sys
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -85,8 +84,7 @@ class Optimizer:
             A missing, unknown or wrongly shaped gradient, by name; nothing is changed then.
         """
         values, dtype = self.model._parameters, self.model.dtype
-        if not isinstance(gradients, Mapping):
-            raise TypeError(f"gradients: expected a mapping of names to arrays, got {type(gradients).__name__}")
+        check.mapping(gradients, "gradients")
         if gradients.keys() != values.keys():
             wrong = sorted(gradients.keys() ^ values.keys())
             raise ValueError(f"gradients: expected one for each parameter, missing or unknown: {', '.join(wrong)}")
@@ -129,6 +127,7 @@ class Optimizer:
         shapes = {f"{slot}.{name}": value.shape for slot, _ in self._slots_kept()
                   for name, value in self.model._parameters.items()}
         wanted = {"steps", "lr", *shapes}
+        check.mapping(mapping, "state_dict")
         if mapping.keys() != wanted:
             raise ValueError(f"state_dict: missing or unknown: {', '.join(sorted(mapping.keys() ^ wanted))}")
         steps = check.size(mapping["steps"], "steps", least=0)
@@ -322,6 +321,7 @@ def clip_grad_norm(gradients, max_norm):
     """
     if max_norm != math.inf:
         max_norm = check.above(max_norm, "max_norm", 0)
+    check.mapping(gradients, "gradients")
     arrays = [check.contiguous(check.floats(gradient, name)) for name, gradient in gradients.items()]
     norm = math.sqrt(sum(_core.sum_of_squares(_dispatch.table(a.dtype), a) for a in arrays))
     if math.isfinite(norm) and norm > max_norm:

@@ -14,7 +14,7 @@ import numpy as np
 from . import _validation as check
 from . import checkpoints, losses
 from .layers import Parametrised
-from .modules import recurrent
+from .modules import recurrent, sizes
 from .optim import Optimizer, clip_grad_norm
 
 BUCKET = 16         # minibatches whose rows are sorted by length among themselves
@@ -28,10 +28,10 @@ def fit(model, x, y, *, loss, optimizer, epochs, batch_size, lengths=None, mask=
     ----------
     model : layer or Sequential
         Its parameters are changed.
-    x : array [T, N, ...], or [N, T, ...] of a batch_first model; or a list of N arrays [T_n, ...]
-        The model's input: N rows of T steps.
+    x : array [T, N, I], or [N, T, I] of a batch_first model; or a list of N arrays [T_n, I]
+        The model's input: N rows of T steps. Whole numbers, which an Embedding reads, have no last axis.
     y : array or list of arrays
-        Targets, laid out as x: for every row and step what `loss` compares the output with.
+        Targets, [T, N, ...] laid out as x: for every row and step what `loss` compares the output with.
     loss : function (output, target, mask) -> (value, d_output)
         ``losses.MSE()``, ...
     optimizer : fastrnn.optim.Optimizer
@@ -53,7 +53,7 @@ def fit(model, x, y, *, loss, optimizer, epochs, batch_size, lengths=None, mask=
     validation : tuple (x, y), or mapping with "x", "y" and, where needed, "lengths" and "mask", optional
         Data whose loss is taken after every epoch. At the end the model has the weights of the best epoch.
     patience : int, optional
-        Stop after so many epochs without a better validation loss.
+        Early stopping: no more epochs after so many without a better validation loss.
     checkpoint : str or path-like, optional
         A file that is written after every epoch, whole at any moment. Where it is there already, training goes on from
         it: it has model, optimizer, best weights, history, position, the seed of all that is random and the state that
@@ -76,7 +76,11 @@ def fit(model, x, y, *, loss, optimizer, epochs, batch_size, lengths=None, mask=
     Raises
     ------
     TypeError, ValueError
-        An unsuitable argument, by name.
+        An unsuitable argument, by name, or a checkpoint of another training.
+    fastrnn.ModelFormatError
+        A file in the checkpoint's place that is none, or broken.
+    OSError
+        The checkpoint cannot be read or written.
 
     Examples
     --------
@@ -107,7 +111,15 @@ def evaluate(model, x, y, *, loss, batch_size=256, lengths=None, mask=None):
     >>> evaluate(model, np.ones((3, 2, 1), np.float32), np.ones((3, 2, 1)), loss=fastrnn.losses.MSE())
     1.0
     """
-    return _evaluate(model, Data(x, y, lengths, mask, batch_first(model)), loss, check.size(batch_size, "batch_size"))
+    _check_model_and_loss(model, loss)
+    return _evaluate(model, Data(model, x, y, lengths, mask), loss, check.size(batch_size, "batch_size"))
+
+
+def _check_model_and_loss(model, loss):
+    if not isinstance(model, Parametrised):
+        raise TypeError(f"model: expected a layer or a Sequential, got {type(model).__name__}")
+    if not callable(loss):
+        raise TypeError(f"loss: expected a function (output, target, mask), got {type(loss).__name__}")
 
 
 def _evaluate(model, data, loss, batch_size):
@@ -121,44 +133,39 @@ def _evaluate(model, data, loss, batch_size):
     return total / count if count else math.nan
 
 
-def batch_first(model):
-    return getattr(model, "batch_first", False)
-
-
 # ---- Data -----------------------------------------------------------------------------------------
 
 class Data:
     """Sequences, targets, lengths and masks: N rows, from which minibatches are taken."""
 
-    def __init__(self, x, y, lengths, mask, batch_first, name=""):
-        self.batch_first = batch_first
+    def __init__(self, model, x, y, lengths, mask, name=""):
+        self.batch_first = getattr(model, "batch_first", False)
         self.parts = {name + "x": x, name + "y": y} | ({} if mask is None else {name + "mask": mask})
         self.ragged = isinstance(x, (list, tuple))
         if self.ragged and lengths is not None:
             raise ValueError(f"{name}lengths: a list of sequences has its own")
         for part, value in self.parts.items():
             self.parts[part] = self._rows(value, part) if self.ragged else self._array(value, part)
+        self._fit_to(model, name + "x")
         given = list(self.parts.values())
         if self.ragged:
-            self.rows, sizes = len(given[0]), [list(map(len, value)) for value in given]
+            self.rows, extents = len(given[0]), [list(map(len, value)) for value in given]
         else:
-            sizes = [value.shape[:2] for value in given]
-            self.steps, self.rows = sizes[0][::-1] if batch_first else sizes[0]
-        for part, size in zip(self.parts, sizes):
-            if size != sizes[0]:
-                raise ValueError(f"{part}: expected the rows and steps of x, {sizes[0]!r:.100}, got {size!r:.100}")
-        if self.rows == 0:
+            extents = [value.shape[:2] for value in given]
+            self.steps, self.rows = extents[0][::-1] if self.batch_first else extents[0]
+        for part, extent in zip(self.parts, extents):
+            if extent != extents[0]:
+                raise ValueError(f"{part}: expected the rows and steps of x, {extents[0]!r:.100}, got {extent!r:.100}")
+        if not self.rows:
             raise ValueError(f"{name}x: expected at least one row, got none")
         if self.ragged:
-            self.lengths = np.array(sizes[0], np.int64)
+            self.lengths = np.array(extents[0], np.int64)
         else:
             falling, order = check.row_lengths(lengths, self.steps, self.rows)
             self.lengths = None if lengths is None else falling[np.argsort(order, kind="stable")]
 
     def _array(self, value, name):
-        a = check.as_array(value, name)
-        if a.dtype.kind not in "biuf":
-            raise TypeError(f"{name}: expected an array of numbers, got dtype {a.dtype}")
+        a = check.numbers(value, name)
         if a.ndim < 2:
             raise ValueError(f"{name}: expected {'[N, T, ...]' if self.batch_first else '[T, N, ...]'}, got shape "
                              f"{a.shape}")
@@ -168,10 +175,26 @@ class Data:
     def _rows(value, name):
         if not isinstance(value, (list, tuple)):
             raise TypeError(f"{name}: expected a list of arrays, as x is, got {type(value).__name__}")
-        rows = [check.as_array(row, name) for row in value]
-        if any(row.ndim < 1 or row.dtype.kind not in "biuf" or row.shape[1:] != rows[0].shape[1:] for row in rows):
-            raise ValueError(f"{name}: expected arrays [T_n, ...] of numbers, alike but for their length")
+        rows = [check.numbers(row, name) for row in value]
+        if not rows:
+            raise ValueError(f"{name}: expected at least one row, got none")
+        if any(row.ndim < 1 or row.shape[1:] != rows[0].shape[1:] for row in rows):
+            raise ValueError(f"{name}: expected arrays [T_n, ...], alike but for their length")
         return rows
+
+    def _fit_to(self, model, name):
+        """x is what the model reads, in its dtype: said before the training, not in the middle of it."""
+        size, x = sizes(model)[0], self.parts[name]
+        if self.axes(name) != (() if size is None else (size,)):
+            wanted = "whole numbers without a last axis" if size is None else f"a last axis of {size}"
+            raise ValueError(f"{name}: expected {wanted} beside rows and steps, got {self.axes(name)}")
+        if size is not None:
+            self.parts[name] = ([check.array(row, name, model.dtype) for row in x] if self.ragged else
+                                check.array(x, name, model.dtype))
+
+    def axes(self, name):
+        """The shape of a part beyond rows and steps."""
+        return self.parts[name][0].shape[1:] if self.ragged else self.parts[name].shape[2:]
 
     def batches(self, batch_size, rng):
         """Row numbers of each minibatch. With lengths, rows of like length stand together: shuffled rows are sorted
@@ -226,10 +249,7 @@ class _Run:
 
     def __init__(self, model, x, y, loss, optimizer, epochs, batch_size, lengths, mask, tbptt, clip_norm, validation,
                  patience, checkpoint, checkpoint_every, shuffle, rng):
-        if not isinstance(model, Parametrised):
-            raise TypeError(f"model: expected a layer or a Sequential, got {type(model).__name__}")
-        if not callable(loss):
-            raise TypeError(f"loss: expected a function (output, target, mask), got {type(loss).__name__}")
+        _check_model_and_loss(model, loss)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer: expected one of fastrnn.optim, got {type(optimizer).__name__}")
         if optimizer.model is not model:
@@ -237,8 +257,8 @@ class _Run:
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.epochs = check.size(epochs, "epochs", least=0)
         self.batch_size = check.size(batch_size, "batch_size")
-        self.batch_first = batch_first(model)
-        self.data = Data(x, y, lengths, mask, self.batch_first)
+        self.data = Data(model, x, y, lengths, mask)
+        self.batch_first = self.data.batch_first
         self.tbptt = None if tbptt is None else check.size(tbptt, "tbptt")
         layers = recurrent([model])
         if tbptt is not None and any(layer.bidirectional or layer.reverse for layer in layers):
@@ -251,7 +271,7 @@ class _Run:
             raise ValueError("patience: it needs validation data")
         if checkpoint_every is not None and checkpoint is None:
             raise ValueError("checkpoint_every: it needs the path of a checkpoint")
-        self.checkpoint = checkpoint
+        self.checkpoint = None if checkpoint is None else check.path(checkpoint, "checkpoint")
         self.every = None if checkpoint_every is None else check.size(checkpoint_every, "checkpoint_every")
         self.shuffle = check.flag(shuffle, "shuffle")
         # One number stands for all that is random: position and seed give every order and every dropout mask.
@@ -271,7 +291,11 @@ class _Run:
             given = dict(zip(("x", "y"), given))
         else:
             raise TypeError("validation: expected a pair (x, y), or a mapping with x, y, lengths, mask")
-        return Data(given["x"], given["y"], given.get("lengths"), given.get("mask"), self.batch_first, "validation ")
+        data = Data(self.model, given["x"], given["y"], given.get("lengths"), given.get("mask"), "validation ")
+        if data.axes("validation y") != self.data.axes("y"):
+            raise ValueError(f"validation y: expected {self.data.axes('y')} beside rows and steps, as y has, got "
+                             f"{data.axes('validation y')}")
+        return data
 
     def go(self, progress):
         if self.checkpoint is not None:
@@ -288,7 +312,7 @@ class _Run:
 
     def _stopped(self):
         best = self.history.best_epoch
-        return self.patience is not None and best is not None and self.epoch - 1 - best >= self.patience
+        return self.patience is not None and self.epoch - 1 - (-1 if best is None else best) >= self.patience
 
     def _save(self):
         if self.checkpoint is not None:

@@ -151,3 +151,12 @@ BAD = [
 def test_bad_input(call, error, name):
     with refuses(error, name):
         call()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_outputs_that_have_gone_astray_warn_of_nothing(name):
+    """The value tells; what to do about it is the caller's."""
+    output, target = data(name, np.float32)
+    output[0] = [np.nan, np.inf, -np.inf]
+    output[1:] = 3e38
+    assert not np.isfinite(CASES[name][0](output, target)[0])
