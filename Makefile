@@ -25,6 +25,24 @@ options: $(VENV)/.test  ## cells with options beside the plain cell and NumPy
 accelerate: $(VENV)/.test  ## training steps of PyTorch models, before and after fastrnn.pytorch.accelerate
 	$(BIN)/python benchmarks/accelerate.py
 
+training: $(VENV)/.test  ## whole epochs beside PyTorch: time and losses
+	$(BIN)/python benchmarks/training.py
+
+m4: $(VENV)/.test  ## forecasts of M4's hourly and weekly series beside naive ones: sMAPE, MASE
+	$(BIN)/python benchmarks/m4.py
+
+nab: $(VENV)/.test  ## anomalies of the Numenta benchmark: the published score, baselines beside
+	$(BIN)/python benchmarks/nab.py
+
+streams: $(VENV)/.test  ## what one observation costs: streamed forecasts and anomaly scores
+	$(BIN)/python benchmarks/streams.py
+
+gradients: $(VENV)/.test  ## vanishing gradients, and which cell learns from 20 to 500 steps back (some ten minutes)
+	$(BIN)/python examples/vanishing_gradients.py --full --plot out/vanishing_gradients.png
+
+kills: $(VENV)/.test  ## 200 kills of a training run: each resumes, the last weights are those of a run never killed
+	$(BIN)/python tests/kills.py
+
 dropin: $(VENV)/.build  ## g2p_en, g2pM, madmom and nagisa with fastrnn in place of their own loops (installs them from PyPI)
 	$(BIN)/python benchmarks/dropin.py
 
@@ -82,4 +100,4 @@ $(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.lint: $(VENV)/.%: $(VENV)/.b
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[$*]'
 	touch $@
 
-.PHONY: help demo test bench options accelerate dropin parts lint exhaustive exhaustive-slice fuzz scalar sanitize wheel clean
+.PHONY: help demo test bench options accelerate dropin training m4 nab streams gradients kills parts lint exhaustive exhaustive-slice fuzz scalar sanitize wheel clean
