@@ -22,7 +22,7 @@ _POSITION = ("epoch", "batch", "start")
 def save(path, run):
     """Writes the checkpoint of a training (``training._Run``): at once, and on the disk when this returns."""
     carried = []
-    told = {"version": files.VERSION, "class": "checkpoint", "run": description(run), "seed": run.seed,
+    told = {"version": files.VERSION, "class": "checkpoint", "run": run.description, "seed": run.seed,
             "position": {name: getattr(run, name) for name in _POSITION}, "steps": run.optimizer.steps,
             "carried": _taken_apart(run.carried, carried), "history": list(run.history)}
     optimizer = run.optimizer.state_dict()
@@ -51,7 +51,7 @@ def resume(path, run):
         if told is None or told.get("class") != "checkpoint":
             raise files.ModelFormatError("not a checkpoint of fastrnn.training.fit")
         found = dict(told["run"])
-    differs = [f"{name} {found.get(name)!r:.60}, here {value!r:.60}" for name, value in description(run).items()
+    differs = [f"{name} {found.get(name)!r:.60}, here {value!r:.60}" for name, value in run.description.items()
                if found.get(name) != value]
     if differs:
         raise ValueError(f"checkpoint: {os.fsdecode(path)} is of another training: {'; '.join(differs)}")

@@ -115,13 +115,15 @@ class Linear(Pointwise):
     def backward(self, cache, d_output, d_state=None, need_input=True):
         """Gradients: dW = dy^T x, db = the sum of dy, dx = dy W. Arguments and result as a recurrent layer's."""
         values, x, dy = self._opened(cache, d_output)
-        flat = dy.reshape(-1, self.out_features)
-        with np.errstate(all="ignore"):
-            found = {"weight": flat.T @ x.reshape(-1, self.in_features)}
-            if self.bias:
-                found["bias"] = np.ones(len(flat), self.dtype) @ flat       # far quicker than a sum over a short axis
-            dx = (flat @ values["weight"]).reshape(x.shape) if check.flag(need_input, "need_input") else None
-        return Gradients(dx, None, found)
+        table, threads = _dispatch.table(self.dtype), _dispatch.get_num_threads()
+        rows = check.contiguous(dy.reshape(-1, self.out_features))
+        weight, bias = _core.affine_gradients(table, check.walkable(x.reshape(-1, self.in_features)), rows, self.bias,
+                                              threads)
+        dx = None
+        if check.flag(need_input, "need_input"):
+            transposed = _core.Dense(table, np.ascontiguousarray(values["weight"].T), None)
+            dx = transposed.apply(rows, np.empty((len(rows), self.in_features), self.dtype), threads).reshape(x.shape)
+        return Gradients(dx, None, {"weight": weight} | ({"bias": bias} if self.bias else {}))
 
 
 class Embedding(Pointwise):

@@ -282,6 +282,8 @@ class _Run:
         self.history = History()
         self.best = None                                # parameters of the epoch with the best validation loss
         self.since = time.perf_counter()                # the time from here on is not in sums["seconds"] yet
+        if self.checkpoint is not None:
+            self.description = checkpoints.description(self)
 
     def _validation_data(self, given):
         if isinstance(given, Mapping):

@@ -1,4 +1,4 @@
-# A packed affine map y = W x + b of the last axis: Linear's forward. The tile sums bias first, then x's k in order, as it
+# Linear. Dense, a packed affine map y = W x + b of the last axis: its forward, and dx = W^T dy. The tile sums bias first, then x's k in order, as it
 # does for the recurrent layers: a row has the same bits in any batch, and alone.
 
 cdef class Dense:
@@ -46,3 +46,22 @@ cdef class Dense:
             call.add(<task_function>self.table.multiply, &part[i])
         call.go()
         return out
+
+
+def affine_gradients(capsule, cnp.ndarray x, cnp.ndarray dy, bint with_bias, isize threads):
+    """dW [O, I] = dy^T x, and db [O], the sums of dy's columns, or None. x [M, I]: rows contiguous, at any distance;
+    dy [M, O]: contiguous."""
+    cdef kernel_table* table = table_of(capsule)
+    cdef isize M = x.shape[0], I = x.shape[1], O = dy.shape[1], V = table.vlen, size = table.itemsize, m
+    cdef isize vectors = (O + V - 1) // V, width = panel_width(vectors), panels = (vectors + width - 1) // width
+    cdef outer_product o
+    cdef cnp.ndarray weight = np.empty((O, I), x.dtype), bias = np.empty(O, x.dtype) if with_bias else None
+    cdef Buffer padded = Buffer(M, panels * width * V, size, True)
+    memset(&o, 0, sizeof(outer_product))
+    o.rows, o.depth, o.width = M, I, width
+    o.right, o.right_step, o.right_panel = padded.data, panels * width * V, width * V
+    for m in range(M):
+        memcpy(<char*>padded.data + m * o.right_step * size, cnp.PyArray_BYTES(dy) + m * O * size, O * size)
+    outer_gradient(table, cnp.PyArray_DATA(x), cnp.PyArray_STRIDE(x, 0) // size, &o, panels, O, panels * width, IN_ORDER,
+                   1, weight, bias, worthwhile(threads, <double>M * I * O))
+    return weight, bias

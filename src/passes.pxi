@@ -253,12 +253,12 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
 
 # dL/dW of a packed matrix of `gates` gates, and the sum of `right` over rows for a bias, in torch's layout. `left`
 # holds what the matrix was multiplied with, rows left_step apart; `right` the gradients of its outputs.
-cdef int outer_gradient(Parameters p, const void* left, isize left_step, const outer_product* o, isize panels,
+cdef int outer_gradient(kernel_table* table, const void* left, isize left_step, const outer_product* o, isize panels,
                         isize size, isize units, const int* gate, isize gates, cnp.ndarray weight, cnp.ndarray bias,
                         isize threads) except -1:
-    cdef isize i, V = p.table.vlen, parts = min(threads, panels)
-    cdef Buffer packed = Buffer(panels * o.width * V, o.depth, p.table.itemsize)
-    cdef Buffer packed_bias = Buffer(panels * o.width * V, 1, p.table.itemsize)
+    cdef isize i, V = table.vlen, parts = min(threads, panels)
+    cdef Buffer packed = Buffer(panels * o.width * V, o.depth, table.itemsize)
+    cdef Buffer packed_bias = Buffer(panels * o.width * V, 1, table.itemsize)
     cdef Call call = Call(parts, parts)
     cdef outer_product* part = <outer_product*>call.hold(Buffer(parts, sizeof(outer_product), 1, True))
     for i in range(parts):
@@ -267,12 +267,12 @@ cdef int outer_gradient(Parameters p, const void* left, isize left_step, const o
         part[i].p0, part[i].p1 = panels * i // parts, panels * (i + 1) // parts
         part[i].out, part[i].bias = packed.data, packed_bias.data if bias is not None else NULL
         part[i].poll = &call.poll
-        call.add(<task_function>p.table.accumulate, &part[i])
+        call.add(<task_function>table.accumulate, &part[i])
     call.go()
     with nogil:
-        p.table.unpack(cnp.PyArray_DATA(weight), packed.data, o.depth, 1, size, units, gate, gates, o.width, o.depth)
+        table.unpack(cnp.PyArray_DATA(weight), packed.data, o.depth, 1, size, units, gate, gates, o.width, o.depth)
     if bias is not None:
-        p.table.unpack(cnp.PyArray_DATA(bias), packed_bias.data, 1, 0, size, units, gate, gates, o.width, 1)
+        table.unpack(cnp.PyArray_DATA(bias), packed_bias.data, 1, 0, size, units, gate, gates, o.width, 1)
     return 0
 
 
@@ -290,26 +290,26 @@ cdef dict parameter_gradients(Saved s, Buffer dgates, Buffer dstate, Buffer dpee
     o.right_panel = o.rows * o.right_step
     # GRU keeps d(W_hn h), dr, dz, dn of a unit: the input's part takes the last three, the recurrent part the first
     o.right, o.width, o.depth = <char*>dgates.data + (vector if gru else 0), c.w_ih.width, c.input
-    outer_gradient(p, s.x_data, s.x_step, &o, c.w_ih.panels, H, c.units, IN_ORDER, p.gates, g["weight_ih"],
+    outer_gradient(p.table, s.x_data, s.x_step, &o, c.w_ih.panels, H, c.units, IN_ORDER, p.gates, g["weight_ih"],
                    g.get("bias_ih"), threads)
     o.right, o.width, o.depth = dgates.data, c.w_hh.width, c.state
-    outer_gradient(p, s.h.data, h_row, &o, c.w_hh.panels, H, c.units, GRU_RECURRENT if gru else IN_ORDER,
+    outer_gradient(p.table, s.h.data, h_row, &o, c.w_hh.panels, H, c.units, GRU_RECURRENT if gru else IN_ORDER,
                    2 if c.kind == GRU_BEFORE else p.gates, g["weight_hh"], g.get("bias_hh") if gru else None, threads)
     if c.kind == GRU_BEFORE:
         o.right, o.width = <char*>dgates.data + 2 * vector, 1
-        outer_gradient(p, s.extra.data, units_row(c, V), &o, c.w_hn.panels, H, c.units, GATE_N, 1, g["weight_hh"], None,
+        outer_gradient(p.table, s.extra.data, units_row(c, V), &o, c.w_hn.panels, H, c.units, GATE_N, 1, g["weight_hh"], None,
                        threads)
     if "bias_hh" in g and not gru:
         g["bias_hh"][:] = g["bias_ih"]
     if dstate is not None:
         o.right, o.right_step, o.width, o.depth = dstate.data, h_row, c.w_hr.width, H
         o.right_panel = o.width * V
-        outer_gradient(p, s.extra.data, units_row(c, V), &o, c.w_hr.panels, c.state, c.state_units, IN_ORDER, 1,
+        outer_gradient(p.table, s.extra.data, units_row(c, V), &o, c.w_hr.panels, c.state, c.state_units, IN_ORDER, 1,
                        g["weight_hr"], None, threads)
     if dpeephole is not None:       # rows in order, whoever computed them: the column sums of a product of depth 0
         o.rows, o.right, o.right_step, o.width, o.depth = s.batch.N, dpeephole.data, 3 * units_row(c, V), 3, 0
         o.right_panel = 3 * V
-        outer_gradient(p, dpeephole.data, 0, &o, c.units, H, c.units, IN_ORDER, 3, np.empty((3 * H, 0), p.dtype),
+        outer_gradient(p.table, dpeephole.data, 0, &o, c.units, H, c.units, IN_ORDER, 3, np.empty((3 * H, 0), p.dtype),
                        g["peephole"], threads)
     return g
 

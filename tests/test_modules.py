@@ -182,6 +182,32 @@ def test_streamed_chunked_batched_threaded_are_the_same_bits(isa):
     assert_same_bits(np.concatenate([stream.run(x[:9]), stream.run(x[9:])]), whole)
 
 
+@pytest.mark.parametrize("sizes", [(64, 1), (3, 200)])
+def test_gradients_are_the_same_bits_for_any_number_of_threads(sizes, isa):
+    """And no other library's threads are at work in them."""
+    layer, rng = Linear(*sizes, rng=0), np.random.default_rng(0)
+    x, dy = (rng.standard_normal((50, 64, size)).astype(np.float32) for size in sizes)
+    _, _, cache = layer.forward(x)
+    found = []
+    for threads in (1, 2, 3):
+        with fastrnn.threads(threads):
+            grads = layer.backward(cache, dy)
+            found.append({"input": grads.input, **grads.parameters})
+    assert_same_bits(found[1], found[0])
+    assert_same_bits(found[2], found[0])
+
+
+def test_gradients_of_a_row_that_is_nan_are_nan_where_it_counts():
+    layer, x = Linear(3, 2, rng=0), np.ones((4, 3), np.float32)
+    _, _, cache = layer.forward(x)
+    dy = np.zeros((4, 2), np.float32)
+    dy[1, 0] = np.nan
+    grads = layer.backward(cache, dy)
+    assert np.isnan(grads.parameters["weight"]).tolist() == [[True] * 3, [False] * 3]
+    assert np.isnan(grads.parameters["bias"]).tolist() == [True, False]
+    assert np.isnan(grads.input).all(1).tolist() == [False, True, False, False]
+
+
 # ---- Streams ------------------------------------------------------------------------------------
 
 def test_a_stream_of_one_row():
