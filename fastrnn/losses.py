@@ -14,6 +14,8 @@ import numpy as np
 
 from . import _validation as check
 
+__all__ = ["MSE", "MAE", "Huber", "Quantile", "CrossEntropy"]
+
 
 def weights(mask, shape):
     """A mask as an array of floats that broadcasts against `shape`, the elements it masks; None for no mask."""

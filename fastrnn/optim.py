@@ -17,6 +17,9 @@ from . import _validation as check
 from .layers import Parametrised
 from .parameters import freeze
 
+__all__ = ["SGD", "RMSprop", "Adam", "AdamW", "Optimizer", "clip_grad_norm", "warmup", "cosine", "step_decay",
+           "exponential"]
+
 
 class Optimizer:
     """What the optimizers share.
@@ -35,6 +38,13 @@ class Optimizer:
     ------
     TypeError, ValueError
         An unsuitable argument, by name.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> optimizer = SGD(fastrnn.Linear(2, 1), lr=0.5, schedule=step_decay(10))
+    >>> isinstance(optimizer, Optimizer), optimizer.lr, optimizer.rate
+    (True, 0.5, 0.5)
     """
 
     _rule: str              # of the kernels (src/update.pxi)

@@ -17,6 +17,8 @@ from .layers import Parametrised
 from .modules import recurrent, sizes
 from .optim import Optimizer, clip_grad_norm
 
+__all__ = ["fit", "evaluate", "History"]
+
 BUCKET = 16         # minibatches whose rows are sorted by length among themselves
 
 

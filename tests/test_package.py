@@ -14,7 +14,8 @@ from child import python
 import fastrnn
 from fastrnn import _core
 
-MODULES = ["fastrnn", "fastrnn.layers", "fastrnn.cells", "fastrnn.streaming", "fastrnn.reference", "fastrnn._dispatch"]
+MODULES = ["fastrnn", "fastrnn.layers", "fastrnn.cells", "fastrnn.streaming", "fastrnn.reference", "fastrnn._dispatch",
+           "fastrnn.modules", "fastrnn.losses", "fastrnn.optim", "fastrnn.training", "fastrnn.checkpoints"]
 PUBLIC = {name: getattr(fastrnn, name) for name in fastrnn.__all__}
 FOLDER = Path(fastrnn.__file__).parent
 
@@ -88,6 +89,17 @@ def test_every_public_class_has_an_example_that_runs(name):
         runner.run(test)
     assert runner.tries > 0 and runner.failures == 0
     assert any(test.name == name and test.examples for test in tests), "in the docstring of the class itself"
+
+
+@pytest.mark.parametrize("module, name", [(module, name) for module in ("losses", "optim", "training")
+                                          for name in getattr(fastrnn, module).__all__])
+def test_every_public_name_of_learning_has_an_example(module, name):
+    module = getattr(fastrnn, module)
+    text = inspect.getdoc(getattr(module, name))
+    assert doctest.DocTestParser().get_examples(text), "test_doctests runs it"
+    public = {name for name, value in vars(module).items()
+              if getattr(value, "__module__", "") == module.__name__ and not name.startswith("_")}
+    assert set(module.__all__) <= public
 
 
 # ---- Types ----------------------------------------------------------------------------------------------------
