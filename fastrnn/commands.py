@@ -81,7 +81,7 @@ Columns --known in advance have their values also in rows after the last target:
     parser.add_argument("--known", nargs="+", default=[], metavar="COL", help="columns known in advance")
     parser.add_argument("--past", nargs="+", default=[], metavar="COL", help="columns known up to now")
     parser.add_argument("--season", nargs="+", type=positive(int), default=[], metavar="STEPS",
-                        help="lengths of seasons; forecasts are made from what was one (first) season before")
+                        help="lengths of seasons; forecasts are made from what was one (the longest) season before")
     parser.add_argument("--time-features", nargs="+", choices=("day", "week", "year"), default=[],
                         help="read the time of day, week, year as well (needs --time)")
     parser.add_argument("--quantiles", nargs="*", type=float, default=[0.1, 0.9], metavar="Q",
@@ -91,10 +91,10 @@ Columns --known in advance have their values also in rows after the last target:
     parser.add_argument("--log1p", dest="log", action="store_const", const="1p",
                         help="the same of 1 + value, where values may be 0")
     parser.add_argument("--window", type=positive(int), metavar="STEPS",
-                        help="over which level and scale are taken (twice the longest of seasons and horizon)")
+                        help="over which level and scale are taken (the longest season, and twice the horizon or more)")
     parser.add_argument("--cell", choices=("rnn", "gru", "lstm"), default="gru", help="(gru)")
     parser.add_argument("--hidden", type=positive(int), default=32, help="hidden size (32)")
-    parser.add_argument("--updates", type=positive(int), default=600, help="steps of training (600)")
+    parser.add_argument("--updates", type=positive(int), default=300, help="steps of training (300)")
     parser.add_argument("--held-out", type=natural, metavar="STEPS",
                         help="last steps to measure it on, not trained on (twice the horizon); 0: train on all")
     parser.add_argument("--seed", type=natural, default=0, help="of the weights (0)")
@@ -112,9 +112,10 @@ Columns --known in advance have their values also in rows after the last target:
     held = 2 * args.horizon if args.held_out is None else args.held_out
     if 0 < held < args.horizon:
         parser.error(f"argument --held-out: expected at least the horizon, {args.horizon}, or 0, got {held}")
+    sequence, season = max(2 * args.horizon, 32), max(args.season, default=1)
     model = RNNForecaster(
-        args.horizon, args.window or 2 * max(args.horizon, 16, *args.season), cell=args.cell, hidden_size=args.hidden,
-        updates=args.updates, seasons=args.season, difference=(args.season or [1])[0], log=args.log,
+        args.horizon, args.window or max(sequence, season), cell=args.cell, hidden_size=args.hidden,
+        updates=args.updates, sequence=sequence, seasons=args.season, difference=season, log=args.log,
         time_features=args.time_features, quantiles=args.quantiles, random_state=args.seed, progress=True)
     with _of(args.file):
         model.fit(**_arguments(every, slice(None, -held or None)))
@@ -238,9 +239,18 @@ def _draw_forecasts(args, every, found, quantiles, most=4):
             axes.fill_between(one.ahead, forecasts[:, 0], forecasts[:, -1], color="C3", alpha=0.2, linewidth=0,
                               label=f"{quantiles[0]:g} to {quantiles[-1]:g}")
         axes.plot(one.ahead, forecasts[:, quantiles.index(0.5)], color="C3", label="forecast")
+        _by_time(axes, one.ahead)
         axes.grid(alpha=0.25)
         axes.legend(fontsize=8, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     figure.savefig(args.plot, dpi=130)
+
+
+def _by_time(axes, when):
+    """Short dates along the axis, where it has dates."""
+    if when.dtype.kind == "M":
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+        locator = AutoDateLocator()
+        axes.xaxis.set(major_locator=locator, major_formatter=ConciseDateFormatter(locator))
 
 
 # ---- detect -------------------------------------------------------------------------------------
@@ -258,6 +268,8 @@ before, 0 to 1 (most unusual), and then learnt. Rows that score above --threshol
     parser.add_argument("--time", metavar="COL", help="column of times, ISO 8601, to tell rows by")
     parser.add_argument("--threshold", type=positive(float), default=5 / 6, metavar="SCORE",
                         help="what is told: 5/6, the default, is once in 100,000 rows")
+    parser.add_argument("--join", type=positive(int), default=10, metavar="ROWS",
+                        help="told rows no further apart than this are one place (10)")
     parser.add_argument("--fit", type=natural, default=0, metavar="ROWS", help="first rows to train the net on by "
                                                                                "back-propagation, too (0)")
     parser.add_argument("--epochs", type=positive(int), default=10, help="passes over these (10)")
@@ -290,14 +302,15 @@ before, 0 to 1 (most unusual), and then learnt. Rows that score above --threshol
                 blame[row] = names[int(np.argmax(detector.explain_one(x[row])))]
             detector.learn_one(x[row])
     flagged = scores > args.threshold
-    starts = np.flatnonzero(flagged & ~np.append(False, flagged[:-1]))
-    print(f"{len(x)} rows of {', '.join(map(shown, names))}: {flagged.sum()} score above {args.threshold:.3g}, in "
-          f"{len(starts)} places")
-    places = list(map(str, when)) if args.time is None else tables.told(when)
-    for start in starts:
-        stop = start + np.argmin(np.append(flagged[start:], False))
-        worst = start + np.argmax(scores[start:stop])
-        print(f"  {places[start]} to {places[stop - 1]}: {scores[worst]:.3f}, {shown(blame[worst])}")
+    told = np.flatnonzero(flagged)
+    found = np.split(told, np.flatnonzero(np.diff(told) > args.join) + 1) if len(told) else []
+    print(f"{len(x)} rows of {', '.join(map(shown, names))}: {len(told)} score above {args.threshold:.3g}, in "
+          f"{len(found)} places")
+    labels = list(map(str, when)) if args.time is None else tables.told(when)
+    for place in found:
+        worst = place[np.argmax(scores[place])]
+        until = f" to {labels[place[-1]]}" if len(place) > 1 else ""
+        print(f"  {labels[place[0]]}{until}: {scores[worst]:.3f}, {shown(blame[worst])}")
     if args.out:
         blamed = np.array([blame.get(row, "") for row in range(len(x))])
         tables.write(args.out, {args.time or "row": when, "score": scores, "anomaly": flagged.astype(int),
@@ -335,6 +348,9 @@ def _draw_scores(args, names, x, when, scores, blame, most=4):
     below.plot(when, scores, color="C0", linewidth=0.8)
     below.axhline(args.threshold, color="C3", linewidth=0.8, linestyle="--")
     below.set(ylabel="score", ylim=(0, 1.05))
+    _by_time(below, when)
+    for axes in (*above, below):
+        axes.grid(alpha=0.25)
     figure.savefig(args.plot, dpi=130)
 
 

@@ -1,5 +1,6 @@
 """forecast, detect, train, gradients: on small tables, through files, and every way in which those can be wrong."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -97,7 +98,7 @@ def test_forecast_of_several_series_with_known_columns(series, tmp_path):
     found = json.loads(out.read_text())
     assert list(found) == ["shop", "day", "sales"]
     assert found["shop"] == [first] * 10 + [("a" if first == "b" else "b")] * 10
-    assert found["day"][:10] == [f"2024-04-{day}" for day in range(30, 31)] + [f"2024-05-0{day}" for day in range(1, 10)]
+    assert found["day"][:10] == ["2024-04-30", *(f"2024-05-0{day}" for day in range(1, 10))]
     sales = dict(zip(("first", "second"), np.reshape(found["sales"], (2, 10)), strict=True))
     for values, scale in zip(sales.values(), (1, 100) if first == "b" else (100, 1), strict=True):
         closed = np.arange(120, 130) % 7 == 6
@@ -124,13 +125,34 @@ def test_detect_tells_the_row_and_the_column(series, tmp_path, capsys):
     table = csv(tmp_path / "machine.txt", ["time;load;temperature", *lines])
     out, plot = tmp_path / "scores.csv", tmp_path / "scores.svg"
     assert run("detect", table, "--time", "time", "--out", out, "--plot", plot) == 0
-    assert f"{times[350]} to " in capsys.readouterr().out
+    assert f"\n  {times[350]}" in capsys.readouterr().out
     found = columns(out)
     assert list(found) == ["time", "score", "anomaly", "column"] and len(found["score"]) == STEPS
     assert found["anomaly"][350] == "1" and found["column"][350] == "temperature"
     scores = floats(found["score"])
     assert (scores >= 0).all() and (scores <= 1).all() and not scores[:50].any()
     assert b"<svg" in plot.read_bytes()
+
+
+def test_detect_joins_told_rows_that_are_near(tmp_path, capsys):
+    values = np.sin(np.arange(300) / 5)
+    values[[200, 203, 260]] += 9
+    table = csv(tmp_path / "t.csv", ["v", *map(str, values)])
+    told = None
+    for join in (1, 3, 99):
+        assert run("detect", table, "--join", join, "--out", tmp_path / "s.csv") == 0
+        said = capsys.readouterr().out.splitlines()
+        places = [[int(row) for row in line.split(":")[0].split(" to ")] for line in said if line.startswith("  ")]
+        assert f"in {len(places)} places" in said[0]
+        rows = [n for n, anomaly in enumerate(columns(tmp_path / "s.csv")["anomaly"], 1) if anomaly == "1"]
+        assert {201, 204, 261} <= set(rows) and rows == (told or rows)
+        assert sorted({row for place in places for row in rows if place[0] <= row <= place[-1]}) == rows
+        assert all(later[0] - place[-1] > join for place, later in itertools.pairwise(places))
+        for first, *last in places:
+            between = [row for row in rows if first <= row <= (last or [first])[0]]
+            assert first == between[0] and last == between[1:][-1:]
+            assert all(b - a <= join for a, b in itertools.pairwise(between))
+        told = rows
 
 
 def test_detect_scores_before_it_learns(table, tmp_path):
@@ -157,7 +179,8 @@ def test_train_saves_a_model_in_the_units_of_the_table(series, table, tmp_path, 
     assert run("train", table, "--target", "load", "--ahead", 3, "--epochs", 60, "--hidden", 16, "--rate", 0.01,
                "--out", out, "--plot", plot) == 0
     said = capsys.readouterr().out
-    model_rmse, naive_rmse = map(float, next(line for line in said.splitlines() if line.startswith("  load")).split()[1:])
+    errors = next(line for line in said.splitlines() if line.startswith("  load")).split()[1:]
+    model_rmse, naive_rmse = map(float, errors)
     assert model_rmse < naive_rmse / 3
     model, (_, load, temperature) = fastrnn.load(out), series
     forecasts = model(np.stack([load, temperature], 1).astype(np.float32))[0][:, 0]
@@ -256,7 +279,8 @@ def test_times_come_as_they_are_told(tmp_path):
     found = tables.read(path).times("t", "--time")
     assert found.astype(str).tolist() == ["2024-01-31T00:00:00.000000", "2024-01-31T13:00:00.000000",
                                           "2024-01-31T11:00:00.500000"]
-    assert tables.told(found[:2]) == ["2024-01-31T00:00", "2024-01-31T13:00"] and tables.told(found[:1]) == ["2024-01-31"]
+    assert tables.told(found[:2]) == ["2024-01-31T00:00", "2024-01-31T13:00"]
+    assert tables.told(found[:1]) == ["2024-01-31"]
 
 
 @pytest.mark.parametrize("library", ["polars", "pandas"])
@@ -333,7 +357,7 @@ def test_a_bad_table_is_one_line(command, said, tmp_path, capsys):
     if said == "" and command in ("train", "gradients"):
         pytest.skip("reads no times")
     assert run(command, *arguments, *CALLS[command]) == 1
-    out, err = capsys.readouterr()
+    err = capsys.readouterr().err
     assert err.count("\n") == 1 and err.startswith(f"python -m fastrnn {command}: ")
     assert said in err and "bad.csv" in err
     assert "expected a time" in err or said
@@ -369,7 +393,7 @@ def test_what_cannot_be_done_is_one_line(arguments, said, tmp_path, capsys, monk
     monkeypatch.chdir(tmp_path)
     path = csv(tmp_path / "good.csv", GOOD)
     assert run(*(part.format(path) for part in arguments)) == 1
-    out, err = capsys.readouterr()
+    err = capsys.readouterr().err
     lines = [line for line in err.splitlines() if line.startswith("python -m fastrnn")]
     assert len(lines) == 1 and said.format(path) in lines[0]
     assert "Traceback" not in err

@@ -1,7 +1,11 @@
 """Gradient flow: every norm against central differences of the loss, Jacobians against theirs and in closed form."""
 
 import doctest
+import os
+import re
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -305,3 +309,28 @@ def test_what_is_refused():
 def test_doctests():
     failed, tried = doctest.testmod(diagnostics)
     assert tried and not failed
+
+
+# ---- What it is for ------------------------------------------------------------------------------
+
+def test_the_example_shows_whose_gradient_vanishes_and_who_learns(tmp_path):
+    """A slice of `make gradients`: the adding problem at T = 50, copy memory at T = 20, one seed."""
+    example = Path(__file__).parents[1] / "examples" / "vanishing_gradients.py"
+    figure = tmp_path / "new" / "figure.png"
+    result = subprocess.run([sys.executable, str(example), "--plot", str(figure)], cwd=tmp_path, capture_output=True,
+                            text=True, timeout=300,
+                            env={**os.environ, "PYTHONPATH": str(Path(fastrnn.__file__).parents[1])})
+    assert result.returncode == 0, result.stderr
+    factors = re.findall(r"^  (RNN|GRU|LSTM) +(\(gates half open\))? .* (\d\.\d+)$", result.stdout, re.M)
+    assert len(factors) == 2 * 5
+    for cell, half_open, factor in factors:
+        assert float(factor) < 0.7 if cell == "RNN" or half_open else 0.95 < float(factor) < 1.01, (cell, factor)
+    runs = re.findall(r"^  T +(\d+), (RNN|GRU|LSTM) *: learnt (\d) of 1; loss (\d+\.\d+) ", result.stdout, re.M)
+    assert [run[:2] for run in runs] == [(T, cell) for T in ("50", "20") for cell in ("RNN", "GRU", "LSTM")]
+    for (_, cell, learnt, loss), (baseline, enough) in zip(runs, 3 * [(1 / 6, 0.01)] + 3 * [(np.log(8), 0.1)],
+                                                           strict=True):
+        if cell == "RNN":
+            assert learnt == "0" and float(loss) > baseline / 3
+        else:
+            assert learnt == "1" and float(loss) < enough
+    assert figure.read_bytes().startswith(b"\x89PNG")
