@@ -38,14 +38,19 @@ def flag(value, name):
     return bool(value)
 
 
-def number(value, name):
-    """A finite number as a float."""
+def real(value, name):
+    """A number as a float, perhaps not a finite one."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     try:
-        result = float(value)
+        return float(value)
     except OverflowError:       # a whole number past 1.8e308
-        result = math.inf
+        return math.inf
+
+
+def number(value, name):
+    """A finite number as a float."""
+    result = real(value, name)
     if not math.isfinite(result):
         raise ValueError(f"{name}: expected a finite number, got {result}")
     return result
@@ -63,6 +68,11 @@ def at_least(value, name, bound):
     if not value >= bound:
         raise ValueError(f"{name}: expected a number of at least {bound}, got {value}")
     return value
+
+
+def bound(value, name):
+    """A number above 0, or infinity."""
+    return math.inf if isinstance(value, (float, np.floating)) and value == math.inf else above(value, name, 0)
 
 
 def probability(value, name):
@@ -167,6 +177,15 @@ def floats(value, name):
     if value is None:
         raise TypeError(f"{name}: expected an array, got None")
     return array(a, name, a.dtype if a.dtype in DTYPES else np.dtype(np.float64))
+
+
+def scalable(a, name):
+    """An array of floats of the caller's, to be multiplied in place."""
+    if not isinstance(a, np.ndarray):
+        raise TypeError(f"{name}: expected a numpy.ndarray, got {type(a).__name__}")
+    if a.dtype not in DTYPES:
+        raise TypeError(f"{name}: expected native float32 or float64, got {a.dtype}")
+    return output(a, name, a.shape, a.dtype)
 
 
 def shaped(a, name, shape):

@@ -342,13 +342,7 @@ class Sequential(Parametrised):
         return (x if past is None else self._cleared(x, past)), tuple(states), Trace(self, caches, past)
 
     def _split(self, state, name):
-        if state is None:
-            return [None] * len(self.modules)
-        if not isinstance(state, (tuple, list)):
-            raise TypeError(f"{name}: expected a tuple with a state for each module, got {type(state).__name__}")
-        if len(state) != len(self.modules):
-            raise ValueError(f"{name}: expected {len(self.modules)} states, one for each module, got {len(state)}")
-        return state
+        return [None] * len(self.modules) if state is None else _split(state, name, len(self.modules))
 
     def _past(self, output, lengths):
         """Bools of the leading axes: outputs past their row's end. None where there are none, or the kernels clear
@@ -483,10 +477,7 @@ class SequentialStream:
 
     @state.setter
     def state(self, value):
-        if not isinstance(value, (tuple, list)) or len(value) != len(self._parts):
-            raise TypeError(f"state: expected a tuple of {len(self._parts)}, one for each module, got "
-                            f"{type(value).__name__}" + (f" of {len(value)}" if hasattr(value, "__len__") else ""))
-        for part, one in zip(self._parts, value):
+        for part, one in zip(self._parts, _split(value, "state", len(self._parts))):
             part.state = one
 
     def reset(self, rows=None):
@@ -502,6 +493,14 @@ class SequentialStream:
 
     def __reduce__(self):
         return self._restored, (self._model, self.batch_size, self.state)
+
+
+def _split(state, name, size):
+    if not isinstance(state, (tuple, list)):
+        raise TypeError(f"{name}: expected a tuple with a state for each module, got {type(state).__name__}")
+    if len(state) != size:
+        raise ValueError(f"{name}: expected {size} states, one for each module, got {len(state)}")
+    return state
 
 
 def recurrent(modules):

@@ -325,14 +325,18 @@ def clip_grad_norm(gradients, max_norm):
         The norm before. Where it is not finite - a gradient has NaN or infinity in it - nothing is scaled: the caller
         sees it, and skips the step.
 
+    Raises
+    ------
+    TypeError, ValueError
+        An unsuitable argument, by name; nothing is scaled then.
+
     >>> gradients = {"weight": np.array([3.0, 4.0])}
     >>> clip_grad_norm(gradients, 1.0), gradients["weight"].round(6).tolist()
     (5.0, [0.6, 0.8])
     """
-    if max_norm != math.inf:
-        max_norm = check.above(max_norm, "max_norm", 0)
+    max_norm = check.bound(max_norm, "max_norm")
     check.mapping(gradients, "gradients")
-    arrays = [check.contiguous(check.floats(gradient, name)) for name, gradient in gradients.items()]
+    arrays = [check.contiguous(check.scalable(gradient, name)) for name, gradient in gradients.items()]
     norm = math.sqrt(sum(_core.sum_of_squares(_dispatch.table(a.dtype), a) for a in arrays))
     if math.isfinite(norm) and norm > max_norm:
         for gradient in gradients.values():

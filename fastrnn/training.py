@@ -124,13 +124,20 @@ def _check_model_and_loss(model, loss):
         raise TypeError(f"loss: expected a function (output, target, mask), got {type(loss).__name__}")
 
 
+def _of(loss, output, target, mask):
+    found = loss(output, target, mask)
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise TypeError(f"loss: expected it to give (value, d_output), got {type(found).__name__}")
+    return check.real(found[0], "loss's value"), found[1]
+
+
 def _evaluate(model, data, loss, batch_size):
     total, count = 0.0, 0.0
     for rows in data.batches(batch_size, None):
         x, y, lengths, mask = data.take(rows)
         output = model(x, lengths=lengths)[0]
         weight = losses.total_weight(mask, output.shape)
-        total += weight * loss(output, y, mask)[0]
+        total += weight * _of(loss, output, y, mask)[0]
         count += weight
     return total / count if count else math.nan
 
@@ -266,7 +273,7 @@ class _Run:
         if tbptt is not None and any(layer.bidirectional or layer.reverse for layer in layers):
             raise ValueError("tbptt: a reversed direction starts at the sequence's end and carries no state forward")
         self.drops = any(layer.dropout for layer in layers)
-        self.clip_norm = clip_norm if clip_norm == math.inf else check.above(clip_norm, "clip_norm", 0)
+        self.clip_norm = check.bound(clip_norm, "clip_norm")
         self.validation = None if validation is None else self._validation_data(validation)
         self.patience = None if patience is None else check.size(patience, "patience")
         if patience is not None and validation is None:
@@ -354,7 +361,7 @@ class _Run:
         if not weight:
             return                      # nothing here counts: the state was all that was wanted
         self.sums["pieces"] += 1
-        value, d_output = self.loss(output, y, mask)
+        value, d_output = _of(self.loss, output, y, mask)
         gradients = self.model.backward(cache, d_output, need_input=False).parameters
         norm = clip_grad_norm(gradients, self.clip_norm)
         self.sums["weight"] += weight
@@ -405,7 +412,7 @@ class History(Mapping):
     """
 
     def __init__(self, values=()):
-        self._values = {name: list(column) for name, column in dict(values).items()}
+        self._values = {name: [float(value) for value in column] for name, column in dict(values).items()}
 
     def __getitem__(self, name):
         return self._values[name]
@@ -425,7 +432,8 @@ class History(Mapping):
         return len(next(iter(self._values.values()), ()))
 
     def add(self, numbers):
-        """Appends one epoch's."""
+        """Appends one epoch's: a mapping of names to numbers."""
+        check.mapping(numbers, "numbers")
         for name, value in numbers.items():
             self._values.setdefault(name, []).append(float(value))
 

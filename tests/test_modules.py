@@ -242,8 +242,10 @@ def test_a_stream_keeps_its_weights_goes_back_and_pickles():
     again = pickle.loads(pickle.dumps(stream))
     assert_same_bits(stream.step(x), expected)
     assert_same_bits(again.step(x), expected)
-    with refuses(TypeError, "state"):
+    with refuses(ValueError, "state"):
         stream.state = kept[:2]
+    with refuses(TypeError, "state"):
+        stream.state = np.array("x")
     with refuses(ValueError, "out"):
         stream.step(x, np.empty(3, np.float32))
 
