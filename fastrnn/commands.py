@@ -16,6 +16,7 @@ from .cli import Parser, natural, positive, shown
 
 DATA = """
 FILE is CSV (.csv, .tsv, .txt: a header, then rows; empty cells and NA are missing values) or Parquet."""
+LARGEST = 1e15          # standard deviations: the square is a float32 still
 TABLES, PICTURES, MODELS = (".csv", ".json"), (".png", ".svg", ".pdf"), (".npz", ".safetensors")
 
 
@@ -58,7 +59,20 @@ def _of(path):
 
 def _matrix(table, names, option):
     """Columns as float64 [rows, columns]."""
-    return np.stack([table.numbers(name, option) for name in names], 1) if names else np.empty((len(table), 0))
+    found = np.empty((len(table), len(names)))
+    for name, values in zip(names, found.T, strict=True):
+        values[:] = table.numbers(name, option)
+        if np.isnan(values).all():
+            raise tables.TableError(f"{table.path}: column {name!r} has no value")
+    return found
+
+
+def _numeric(table, but=()):
+    """Names of a table's columns of numbers, where nobody named any."""
+    names = table.numeric(but)
+    if not names:
+        raise tables.TableError(f"{table.path}: there is no column of numbers")
+    return names
 
 
 # ---- forecast -----------------------------------------------------------------------------------
@@ -113,6 +127,10 @@ Columns --known in advance have their values also in rows after the last target:
     if 0 < held < args.horizon:
         parser.error(f"argument --held-out: expected at least the horizon, {args.horizon}, or 0, got {held}")
     sequence, season = max(2 * args.horizon, 32), max(args.season, default=1)
+    for one in every:
+        if len(one.y) < held + 2:
+            raise tables.TableError(f"{args.file}: series {one.name!r} has {len(one.y)} rows, too few to train on all "
+                                    f"but the last {held} (--held-out)")
     model = RNNForecaster(
         args.horizon, args.window or max(sequence, season), cell=args.cell, hidden_size=args.hidden,
         updates=args.updates, sequence=sequence, seasons=args.season, difference=season, log=args.log,
@@ -283,9 +301,7 @@ before, 0 to 1 (most unusual), and then learnt. Rows that score above --threshol
 
     from .anomaly import RNNAnomalyDetector
     table = tables.read(args.file)
-    names = args.columns or table.numeric(but=(args.time,))
-    if not names:
-        raise tables.TableError(f"{args.file}: there is no column of numbers")
+    names = args.columns or _numeric(table, but=(args.time,))
     x = _matrix(table, names, "--columns")
     when = np.arange(len(x)) + 1 if args.time is None else table.times(args.time, "--time")
     if args.fit >= len(x):
@@ -416,7 +432,7 @@ fresh layers of every kind. Input: normal random numbers, or rows of a table."""
 def _last_rows(path, names, length):
     """The last rows of a table's columns [length, columns], none of them missing."""
     table = tables.read(path)
-    x = _matrix(table, names or table.numeric(), "--columns")[-length:]
+    x = _matrix(table, names or _numeric(table), "--columns")[-length:]
     if len(x) < length:
         raise tables.TableError(f"{path}: {len(x)} rows, and --length {length} of them are asked for")
     if np.isnan(x).any():
@@ -498,7 +514,7 @@ stopped goes on where it was, and ends with the same bits.""" + DATA,
     from . import layers, losses, optim, training
     from .modules import Linear, Sequential
     table = tables.read(args.file)
-    inputs = args.inputs or table.numeric()
+    inputs = args.inputs or _numeric(table)
     x, y = _matrix(table, inputs, "--inputs"), _matrix(table, args.target, "--target")
     x, y, now = x[:-args.ahead], y[args.ahead:], y[:-args.ahead]
     held = args.held_out or len(x) // 5
@@ -507,7 +523,7 @@ stopped goes on where it was, and ends with the same bits.""" + DATA,
         raise tables.TableError(f"{args.file}: {len(table)} rows are too few for {args.stretches} stretches to train "
                                 f"on, with {held} rows held out and {args.ahead} ahead")
     scales = [_scale(table, names, a[:seen]) for names, a in ((inputs, x), (args.target, y))]
-    (x, _), (y, y_there) = (_scaled(a, *scale) for a, scale in zip((x, y), scales, strict=True))
+    (x, _), (y, y_there) = (_scaled(table, *parts) for parts in ((inputs, x, *scales[0]), (args.target, y, *scales[1])))
 
     rng = np.random.default_rng(args.seed)
     model = Sequential(getattr(layers, args.cell.upper())(len(inputs), args.hidden, args.layers, rng=rng),
@@ -553,10 +569,15 @@ def _scale(table, names, a):
     return mean, np.where(spread > 1e-9 * np.abs(mean), spread, 1.0)
 
 
-def _scaled(a, mean, spread):
+def _scaled(table, names, a, mean, spread):
     """float32 in units of the spread about the mean, missing values at the mean; and what is there."""
     there = ~np.isnan(a)
-    return np.where(there, (a - mean) / spread, 0).astype(np.float32), there
+    with np.errstate(over="ignore"):
+        scaled = np.where(there, (a - mean) / spread, 0)
+    for name, values in zip(names, scaled.T, strict=True):
+        if not (np.abs(values) < LARGEST).all():
+            raise tables.TableError(f"{table.path}: column {name!r} has values too far apart to be trained on")
+    return scaled.astype(np.float32), there
 
 
 def _in_units(model, inputs, outputs):

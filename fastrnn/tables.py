@@ -15,6 +15,7 @@ import numpy as np
 from .files import read_bytes, replacing
 
 DELIMITERS = ",;\t"
+LARGEST = 1e30
 MISSING = frozenset(("", "na", "nan", "n/a", "null", "none"))       # cells that hold no number, in any case
 
 
@@ -47,18 +48,18 @@ class Table:
         return self.columns[name]
 
     def numbers(self, name, option):
-        """A column as float64 [rows], NaN where the cell is empty or says so."""
+        """A column as float64 [rows], NaN where the cell is empty or says so; none is past 1e30, so that float32 can
+        hold it."""
         cells = self.column(name, option)
-        if isinstance(cells, np.ndarray) and cells.dtype.kind in "iufb":
-            return cells.astype(np.float64)
         found = np.empty(len(cells))
         for row, cell in enumerate(cells):
             try:
                 found[row] = math.nan if cell is None or str(cell).strip().lower() in MISSING else float(cell)
             except (TypeError, ValueError):
                 raise TableError(f"{self._place(row, name)}: expected a number, got {str(cell)!r:.80}") from None
-            if math.isinf(found[row]):
-                raise TableError(f"{self._place(row, name)}: expected a finite number, got {str(cell)!r:.80}")
+            if abs(found[row]) > LARGEST:
+                raise TableError(f"{self._place(row, name)}: expected a number within {LARGEST:g}, got "
+                                 f"{str(cell)!r:.80}")
         return found
 
     def numeric(self, but=()):

@@ -334,10 +334,12 @@ BAD_TABLES = {
     "numbers alone": ["1,2,3", "4,5,6"],
     "line 5 has 2 cells": [*GOOD[:4], "2024-01-01T03:00,5", *GOOD[4:]],
     "line 4, column 'load': expected a number, got 'high'": [*GOOD[:3], "2024-01-01T03:00,high,3", *GOOD[4:]],
-    "expected a finite number, got 'inf'": [*GOOD[:3], "2024-01-01T03:00,inf,3", *GOOD[4:]],
+    "expected a number within 1e+30, got 'inf'": [*GOOD[:3], "2024-01-01T03:00,inf,3", *GOOD[4:]],
+    "expected a number within 1e+30, got '-2e30'": [*GOOD[:3], "2024-01-01T03:00,-2e30,3", *GOOD[4:]],
     "has 'load' twice": ["time,load,load", *GOOD[1:]],
     "column 2 of the header has no name": ["time,,load", *GOOD[1:]],
     "no column 'load', only": ["time,power", "2024-01-01,1"],
+    "column 'load' has no value": [GOOD[0], *(f"2024-01-01T{h:02}:00,n/a,x" for h in range(24))],
     "line 3": [*GOOD[:2], '2024-01-01T03:00,"5"x,3'],
     "": [*GOOD[:2], "soon,5,3", *GOOD[3:]],                      # no time
 }
@@ -377,7 +379,7 @@ def test_a_file_that_is_none_is_one_line(command, name, said, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("arguments, said", [
-    (["forecast", "{}", "--target", "load", "--horizon", "100"], "{}"),
+    (["forecast", "{}", "--target", "load", "--horizon", "12"], "too few"),
     (["forecast", "{}", "--target", "load", "--horizon", "2", "--log"], "log"),
     (["forecast", "{}", "--target", "load", "--horizon", "2", "--known", "temperature"], "--known"),
     (["forecast", "{}", "--target", "load", "--horizon", "2", "--quantiles", "1.5"], "quantiles"),
@@ -385,13 +387,15 @@ def test_a_file_that_is_none_is_one_line(command, name, said, tmp_path, capsys):
     (["detect", "{}", "--fit", "24"], "--fit"),
     (["detect", "{}", "--plot", "plot.csv"], "--plot"),
     (["train", "{}", "--target", "load", "--ahead", "20"], "too few"),
+    (["train", "{}", "--target", "load", "--stretches", "2", "--inputs", "far"], "too far apart"),
     (["train", "{}", "--target", "load", "--out", "model.pt"], "--out"),
     (["gradients", "--data", "{}", "--length", "100"], "--length"),
     (["gradients", "{}"], "{}"),
 ])
 def test_what_cannot_be_done_is_one_line(arguments, said, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = csv(tmp_path / "good.csv", GOOD)
+    path = csv(tmp_path / "good.csv", [GOOD[0] + ",far", *(f"{line},{1e-20 * (i < 20) * i + (i == 20)}"
+                                                           for i, line in enumerate(GOOD[1:]))])
     assert run(*(part.format(path) for part in arguments)) == 1
     err = capsys.readouterr().err
     lines = [line for line in err.splitlines() if line.startswith("python -m fastrnn")]
