@@ -201,7 +201,7 @@ if options.plot:
         learnt.set_xticks(lengths, lengths)
         learnt.minorticks_off()
         learnt.grid(alpha=0.25)
-        learnt.legend(fontsize=8, frameon=False)
+        learnt.legend(fontsize=8, frameon=False, ncols=5, loc="lower left", bbox_to_anchor=(0, 1))
     os.makedirs(os.path.dirname(os.path.abspath(options.plot)), exist_ok=True)
     figure.savefig(options.plot, dpi=130)
     print(f"figure: {options.plot}")

@@ -20,8 +20,11 @@ LARGEST = 1e15          # standard deviations: the square is a float32 still
 TABLES, PICTURES, MODELS = (".csv", ".json"), (".png", ".svg", ".pdf"), (".npz", ".safetensors")
 
 
-def _parser(command, description, *examples):
-    return Parser(command, description, "\n  ".join(["example:", *(f"python -m fastrnn {line}" for line in examples)]))
+def _parser(command, usage, description, *examples):
+    lines = ["example:", *(f"python -m fastrnn {line}" for line in examples)]
+    parser = Parser(command, description, "\n  ".join(lines))
+    parser.usage = f"%(prog)s {usage}"          # argparse would put FILE last, after options that take any number
+    return parser
 
 
 def _outputs(args, **options):
@@ -79,7 +82,7 @@ def _numeric(table, but=()):
 
 def main_forecast(argv):
     """Forecasts columns of a table; see ``python -m fastrnn forecast --help``."""
-    parser = _parser("forecast", """\
+    parser = _parser("forecast", "FILE --target COL ... --horizon STEPS [options]", """\
 Trains one recurrent network on the series in a table, measures it on their last steps, which are held out, beside the
 naive forecasts, and then forecasts the steps that follow the table.""" + DATA + """
 Several --target columns, or a --series column in a table with the series one below the other, are several series.
@@ -275,7 +278,7 @@ def _by_time(axes, when):
 
 def main_detect(argv):
     """Scores every row of a table as it would have been live; see ``python -m fastrnn detect --help``."""
-    parser = _parser("detect", """\
+    parser = _parser("detect", "FILE [options]", """\
 Walks the rows of a table as they would have come: each is scored by a recurrent net that forecasts it from those
 before, 0 to 1 (most unusual), and then learnt. Rows that score above --threshold are told, with the column to blame.
 """ + DATA.lstrip(),
@@ -374,7 +377,7 @@ def _draw_scores(args, names, x, when, scores, blame, most=4):
 
 def main_gradients(argv):
     """The gradient flow of a model in a file, or of fresh layers; see ``python -m fastrnn gradients --help``."""
-    parser = _parser("gradients", """\
+    parser = _parser("gradients", "[FILE] [options]", """\
 Prints the norm of dL/dh_t over the steps t, layer by layer, and of the steps' Jacobians: whether the gradient vanishes,
 explodes or lasts. L is the sum of the outputs at the last step. Of a model file of any format that fastrnn reads, or of
 fresh layers of every kind. Input: normal random numbers, or rows of a table.""",
@@ -483,7 +486,7 @@ def _random_input(model, length, rows, seed):
 
 def main_train(argv):
     """Trains a small sequence model on a table; see ``python -m fastrnn train --help``."""
-    parser = _parser("train", """\
+    parser = _parser("train", "FILE --target COL ... [options]", """\
 Trains a recurrent layer and a linear one to say, at every row of a table, what the target columns will be --ahead rows
 later; measures it on the last rows, which are held out, beside "as it is now"; and writes it to a file for
 fastrnn.load: a Sequential whose inputs and outputs are in the table's own units. With --checkpoint a run that was
