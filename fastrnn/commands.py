@@ -289,6 +289,9 @@ before, 0 to 1 (most unusual), and then learnt. Rows that score above --threshol
     parser.add_argument("--time", metavar="COL", help="column of times, ISO 8601, to tell rows by")
     parser.add_argument("--threshold", type=positive(float), default=5 / 6, metavar="SCORE",
                         help="what is told: 5/6, the default, is once in 100,000 rows")
+    parser.add_argument("--margin", type=float, default=0.02, metavar="PART",
+                        help="values so far out of the range of all before, as a part of it, are surely unusual "
+                             "(0.02); inf: the range is not looked at")
     parser.add_argument("--join", type=positive(int), default=10, metavar="ROWS",
                         help="told rows no further apart than this are one place (10)")
     parser.add_argument("--fit", type=natural, default=0, metavar="ROWS", help="first rows to train the net on by "
@@ -300,6 +303,8 @@ before, 0 to 1 (most unusual), and then learnt. Rows that score above --threshol
     parser.add_argument("--out", metavar="OUT.csv", help="write every row's score: .csv or .json")
     parser.add_argument("--plot", metavar="OUT.png", help="draw columns and scores")
     args = parser.parse_args(argv)
+    if not args.margin >= 0:
+        parser.error(f"argument --margin: expected a number of at least 0, got {args.margin}")
     _outputs(args, out=TABLES, plot=PICTURES)
 
     from .anomaly import RNNAnomalyDetector
@@ -310,7 +315,7 @@ before, 0 to 1 (most unusual), and then learnt. Rows that score above --threshol
     if args.fit >= len(x):
         raise tables.TableError(f"{args.file}: {len(x)} rows, and --fit {args.fit} of them are asked for")
     detector = RNNAnomalyDetector(args.cell.upper(), args.hidden, epochs=args.epochs if args.fit else 0,
-                                  random_state=args.seed)
+                                  margin=None if math.isinf(args.margin) else args.margin, random_state=args.seed)
     scores, blame = np.zeros(len(x)), {}
     with _of(args.file):
         if args.fit:

@@ -155,6 +155,15 @@ def test_detect_joins_told_rows_that_are_near(tmp_path, capsys):
         told = rows
 
 
+def test_detect_looks_at_the_range_unless_told_not_to(tmp_path):
+    table = csv(tmp_path / "t.csv", ["v", *map(str, np.random.default_rng(0).standard_normal(400)), "4.5"])
+    last = []
+    for margin in (0.02, 5, "inf"):
+        assert run("detect", table, "--margin", margin, "--out", tmp_path / "s.csv") == 0
+        last.append(float(columns(tmp_path / "s.csv")["score"][-1]))
+    assert last[0] == 1 and 0 < last[1] < 1 and last[2] == last[1], last
+
+
 def test_detect_scores_before_it_learns(table, tmp_path):
     """A row's score hangs on those before it alone."""
     lines = table.read_text().splitlines()
@@ -411,6 +420,8 @@ def test_what_cannot_be_done_is_one_line(arguments, said, tmp_path, capsys, monk
     (["forecast", "x.csv", "--target", "a", "--horizon", "1", "--time-features", "day"], "--time"),
     (["forecast", "x.csv", "--target", "a", "--horizon", "1", "--held-out", "-1"], "--held-out"),
     (["detect", "x.csv", "--threshold", "0"], "--threshold"),
+    (["detect", "x.csv", "--margin", "nan"], "--margin"),
+    (["detect", "x.csv", "--join", "0"], "--join"),
     (["train", "x.csv"], "--target"),
     (["train", "x.csv", "--target", "a", "--rate", "inf"], "--rate"),
     (["gradients", "--forget-bias", "nan"], "--forget-bias"),
