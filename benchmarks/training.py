@@ -5,15 +5,16 @@
     python benchmarks/training.py --cell gru --json out/training.json
 
 The net is one recurrent layer and a linear one; it forecasts the next values of 8 channels, sums of two sines each with
-periods, phases and noise of their own, from those so far. Mean squared error, Adam at 0.003; the same first parameters,
+periods, phases and noise of their own, from those so far. Mean squared error, Adam at 0.001; the same first parameters,
 the same minibatches in the same order. An epoch of fastrnn is what `fit` does: taking the minibatch, forward, loss,
 backward, the norm of the gradient, the update, the history. torch's is the usual loop (zero_grad, forward, mse_loss,
 backward, step) with torch's own fused Adam, with oneDNN and without.
 
 First every contestant trains for all epochs: the loss curves are compared, and final losses that differ by more than
-1 % are an error, and the exit status 1. Then epochs are timed: one CPU is pinned, every library has one thread, the
-contestants take turns within a round; a time is the median over rounds, a ratio the median of the rounds' ratios to the
-faster torch. A target that is missed is only said.
+1 % are an error, and the exit status 1. How far torch with oneDNN is from torch without is printed beside: what rounding
+alone does (at a rate of 0.003 the LSTM's curves part after 18 epochs, those of torch's two by 1 % as well). Then epochs
+are timed: one CPU is pinned, every library has one thread, the contestants take turns within a round; a time is the
+median over rounds, a ratio the median of the rounds' ratios to the faster torch. A target that is missed is only said.
 """
 # Nothing but the standard library (and what keeps to it) may be imported here: threads and CPU are set before NumPy
 # and torch load.
@@ -29,7 +30,7 @@ from peers import Turns, prepare_process, ratio
 
 # cell -> hidden size, rows of a minibatch, steps, target
 NETS = {"lstm": (64, 32, 100, 1.5), "gru": (32, 64, 48, 3.0)}
-CHANNELS, MINIBATCHES, LR, TOLERANCE = 8, 16, 0.003, 0.01
+CHANNELS, MINIBATCHES, LR, TOLERANCE = 8, 16, 0.001, 0.01
 CONTESTANTS = {"oneDNN": "torch", "no oneDNN": "torch, no oneDNN", "fastrnn": "fastrnn"}
 
 
@@ -133,7 +134,8 @@ def main():
         print(f"{key:<12}{value}")
     print(f"\nms an epoch of {MINIBATCHES} minibatches\n{'':5}{'hidden, N, T':<14}"
           + "".join(f"{name:>18}" for name in CONTESTANTS.values())
-          + f"   ratio  target         loss 1st and {args.epochs}th epoch   final, torch   largest difference")
+          + f"   ratio  target         loss 1st and {args.epochs}th epoch   final, torch   largest difference"
+          "   torch's own")
     for cell, (hidden, N, T, target) in NETS.items():
         if args.cell not in (None, cell):
             continue
@@ -145,11 +147,13 @@ def main():
         row = {"cell": cell, "hidden": hidden, "N": N, "T": T, "losses": curves, "rounds": times, "ratios": ratios,
                "ms": {name: median(seconds) * 1e3 for name, seconds in times.items()}, "ratio": min(ratios.values()),
                "target": target, "gap": max(map(max, gaps.values())),
-               "final_gap": max(gap[-1] for gap in gaps.values())}
+               "final_gap": max(gap[-1] for gap in gaps.values()),
+               "torch_gap": max(abs(a / b - 1) for a, b in zip(curves["oneDNN"], curves["no oneDNN"], strict=True))}
         rows.append(row)
         print(f"{cell:5}{f'{hidden}, {N}, {T}':<14}" + "".join(f"{row['ms'][name]:18.2f}" for name in CONTESTANTS)
               + f"{row['ratio']:7.2f}x{target:6.1f}x  {'met' if row['ratio'] >= target else 'MISSED':6}"
-              f"{mine[0]:14.5f}{mine[-1]:14.5f}{curves['oneDNN'][-1]:15.5f}{row['gap']:14.2e}", flush=True)
+              f"{mine[0]:14.5f}{mine[-1]:14.5f}{curves['oneDNN'][-1]:15.5f}{row['gap']:21.2e}"
+              f"{row['torch_gap']:14.2e}", flush=True)
     if turns.interrupted:
         print(f"\n{turns.interrupted} of {turns.taken} turns were cut into by other processes, three times over")
     if args.json:
