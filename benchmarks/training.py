@@ -11,10 +11,10 @@ backward, the norm of the gradient, the update, the history. torch's is the usua
 backward, step) with torch's own fused Adam, with oneDNN and without.
 
 First every contestant trains for all epochs: the loss curves are compared, and final losses that differ by more than
-1 % are an error, and the exit status 1. How far torch with oneDNN is from torch without is printed beside: what rounding
-alone does (at a rate of 0.003 the LSTM's curves part after 18 epochs, those of torch's two by 1 % as well). Then epochs
-are timed: one CPU is pinned, every library has one thread, the contestants take turns within a round; a time is the
-median over rounds, a ratio the median of the rounds' ratios to the faster torch. A target that is missed is only said.
+1 % are an error, and the exit status 1. How far torch with oneDNN is from torch without is printed beside, as a measure
+(at a rate of 0.003 the LSTM's curves part after 18 epochs, those of torch's two by 1 % as well). Then epochs are timed:
+one CPU is pinned, every library has one thread, the contestants take turns within a round; a time is the median over
+rounds, a ratio the median of the rounds' ratios to the faster torch. A target that is missed is only said.
 """
 # Nothing but the standard library (and what keeps to it) may be imported here: threads and CPU are set before NumPy
 # and torch load.
