@@ -7,9 +7,9 @@
 One series, hidden size 32, a horizon of 24 steps. The forecaster's `step` takes a value and gives the forecast; the
 detector's `score_one` scores the row that comes next, `learn_one` takes it in, network, read-out and all. Every call is
 timed alone. One CPU is pinned, and the contestants take turns within a round, one of them a call of a NumPy ufunc on
-arrays of 32: about what any NumPy code pays for its least step. A time is the median of a round's calls, then the median
-over rounds, a ratio the median of the rounds' ratios; 99 % of the calls are below the last column. A target that is
-missed is only said.
+arrays of 32: about what any NumPy code pays for its least step. A time is the median of a round's calls, then that over
+rounds, a ratio the median of the rounds' ratios; 99 % of the calls are below the last column. A target that is missed
+is only said.
 """
 import argparse
 import json

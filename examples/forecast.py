@@ -45,8 +45,8 @@ print(f"between the outer quantiles: {covered[0.9] - covered[0.1]:.0%} of the ho
 model.fit(temperature[:-24], past=irradiance[:-24, None], times=times[:-24])
 low, median, high = model.predict(quantiles=True).T
 for hour in range(2, 24, 3):
-    came = temperature[hour - 24]
-    print(f"{str(times[hour - 24])[:16]}   {median[hour]:5.1f} ({low[hour]:5.1f} to {high[hour]:5.1f})   came: {came:5.1f}")
+    interval = f"{median[hour]:5.1f} ({low[hour]:5.1f} to {high[hour]:5.1f})"
+    print(f"{str(times[hour - 24])[:16]}   {interval}   came: {temperature[hour - 24]:5.1f}")
 
 # %% [markdown]
 # Live, observations come one at a time. A stream takes each and forecasts anew, without refitting; values that are
