@@ -48,7 +48,8 @@ class RNNForecaster(Estimator):
         Forecasts are made of log y ("1p": of log(1 + y)): for values above 0 (from 0 on) that change in proportion.
     scaling : "std", "mean" or None
         The window's mean is taken off; then by its standard deviation, or by the mean of the values without their
-        sign (of logarithms: by 1). None: neither.
+        sign (of logarithms: by 1). None: neither, for series that a known or past column sets by itself: with the
+        others the network does not see how high a series stands.
     difference : int
         The network forecasts differences: 1, from the last value; m, from the value m steps before (a seasonal naive
         forecast); 0, from the window's mean.
