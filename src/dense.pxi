@@ -1,5 +1,5 @@
-# Linear. Dense, a packed affine map y = W x + b of the last axis: its forward, and dx = W^T dy. The tile sums bias first, then x's k in order, as it
-# does for the recurrent layers: a row has the same bits in any batch, and alone.
+# Linear. Dense is a packed affine map y = W x + b of the last axis: the forward pass, and dx = W^T dy. The tile sums
+# bias first, then x's k in order, as it does for the recurrent layers: a row has the same bits in any batch, and alone.
 
 cdef class Dense:
     cdef kernel_table* table
@@ -29,7 +29,7 @@ cdef class Dense:
             self.table.pack(self.bias, cnp.PyArray_DATA(bias), 1, 0, O, vectors, IN_ORDER, 1, self.w.width, 1)
 
     def apply(self, cnp.ndarray x, cnp.ndarray out, isize threads):
-        """out [M, O] = x [M, I] W^T + b: rows contiguous, x's at any distance; out is contiguous and overlaps nothing."""
+        """out [M, O] = x [M, I] W^T + b: rows contiguous, x's at any distance; out contiguous, overlaps nothing."""
         cdef isize M = x.shape[0], i
         threads = worthwhile(threads, <double>M * self.inputs * self.outputs)
         cdef isize parts = max(<isize>1, min(threads, M // 16))
@@ -62,6 +62,6 @@ def affine_gradients(capsule, cnp.ndarray x, cnp.ndarray dy, bint with_bias, isi
     o.right, o.right_step, o.right_panel = padded.data, panels * width * V, width * V
     for m in range(M):
         memcpy(<char*>padded.data + m * o.right_step * size, cnp.PyArray_BYTES(dy) + m * O * size, O * size)
-    outer_gradient(table, cnp.PyArray_DATA(x), cnp.PyArray_STRIDE(x, 0) // size, &o, panels, O, panels * width, IN_ORDER,
-                   1, weight, bias, worthwhile(threads, <double>M * I * O))
+    outer_gradient(table, cnp.PyArray_DATA(x), cnp.PyArray_STRIDE(x, 0) // size, &o, panels, O, panels * width,
+                   IN_ORDER, 1, weight, bias, worthwhile(threads, <double>M * I * O))
     return weight, bias

@@ -10,7 +10,7 @@ cdef void* element(cnp.ndarray a, isize i) noexcept:
 def update_parameters(capsule, str rule, cnp.ndarray out, list values, list gradients, list kept, dict numbers):
     """Writes new parameters to `out`, flat: those of `values` (arrays that fill it, one after the other) by a rule.
 
-    gradients: shaped as values. kept: update_rule's first, second, third, flat arrays as out, or None; they are updated.
+    gradients: shaped as values. kept: update_rule's first, second, third, flat as out, or None; they are updated.
     numbers: every field of update_numbers. All arrays contiguous, of the capsule's dtype; out overlaps none.
     """
     cdef kernel_table* table = table_of(capsule)

@@ -297,8 +297,8 @@ cdef dict parameter_gradients(Saved s, Buffer dgates, Buffer dstate, Buffer dpee
                    2 if c.kind == GRU_BEFORE else p.gates, g["weight_hh"], g.get("bias_hh") if gru else None, threads)
     if c.kind == GRU_BEFORE:
         o.right, o.width = <char*>dgates.data + 2 * vector, 1
-        outer_gradient(p.table, s.extra.data, units_row(c, V), &o, c.w_hn.panels, H, c.units, GATE_N, 1, g["weight_hh"], None,
-                       threads)
+        outer_gradient(p.table, s.extra.data, units_row(c, V), &o, c.w_hn.panels, H, c.units, GATE_N, 1,
+                       g["weight_hh"], None, threads)
     if "bias_hh" in g and not gru:
         g["bias_hh"][:] = g["bias_ih"]
     if dstate is not None:
