@@ -66,7 +66,7 @@ fuzz: $(VENV)/.test  ## junk arguments to every public call, and broken files of
 
 # The same suite's core on a build of another kind, laid in a folder of its own that PYTHONPATH puts first.
 VARIANT_TESTS = tests/test_kernels.py tests/test_options.py tests/test_packed.py tests/test_promises.py tests/test_bad_input.py \
-	tests/test_fuzz.py
+	tests/test_fuzz.py tests/test_modules.py tests/test_optim.py
 scalar: $(VENV)/.test  ## the suite's core on a build without vector extensions
 	FASTRNN_SCALAR=1 $(BIN)/python setup.py -q build --build-base build/scalar --build-lib build/scalar/lib
 	PYTHONPATH=build/scalar/lib $(BIN)/pytest $(VARIANT_TESTS) $(SLICE)
