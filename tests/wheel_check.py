@@ -10,7 +10,12 @@ USE = """
 import sys, numpy as np
 before = set(sys.modules)       # the environment's own hooks are loaded by now
 import fastrnn
+from fastrnn.anomaly import RNNAnomalyDetector
+from fastrnn.forecasting import RNNForecaster
 output, _ = fastrnn.LSTM(3, 4, rng=0)(np.ones((5, 2, 3), np.float32))
+wave = np.sin(np.arange(200.0))
+assert RNNForecaster(horizon=3, updates=5).fit(wave).predict().shape == (3,)
+assert RNNAnomalyDetector().fit(wave[:, None]).predict(wave[:5, None]).shape == (5,)
 third_party = {name.partition(".")[0] for name, module in sys.modules.items() if name not in before
                and "site-packages" in (getattr(module, "__file__", None) or "")} - {"numpy", "fastrnn"}
 assert output.shape == (5, 2, 4) and not third_party, third_party
