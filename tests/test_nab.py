@@ -69,6 +69,29 @@ def test_the_ends_of_the_scale(nab):
         assert scorer.best([np.zeros(length) for length in lengths], profile)[0] == 0.0
 
 
+def test_a_threshold_chosen_elsewhere(nab):
+    scorer = nab.Scorer([1000], [[(400, 500)]])
+    scores = np.zeros(1000)
+    scores[[400, 900]] = 0.5, 0.9
+    assert scorer.at([scores], 0.95) == 0.0                                 # nothing detected
+    assert scorer.at([scores], 0.9) == pytest.approx(100 * (-1.11 + 1) / 2, abs=0.01)
+    assert scorer.at([scores], 0.6) == scorer.at([scores], 0.9)
+    assert scorer.at([scores], 0.5) == pytest.approx(100 * (1 - 0.11 + 1) / 2, abs=0.01)
+
+
+def test_a_choice_is_judged_on_the_other_half(nab):
+    """Two detectors, each perfect on other files: the one that is better here is the worse one there."""
+    series = {str(i): (np.zeros(200), [(100, 120)]) for i in range(8)}
+    hit = np.zeros(200)
+    hit[100] = 1.0
+    even, none = ([hit if i % 2 == part else np.zeros(200) for i in range(8)] for part in (0, 2))
+    chosen, first = nab.held_out(series, {"none": none, "even": even}, draws=10)
+    assert not first.any() and set(np.round(chosen)) <= {0.0, 25.0, 50.0, 75.0, 100.0} and 20 < chosen.mean() < 80
+    odd = [hit if i % 2 else np.zeros(200) for i in range(8)]
+    chosen, first = nab.held_out(series, {"even": even, "odd": odd}, draws=10)
+    assert chosen.max() <= 50.0 and not np.array_equal(chosen, first)
+
+
 def test_rewards_by_hand(nab):
     reward, window = nab.rewards(40, [(10, 19)])
     assert reward[10] == 1.0 and window[9:11].tolist() == [-1, 0] and np.all(reward[:10] == -1)
@@ -88,11 +111,16 @@ def test_all_of_the_data(series):
     assert all(0 <= first < last < len(values) for values, windows in series.values() for first, last in windows)
 
 
-def test_the_baseline_has_its_published_score(nab, series):
-    """39.6: what NAB's own code says of its windowed Gaussian."""
+def test_the_baseline_has_its_published_scores(nab, series):
+    """What NAB's own code says of its windowed Gaussian (results/, in its repository), digit by digit."""
     scorer = nab.Scorer([len(values) for values, _ in series.values()], [windows for _, windows in series.values()])
-    found = scorer.best([nab.windowed_gaussian(values) for values, _ in series.values()])[0]
-    assert found == pytest.approx(39.6, abs=1.0)
+    scores = [nab.windowed_gaussian(values) for values, _ in series.values()]
+    published = {"standard": 39.649523496, "reward_low_FP_rate": 20.867985825, "reward_low_FN_rate": 47.410027158}
+    for profile, score in published.items():
+        assert scorer.best(scores, profile) == (pytest.approx(score, abs=1e-8), 1.0)
+        assert nab.PUBLISHED["windowed Gaussian"][list(published).index(profile)] == round(score, 1)
+    detected = np.concatenate([of_file[kept] for of_file, kept in zip(scores, scorer.kept, strict=True)]) >= 1
+    assert [np.sum(detected & (scorer.window >= 0)), np.sum(detected & (scorer.window < 0))] == [521, 409]
 
 
 def test_the_detectors_score(nab, series):
