@@ -287,7 +287,7 @@ def main():
 
     def show(name, scores):
         found = {profile: scorer.best(scores, profile) for profile in PROFILES}
-        figures[name] = {profile: score for profile, (score, _) in found.items()}
+        figures[name.strip()] = {profile: score for profile, (score, _) in found.items()}
         print(f"{name:38}" + "".join(f"{f'{score:.1f} ({threshold:.4g})':>24}" for score, threshold in found.values()),
               flush=True)
 
