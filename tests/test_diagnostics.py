@@ -314,7 +314,7 @@ def test_doctests():
 # ---- What it is for ------------------------------------------------------------------------------
 
 def test_the_example_shows_whose_gradient_vanishes_and_who_learns(tmp_path):
-    """A slice of `make gradients`: the adding problem at T = 50, copy memory at T = 20, one seed."""
+    """A slice of `make gradients`: the adding problem at T = 100, copy memory at T = 20, one seed."""
     example = Path(__file__).parents[1] / "examples" / "vanishing_gradients.py"
     figure = tmp_path / "new" / "figure.png"
     result = subprocess.run([sys.executable, str(example), "--plot", str(figure)], cwd=tmp_path, capture_output=True,
@@ -326,7 +326,7 @@ def test_the_example_shows_whose_gradient_vanishes_and_who_learns(tmp_path):
     for cell, half_open, factor in factors:
         assert float(factor) < 0.7 if cell == "RNN" or half_open else 0.95 < float(factor) < 1.01, (cell, factor)
     runs = re.findall(r"^  T +(\d+), (RNN|GRU|LSTM) *: learnt (\d) of 1; loss (\d+\.\d+) ", result.stdout, re.M)
-    assert [run[:2] for run in runs] == [(T, cell) for T in ("50", "20") for cell in ("RNN", "GRU", "LSTM")]
+    assert [run[:2] for run in runs] == [(T, cell) for T in ("100", "20") for cell in ("RNN", "GRU", "LSTM")]
     for (_, cell, learnt, loss), (baseline, enough) in zip(runs, 3 * [(1 / 6, 0.01)] + 3 * [(np.log(8), 0.1)],
                                                            strict=True):
         if cell == "RNN":
