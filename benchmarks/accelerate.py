@@ -184,8 +184,8 @@ def header(args, cpu):
             "rounds": args.rounds, "input": "needs a gradient" if args.input_gradient else "needs no gradient"}
 
 
-def main():
-    args = arguments()
+def begin(args):
+    """One CPU, one thread for torch and fastrnn; prints what is measured on. The header, and the turns to be taken."""
     cpu = prepare_process(args)
     import torch
 
@@ -193,9 +193,25 @@ def main():
     warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
     torch.set_num_threads(1)
     fastrnn.set_num_threads(1)
-    head, rows, turns = header(args, cpu), [], Turns(args.rounds, 2e-3)
+    head = header(args, cpu)
     for key, value in head.items():
         print(f"{key:<12}{value}")
+    return head, Turns(args.rounds, 2e-3)
+
+
+def finish(args, turns, head, rows):
+    """Says what disturbed the turns, and writes the file that was asked for."""
+    if turns.interrupted:
+        print(f"\n{turns.interrupted} of {turns.taken} turns were cut into by other processes, three times over")
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps({"header": head, "rows": rows}, indent=1))
+
+
+def main():
+    args = arguments()
+    head, turns = begin(args)
+    rows = []
     if not args.profile:
         print(f"\nms a step\n{'':5}{'T, N, I, H':<18}{'':8}" + "".join(f"{name:>18}" for name in CONTESTANTS.values())
               + "   ratio   at most  target         largest difference of a loss")
@@ -220,11 +236,7 @@ def main():
                   + f"{row['ratio']:7.2f}x{row['at_most']:9.2f}x{row['target']:7.1f}x  {verdict:6}"
                   f"{row['difference']:10.1e}", flush=True)
         rows.append(row)
-    if turns.interrupted:
-        print(f"\n{turns.interrupted} of {turns.taken} turns were cut into by other processes, three times over")
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({"header": head, "rows": rows}, indent=1))
+    finish(args, turns, head, rows)
     wrong = [row for row in rows if not row.get("difference", 0) <= TOLERANCE]
     for row in wrong:
         print(f"ERROR: {row['cell']} {label(row['case'])} {row['form']}: losses differ by {row['difference']:.1e}")

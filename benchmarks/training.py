@@ -19,14 +19,12 @@ rounds, a ratio the median of the rounds' ratios to the faster torch. A target t
 # Nothing but the standard library (and what keeps to it) may be imported here: threads and CPU are set before NumPy
 # and torch load.
 import argparse
-import json
 import sys
-import warnings
 from pathlib import Path
 from statistics import median
 
-from accelerate import header
-from peers import Turns, prepare_process, ratio
+from accelerate import begin, finish
+from peers import ratio
 
 # cell -> hidden size, rows of a minibatch, steps, target
 NETS = {"lstm": (64, 32, 100, 1.5), "gru": (32, 64, 48, 3.0)}
@@ -122,16 +120,8 @@ def contest(task, epochs, turns):
 
 def main():
     args = arguments()
-    cpu = prepare_process(args)
-    import torch
-
-    import fastrnn
-    warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
-    torch.set_num_threads(1)
-    fastrnn.set_num_threads(1)
-    head, rows, turns = header(args, cpu), [], Turns(args.rounds, 2e-3)
-    for key, value in head.items():
-        print(f"{key:<12}{value}")
+    head, turns = begin(args)
+    rows = []
     print(f"\nms an epoch of {MINIBATCHES} minibatches\n{'':5}{'hidden, N, T':<14}"
           + "".join(f"{name:>18}" for name in CONTESTANTS.values())
           + f"   ratio  target         loss 1st and {args.epochs}th epoch   final, torch   largest difference"
@@ -154,11 +144,7 @@ def main():
               + f"{row['ratio']:7.2f}x{target:6.1f}x  {'met' if row['ratio'] >= target else 'MISSED':6}"
               f"{mine[0]:14.5f}{mine[-1]:14.5f}{curves['oneDNN'][-1]:15.5f}{row['gap']:21.2e}"
               f"{row['torch_gap']:14.2e}", flush=True)
-    if turns.interrupted:
-        print(f"\n{turns.interrupted} of {turns.taken} turns were cut into by other processes, three times over")
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({"header": head, "rows": rows}, indent=1))
+    finish(args, turns, head, rows)
     wrong = [row for row in rows if not row["final_gap"] <= TOLERANCE]
     for row in wrong:
         print(f"ERROR: {row['cell']}: final losses differ by {row['final_gap']:.1%}")

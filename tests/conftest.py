@@ -1,6 +1,7 @@
 """Fixtures of the whole suite."""
 
 import functools
+import importlib.util
 import os
 import subprocess
 import sys
@@ -57,3 +58,14 @@ def keras_folder(tmp_path_factory):
     subprocess.run([sys.executable, keras_files.__file__, folder], check=True, timeout=300, capture_output=True,
                    env={**os.environ, "KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"})
     return folder
+
+
+@pytest.fixture(scope="session")
+def script():
+    """The module of a script in benchmarks/, by its name."""
+    def load(name):
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "benchmarks" / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    return load

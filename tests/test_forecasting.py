@@ -1,9 +1,7 @@
 """RNNForecaster: against its equations, naive forecasts, and its own promises."""
 
 import copy
-import importlib.util
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -321,11 +319,8 @@ def test_scores():
 # ---- M4 -------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
-def m4():
-    spec = importlib.util.spec_from_file_location("m4", Path(__file__).parents[1] / "benchmarks" / "m4.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def m4(script):
+    return script("m4")
 
 
 @pytest.mark.parametrize("group", ["Hourly", "Weekly"])

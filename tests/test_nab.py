@@ -1,19 +1,14 @@
 """benchmarks/nab.py: the published scoring against a plain writing of it, the baseline against its published score."""
 
-import importlib.util
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 
 @pytest.fixture(scope="module")
-def nab():
-    spec = importlib.util.spec_from_file_location("nab", Path(__file__).parents[1] / "benchmarks" / "nab.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def nab(script):
+    return script("nab")
 
 
 def plain_score(lengths, windows, detected, weights):
