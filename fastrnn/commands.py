@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import tables
+from ._plots import new_figure
 from ._series import Clock
 from .cli import Parser, natural, positive, shown
 
@@ -34,15 +35,7 @@ def _outputs(args, **options):
         if path is not None:
             tables.check_out(path, f"--{option}", endings)
     if getattr(args, "plot", None):
-        _figure(1, 1)
-
-
-def _figure(width, height):
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("--plot needs matplotlib: pip install fastrnn[plot]") from error
-    return Figure(figsize=(width, height), layout="constrained")
+        new_figure("--plot", 1, 1)
 
 
 def _wrote(what, path):
@@ -251,7 +244,7 @@ def _print_forecasts(every, found, shown_series=5):
 def _draw_forecasts(args, every, found, quantiles, most=4):
     """The ends of the first series, their forecasts, and the outermost quantiles as a band."""
     some = every[:most]
-    figure = _figure(9, 2.6 * len(some) + 0.6)
+    figure = new_figure("--plot", 9, 2.6 * len(some) + 0.6)
     for axes, one, forecasts in zip(figure.subplots(len(some), 1, squeeze=False)[:, 0], some, found, strict=False):
         last = max(4 * args.horizon, 50)
         when = (np.arange(len(one.y)) + 1 if one.times is None else one.times)[-last:]
@@ -362,7 +355,7 @@ def _progress(items, unit):
 
 def _draw_scores(args, names, x, when, scores, blame, most=4):
     rows = min(most, len(names))
-    figure = _figure(10, 1.8 * rows + 2)
+    figure = new_figure("--plot", 10, 1.8 * rows + 2)
     *above, below = figure.subplots(rows + 1, 1, sharex=True)
     for axes, name, values in zip(above, names, x.T, strict=False):
         axes.plot(when, values, color="0.3", linewidth=0.8)
@@ -561,7 +554,7 @@ stopped goes on where it was, and ends with the same bits.""" + DATA,
         model.save(args.out)
         _wrote("model", args.out)
     if args.plot:
-        ax = _figure(7, 4).add_subplot()
+        ax = new_figure("--plot", 7, 4).add_subplot()
         history.plot(ax).figure.savefig(args.plot, dpi=130)
         _wrote("figure", args.plot)
     return 0

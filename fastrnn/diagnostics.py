@@ -10,6 +10,7 @@ import numpy as np
 
 from . import _validation as check
 from . import files
+from ._plots import new_figure
 from .layers import Recurrent
 from .modules import Embedding, Linear, Sequential
 from .parameters import NAMES, PLAIN, UNDRAWN, layer_suffix
@@ -121,11 +122,7 @@ class GradientFlow:
             matplotlib is missing: ``pip install fastrnn[plot]``.
         """
         if axes is None:
-            try:
-                from matplotlib.figure import Figure
-            except ImportError as error:
-                raise ImportError("GradientFlow.plot needs matplotlib: pip install fastrnn[plot]") from error
-            axes = Figure(figsize=(8, 6), layout="constrained").subplots(2, 1, sharex=True)
+            axes = new_figure("GradientFlow.plot", 8, 6).subplots(2, 1, sharex=True)
         gradients, jacobians = axes
         for number, (name, flow) in enumerate(self.layers.items()):
             color = f"C{number % 10}"

@@ -13,6 +13,7 @@ import numpy as np
 
 from . import _validation as check
 from . import checkpoints, losses
+from ._plots import new_figure
 from .layers import Parametrised
 from .modules import recurrent, sizes
 from .optim import Optimizer, clip_grad_norm
@@ -467,11 +468,7 @@ class History(Mapping):
             matplotlib is missing: ``pip install fastrnn[plot]``.
         """
         if ax is None:
-            try:
-                from matplotlib.figure import Figure
-            except ImportError as error:
-                raise ImportError("History.plot needs matplotlib: pip install fastrnn[plot]") from error
-            ax = Figure(figsize=(6, 4), layout="constrained").add_subplot()
+            ax = new_figure("History.plot", 6, 4).add_subplot()
         epochs = np.arange(1, self.epochs + 1)
         for name, label in (("loss", "training"), ("validation_loss", "validation")):
             if name in self._values:
