@@ -41,7 +41,7 @@ gradients: $(VENV)/.test  ## vanishing gradients, and which cell learns from 20 
 	$(BIN)/python examples/vanishing_gradients.py --full --plot out/vanishing_gradients.png
 
 kills: $(VENV)/.test  ## 200 kills of a training run: each resumes, the last weights are those of a run never killed
-	$(BIN)/python tests/kills.py
+	$(BIN)/python tests/campaigns/kills.py
 
 dropin: $(VENV)/.build  ## g2p_en, g2pM, madmom and nagisa with fastrnn in place of their own loops (installs them from PyPI)
 	$(BIN)/python benchmarks/dropin.py
@@ -55,18 +55,18 @@ lint: $(VENV)/.lint  ## ruff, cython-lint, stubs against the compiled modules
 	$(BIN)/python -m mypy.stubtest fastrnn._core --ignore-disjoint-bases --mypy-config-file pyproject.toml
 
 exhaustive: $(VENV)/.test  ## tanh and sigmoid over all 2^32 float32 inputs, every instruction set (some ten minutes)
-	$(BIN)/python tests/exhaustive.py
+	$(BIN)/python tests/campaigns/exhaustive.py
 
 exhaustive-slice: $(VENV)/.test
-	$(BIN)/python tests/exhaustive.py --stride 256
+	$(BIN)/python tests/campaigns/exhaustive.py --stride 256
 
 fuzz: $(VENV)/.test  ## junk arguments to every public call, and broken files of every format, for long
-	FASTRNN_FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest tests/test_fuzz.py
+	FASTRNN_FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest tests/kernels/test_fuzz.py
 	FASTRNN_FUZZ_FILES=20000 $(BIN)/python -m pytest tests -k mutat
 
 # The same suite's core on a build of another kind, laid in a folder of its own that PYTHONPATH puts first.
-VARIANT_TESTS = tests/test_kernels.py tests/test_options.py tests/test_packed.py tests/test_promises.py tests/test_bad_input.py \
-	tests/test_fuzz.py tests/test_modules.py tests/test_optim.py
+VARIANT_TESTS = $(addprefix tests/kernels/test_,kernels.py options.py packed.py promises.py bad_input.py fuzz.py) \
+	tests/nn/test_modules.py tests/training/test_optim.py
 scalar: $(VENV)/.test  ## the suite's core on a build without vector extensions
 	FASTRNN_SCALAR=1 $(BIN)/python setup.py -q build --build-base build/scalar --build-lib build/scalar/lib
 	PYTHONPATH=build/scalar/lib $(BIN)/pytest $(VARIANT_TESTS) $(SLICE)
@@ -80,7 +80,7 @@ sanitize: $(VENV)/.test  ## the suite's core under AddressSanitizer and UBSan
 wheel: $(VENV)/.build  ## the wheel, its size, and its import beside NumPy alone
 	rm -rf build/wheel && $(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w build/wheel .
 	$(PYTHON) -m venv build/wheel/venv && build/wheel/venv/bin/python -m pip install -q build/wheel/*.whl
-	$(BIN)/python tests/wheel_check.py build/wheel
+	$(BIN)/python tests/support/wheel_check.py build/wheel
 
 clean:          ## everything made
 	rm -rf $(VENV) build out fastrnn/*.so *.egg-info

@@ -31,8 +31,7 @@ from statistics import median
 
 import numpy as np
 
-from fastrnn import anomaly
-from fastrnn.anomaly import RNNAnomalyDetector
+from fastrnn.anomaly import RNNAnomalyDetector, detector, likelihood, readout
 
 PARAMETERS = {"refractory": 30, "random_state": 0}      # all else: the detector's defaults
 PUBLISHED = {"ARTime": (74.9, 65.2, 80.4), "HTM": (70.1, 63.1, 74.3), "contextual OSE": (69.9, 67.0, 73.2),
@@ -166,11 +165,13 @@ def load(folder, word=""):
 def online(values, parameters=None, **constants):
     """fastrnn's detector, row by row. Parameters and constants of the module to change, by name."""
     for name, value in constants.items():
-        setattr(anomaly, name, value)
-    detector, scores = RNNAnomalyDetector(**PARAMETERS | (parameters or {})), []
+        for module in (detector, likelihood, readout):
+            if hasattr(module, name):
+                setattr(module, name, value)
+    model, scores = RNNAnomalyDetector(**PARAMETERS | (parameters or {})), []
     for value in values:
-        scores.append(detector.score_one(value))
-        detector.learn_one(value)
+        scores.append(model.score_one(value))
+        model.learn_one(value)
     return scores
 
 

@@ -114,7 +114,7 @@ def main():
     from adapters import repeated
 
     import fastrnn
-    from fastrnn import reference
+    from fastrnn.nn import reference
     turns = Turns(5 if args.quick else 15, 1e-3 if args.quick else 5e-3)
     cases = [(*variant, shape) for shape in SHAPES for variant in variants() if args.cell in (None, variant[0])]
     rows, shape = [], None

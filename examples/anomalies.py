@@ -6,19 +6,16 @@
 # the instruments are put in, and a gap, which is none.
 
 # %%
-import csv
 import pickle
 import time
-from pathlib import Path
 
 import numpy as np
 
-import fastrnn
 from fastrnn.anomaly import RNNAnomalyDetector
+from fastrnn.datasets import load_weather
 
-with open(Path(fastrnn.__file__).with_name("data") / "greensboro_tmy3.csv", newline="") as file:
-    rows = list(csv.reader(file))[2:]               # a comment, the names: month-day-hour, temperature, irradiance
-weather = np.array([row[1:] for row in rows], float)
+times, temperature, irradiance = load_weather()
+weather = np.stack([temperature, irradiance], axis=1)
 temperature, irradiance = weather.T
 rng = np.random.default_rng(0)
 FAULTS = {5000: "one value, 25 degrees too high", 6000: "a day of temperatures that flicker by 5 degrees",

@@ -5,22 +5,17 @@
 # 24 hours bring. It has scikit-learn's manners, and NumPy is all it needs.
 
 # %%
-import csv
 import importlib.util
 import pickle
 import time
-from pathlib import Path
 
 import numpy as np
 
-import fastrnn
+from fastrnn.datasets import load_weather
 from fastrnn.forecasting import RNNForecaster
 
-with open(Path(fastrnn.__file__).with_name("data") / "greensboro_tmy3.csv", newline="") as file:
-    rows = list(csv.reader(file))[2:]               # a comment, the names: month-day-hour, temperature, irradiance
-temperature, irradiance = np.array([row[1:] for row in rows], float).T
-times = np.datetime64("2023-01-01T01:00", "us") + np.arange(len(rows)) * np.timedelta64(1, "h")
-print(f"{len(rows)} hours, {temperature.min():.1f} to {temperature.max():.1f} deg C")
+times, temperature, irradiance = load_weather()
+print(f"{len(times)} hours, {temperature.min():.1f} to {temperature.max():.1f} deg C")
 
 # %% [markdown]
 # Would it have been any good? `backtest` trains a copy on all but the last four weeks, then forecasts every six hours

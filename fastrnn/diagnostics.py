@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import _validation as check
-from . import files
-from ._plots import new_figure
-from .layers import Recurrent
-from .modules import Embedding, Linear, Sequential
-from .parameters import NAMES, PLAIN, UNDRAWN, layer_suffix
+from ._base import validation as check
+from ._base.figures import new_figure
+from .nn import files
+from .nn.modules import Embedding, Linear, Sequential
+from .nn.parameters import NAMES, PLAIN, UNDRAWN, layer_suffix
+from .nn.recurrent import Recurrent
 
 _AT_ONCE = 2 ** 14      # rows of a kernel call that makes Jacobians: bounds the memory
 

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from . import _validation as check
+from ._base import validation as check
 
 __all__ = ["MSE", "MAE", "Huber", "Quantile", "CrossEntropy"]
 

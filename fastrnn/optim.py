@@ -12,10 +12,11 @@ import sys
 
 import numpy as np
 
-from . import _core, _dispatch
-from . import _validation as check
-from .layers import Parametrised
-from .parameters import freeze
+from . import _core
+from ._base import dispatch
+from ._base import validation as check
+from .nn.base import Parametrised
+from .nn.parameters import freeze
 
 __all__ = ["SGD", "RMSprop", "Adam", "AdamW", "Optimizer", "clip_grad_norm", "warmup", "cosine", "step_decay",
            "exponential"]
@@ -101,7 +102,7 @@ class Optimizer:
         gradients = [check.contiguous(check.shaped(check.array(gradients[name], name, dtype), name, value.shape))
                      for name, value in values.items()]
         fresh = self._buffer()
-        _core.update_parameters(_dispatch.table(dtype), self._rule, fresh, list(values.values()), gradients, self._kept,
+        _core.update_parameters(dispatch.table(dtype), self._rule, fresh, list(values.values()), gradients, self._kept,
                                 _NEUTRAL | self._numbers(self.rate))
         self.model._parameters = {name: freeze(fresh[at].reshape(values[name].shape))
                                   for name, at in self._places.items()}
@@ -337,7 +338,7 @@ def clip_grad_norm(gradients, max_norm):
     max_norm = check.bound(max_norm, "max_norm")
     check.mapping(gradients, "gradients")
     arrays = [check.contiguous(check.scalable(gradient, name)) for name, gradient in gradients.items()]
-    norm = math.sqrt(sum(_core.sum_of_squares(_dispatch.table(a.dtype), a) for a in arrays))
+    norm = math.sqrt(sum(_core.sum_of_squares(dispatch.table(a.dtype), a) for a in arrays))
     if math.isfinite(norm) and norm > max_norm:
         for gradient in gradients.values():
             gradient *= gradient.dtype.type(max_norm / norm)

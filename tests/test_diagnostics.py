@@ -1,6 +1,5 @@
 """Gradient flow: every norm against central differences of the loss, Jacobians against theirs and in closed form."""
 
-import doctest
 import os
 import re
 import subprocess
@@ -304,11 +303,6 @@ def test_what_is_refused():
         gradient_flow(layer, x, jacobian_rows=True)
     with refuses(ValueError, "jacobian_rows"):
         gradient_flow(layer, x, jacobian_rows=-1)
-
-
-def test_doctests():
-    failed, tried = doctest.testmod(diagnostics)
-    assert tried and not failed
 
 
 # ---- What it is for ------------------------------------------------------------------------------

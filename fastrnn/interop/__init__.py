@@ -10,7 +10,7 @@ import importlib
 import os
 import re
 
-from ..files import Archive, ModelFormatError, read_bytes
+from .._base.reading import Archive, ModelFormatError, read_bytes
 
 FORMATS = {
     "pytorch": "PyTorch .pt, .pth: state_dict or checkpoint",
@@ -47,7 +47,7 @@ def detect(path):
     >>> import os, tempfile, fastrnn
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "model.npz")
-    ...     fastrnn.files.save(fastrnn.GRU(2, 3), path)
+    ...     fastrnn.GRU(2, 3).save(path)
     ...     detect(path), layers(path)
     ('npz', {'': GRU(2, 3)})
     """

@@ -5,8 +5,9 @@ import re
 
 import numpy as np
 
-from ..files import ModelFormatError, build, members, refusing
-from ..layers import GRU, LSTM, RNN
+from .._base.reading import ModelFormatError, refusing
+from ..nn import GRU, LSTM, RNN
+from ..nn.files import build, members
 
 # The gates in the order of the rows of a framework's weights. torch's order is fastrnn's (peepholes, which torch has
 # not, are in its order too). Keras' c is the g here; ONNX, Keras and Paddle call the GRU's z, r, h (n here).

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import parameters
-from ..files import EXPANSION, Archive, ModelFormatError, read_bytes, refusing
+from .._base.reading import EXPANSION, Archive, ModelFormatError, read_bytes, refusing
+from ..nn import parameters
 from .conventions import keras_parameters, make_layer
-from .hdf5 import Dataset, File, Group
+from .formats.hdf5 import Dataset, File, Group
 
 KINDS = {"LSTM": "lstm", "GRU": "gru", "SimpleRNN": "rnn", "CuDNNLSTM": "lstm", "CuDNNGRU": "gru"}
 CELLS = {"LSTMCell": "lstm", "GRUCell": "gru", "SimpleRNNCell": "rnn"}

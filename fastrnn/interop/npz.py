@@ -1,6 +1,6 @@
 """NumPy archives: recurrent layers under torch's parameter names, and fastrnn's own."""
 
-from .. import files
+from .._base import named_arrays
 from . import conventions
 
 
@@ -36,4 +36,4 @@ def layers(path, skipped=None, **options):
     ...     layers(path)
     {'': GRU(2, 3, bias=False, dtype=float64)}
     """
-    return conventions.layers_of(path, *files.read_npz(path, conventions.is_parameter), skipped, **options)
+    return conventions.layers_of(path, *named_arrays.read_npz(path, conventions.is_parameter), skipped, **options)

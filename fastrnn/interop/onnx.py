@@ -13,13 +13,15 @@ import os
 
 import numpy as np
 
-from .. import _validation as check
-from ..files import ModelFormatError, build, configuration, parse_configuration, read_bytes, refusing, replacing
-from ..layers import GRU, LSTM, RNN
-from ..parameters import ACTIVATIONS, PLAIN, layer_suffix
+from .._base import validation as check
+from .._base.named_arrays import parse_configuration
+from .._base.reading import ModelFormatError, read_bytes, refusing, replacing
+from ..nn import GRU, LSTM, RNN
+from ..nn.files import build, configuration
+from ..nn.parameters import ACTIVATIONS, PLAIN, layer_suffix
 from .conventions import GATE_ORDERS, as_float, reorder
+from .formats.protobuf import decimal
 from .onnx_graph import Model
-from .protobuf import decimal
 
 OPERATORS = {"RNN": RNN, "GRU": GRU, "LSTM": LSTM}
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")       # an LSTM's; others have the first 6

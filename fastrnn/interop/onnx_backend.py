@@ -5,9 +5,9 @@ try:
 except ImportError as error:
     raise ImportError("ONNX's backend interface needs the package onnx: pip install fastrnn[onnx]") from error
 
+from .formats.protobuf import Node, Reader
 from .onnx import INPUTS, OUTPUTS, node_layer, run_layer, run_node
 from .onnx_graph import MOVES, RECURRENT, Model, NotConstant, move
-from .protobuf import Node, Reader
 
 
 class Backend(base.Backend):

@@ -9,9 +9,9 @@ import contextlib
 
 import numpy as np
 
-from ..files import ModelFormatError
-from . import protobuf
-from .protobuf import BYTES, RANK, Node, Reader, Reference
+from .._base.reading import ModelFormatError
+from .formats import protobuf
+from .formats.protobuf import BYTES, RANK, Node, Reader, Reference
 
 RECURRENT = ("RNN", "GRU", "LSTM")
 DEPTH = 64                      # of graphs within graphs, functions that call functions, and chains of constants

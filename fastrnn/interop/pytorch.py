@@ -20,10 +20,10 @@ import re
 
 import numpy as np
 
-from ..files import Archive, ModelFormatError, read_bytes, refusing
-from . import pickles
+from .._base.reading import Archive, ModelFormatError, read_bytes, refusing
 from .conventions import find_layers
-from .pickles import Name, Pairs, shown
+from .formats import pickles
+from .formats.pickles import Name, Pairs, shown
 
 _ADVICE = "in PyTorch, torch.save(model.state_dict(), path) writes what can be read here"
 _DEEPEST = 100              # containers within containers

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from .. import _validation as check
-from .. import files
-from ..files import ModelFormatError
+from .._base import reading
+from .._base import validation as check
+from .._base.reading import ModelFormatError
 from . import conventions
 
 TYPES = ("gru", "lstm")             # the recurrent ones of RTNeural's layer types
@@ -56,9 +56,9 @@ def layers(path, skipped=None, *, dtype=np.float32, **options):
     {'layers.0': GRU(1, 2)}
     """
     dtype = check.model_dtype(dtype)
-    data = files.read_bytes(path)
-    with files.refusing(path):
-        model = files.parse_json(data)
+    data = reading.read_bytes(path)
+    with reading.refusing(path):
+        model = reading.parse_json(data)
         if not isinstance(model, dict):
             raise ModelFormatError(f"expected a JSON object, got {model!r:.50}")
         if "layers" in model:

@@ -1,6 +1,6 @@
 """safetensors files: recurrent layers under torch's parameter names, and fastrnn's own."""
 
-from .. import files
+from .._base import named_arrays
 from . import conventions
 
 
@@ -45,4 +45,4 @@ def layers(path, skipped=None, **options):
     ...     layers(path)
     {'rnn': LSTM(2, 3, bias=False)}
     """
-    return conventions.layers_of(path, *files.read_safetensors(path), skipped, **options)
+    return conventions.layers_of(path, *named_arrays.read_safetensors(path), skipped, **options)

@@ -1,0 +1,1 @@
+"""What every part of fastrnn stands on: checks of arguments, dispatch, careful reading, figures, progress."""

@@ -1,0 +1,11 @@
+"""Forecasts of one series, or of many, by a recurrent network: ``RNNForecaster``.
+
+``forecaster`` has the estimator, ``encoding`` what the network reads and says, ``network`` the network, ``series`` and
+``calendar`` arrays, frames and times, ``stream`` forecasts from one observation at a time, ``backtest`` their errors.
+"""
+
+from .backtest import Backtest, mase, smape
+from .forecaster import RNNForecaster
+from .stream import ForecastStream
+
+__all__ = ["Backtest", "ForecastStream", "RNNForecaster", "mase", "smape"]

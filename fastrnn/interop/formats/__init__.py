@@ -1,0 +1,1 @@
+"""How the bytes of files are read: HDF5, protobuf, pickles. Nothing here knows of layers."""

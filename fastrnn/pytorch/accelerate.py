@@ -1,0 +1,146 @@
+"""``accelerate`` and ``restore``: torch's recurrent modules in a model become fastrnn's, and back, in place."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from .modules import DTYPES, ORIGINALS, PLAIN, SWAPS, Fast, turn
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``accelerate`` or ``restore`` did; printed, a line a module.
+
+    Attributes
+    ----------
+    swapped : dict of str to str
+        Name in the model ("" for the model itself) -> repr, of the modules that were swapped.
+    left : dict of str to str
+        Name -> reason, of the recurrent modules that were left as they are.
+
+    Examples
+    --------
+    >>> print(accelerate(nn.Sequential(nn.GRU(2, 3), nn.GRU(2, 3, dtype=torch.float16))))
+    1 swapped, 1 left
+      0: GRU(2, 3)
+      1: left, weight_ih_l0 is torch.float16
+    """
+
+    swapped: dict
+    left: dict
+
+    def __str__(self):
+        lines = self.swapped | {name: f"left, {reason}" for name, reason in self.left.items()}
+        return "\n".join([f"{len(self.swapped)} swapped, {len(self.left)} left",
+                          *(f"  {name or '(the model)'}: {text}" for name, text in lines.items())])
+
+
+def _why_not(module):
+    """Why a recurrent module is not swapped; "" where it may be, None where it is not recurrent."""
+    cls, names = type(module), {cls.__name__ for cls in SWAPS}
+    if isinstance(module, Fast):
+        return "fastrnn's already"
+    if isinstance(module, torch.jit.ScriptModule):
+        return "compiled by TorchScript" if getattr(module, "original_name", "") in names else None
+    if cls.__module__.startswith("torch.ao.nn.quant") and cls.__name__ in names:
+        return "quantised"
+    if not isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        return None
+    if parametrize.is_parametrized(module):
+        return "its parameters are parametrised: swap first, then register the parametrisation"
+    if cls not in SWAPS or "forward" in vars(module):
+        return "it may have a forward of its own"
+    for name, value in module.named_parameters():
+        if type(value) not in PLAIN:
+            return f"{name} is of the class {type(value).__name__}"
+        if not value.is_cpu:
+            return f"{name} is on {value.device}"
+        if value.dtype not in DTYPES:
+            return f"{name} is {value.dtype}"
+    return ""
+
+
+def _why_not_back(module):
+    """The same for ``restore``, which looks at fastrnn's modules alone."""
+    if not isinstance(module, Fast):
+        return None
+    if parametrize.is_parametrized(module):
+        return "its parameters are parametrised: remove the parametrisation first"
+    return "" if type(module) in ORIGINALS else f"{type(module).__name__} is a subclass of fastrnn's"
+
+
+def _swap(model, classes, why_not):
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    swapped, left = {}, {}
+    for name, module in list(model.named_modules()):
+        reason = why_not(module)
+        if reason:
+            left[name] = reason
+        elif reason == "":
+            turn(module, classes[type(module)])
+            swapped[name] = repr(module)
+    return Report(swapped, left)
+
+
+def accelerate(model):
+    """Turns every recurrent module of a model into fastrnn's class of the same name, in place.
+
+    The modules stay the objects they are, with their parameters, hooks and place in the model; optimizers and
+    references to them stay valid. Swapping again changes nothing; ``restore`` undoes it.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Itself recurrent, or with recurrent modules anywhere in it.
+
+    Returns
+    -------
+    Report
+        Print it. Left are subclasses and modules that may compute something else, parameters elsewhere than on the CPU
+        or in another dtype than float32 and float64, quantised, scripted and parametrised modules.
+
+    Raises
+    ------
+    TypeError
+        `model` is not a module.
+
+    Examples
+    --------
+    >>> model = nn.ModuleDict({"encoder": nn.LSTM(8, 16, bidirectional=True), "head": nn.Linear(32, 1)})
+    >>> print(accelerate(model))
+    1 swapped, 0 left
+      encoder: LSTM(8, 16, bidirectional=True)
+    """
+    return _swap(model, SWAPS, _why_not)
+
+
+def restore(model):
+    """Turns fastrnn's modules in a model into torch's own, in place: what ``accelerate`` did is undone.
+
+    Modules that were made as fastrnn's are turned too, so that a model can be saved, quantised or scripted without it.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    TypeError
+        `model` is not a module.
+
+    Examples
+    --------
+    >>> model = nn.GRU(2, 3)
+    >>> accelerate(model).swapped
+    {'': 'GRU(2, 3)'}
+    >>> restore(model).swapped, type(model) is nn.GRU
+    ({'': 'GRU(2, 3)'}, True)
+    """
+    return _swap(model, ORIGINALS, _why_not_back)

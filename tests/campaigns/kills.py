@@ -1,0 +1,124 @@
+"""Kills a training again and again, at random moments, and starts it again: it must end with the same bits.
+
+    python tests/campaigns/kills.py                  200 kills, some minutes
+    python tests/campaigns/kills.py --kills 6 --seed 3
+
+The training has all that a checkpoint must hold: ragged sequences in shuffled buckets, truncated back-propagation that
+carries an LSTM's state, dropout, a schedule, clipping, validation with the best weights kept. A checkpoint is written
+after every second update. Every start is a process of its own; one that finds a checkpoint begins with other weights
+and another seed, which must not matter. When a training has ended, its weights, optimizer and history are compared with
+those of one that was never killed, and a new one begins, until there were enough kills. Exit status 1: one differs.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+# a checkout built in place is used where fastrnn is not installed
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+from fastrnn import GRU, LSTM, Linear, Sequential, losses, optim, training
+
+EPOCHS = 8
+STRETCH = 0.25      # of the time a training takes: a kill comes at a random moment within that of a start
+
+
+def model(seed):
+    return Sequential(LSTM(2, 12, 2, dropout=0.2, rng=seed), GRU(12, 8, rng=seed), Linear(8, 1, rng=seed))
+
+
+def sequences(rng, rows):
+    x = [rng.standard_normal((n, 2)).astype(np.float32) for n in rng.integers(1, 40, rows)]
+    return x, [np.cumsum(a[:, :1], 0) / 4 for a in x]
+
+
+def train(folder):
+    """The training; at its end everything that should be the same, as arrays by name."""
+    checkpoint = folder / "checkpoint"
+    seed = os.getpid() if checkpoint.exists() else 0
+    net, rng = model(seed), np.random.default_rng(0)
+    optimizer = optim.AdamW(net, 0.01, schedule=optim.warmup(20, optim.cosine(200)))
+    x, y = sequences(rng, 64)
+    history = training.fit(net, x, y, loss=losses.Huber(), optimizer=optimizer, epochs=EPOCHS, batch_size=16, tbptt=10,
+                           clip_norm=1.0, validation=sequences(rng, 20), patience=EPOCHS, checkpoint=checkpoint,
+                           checkpoint_every=2, rng=seed, progress=False)
+    return {**net.parameters, **{f"optimizer.{name}": np.asarray(value)
+                                 for name, value in optimizer.state_dict().items()},
+            **{f"history.{name}": np.array(history[name]) for name in history if name != "seconds"}}
+
+
+def started(folder):
+    """A process that trains, from the moment on when it begins to."""
+    process = subprocess.Popen([sys.executable, __file__, "--child", folder], stdout=subprocess.PIPE,
+                               env=os.environ | {"OMP_NUM_THREADS": "1"})
+    if process.stdout.readline() != b"training\n":
+        sys.exit(f"a start failed, exit status {process.wait()}")
+    return process
+
+
+def ended(process, timeout):
+    """Whether it ended by itself within `timeout` seconds; else it is killed."""
+    try:
+        process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    process.stdout.close()
+    if process.returncode > 0:
+        sys.exit(f"a training failed, exit status {process.returncode}")
+    return process.returncode == 0
+
+
+def result(folder):
+    with np.load(folder / "result.npz") as found:
+        return {name: (found[name].dtype.str, found[name].shape, found[name].tobytes()) for name in found.files}
+
+
+def contest(kills, seed, folder, tell=print):
+    """Kills at least `kills` times, whole trainings. Returns what was counted; "wrong": trainings with other bits."""
+    rng, unkilled = np.random.default_rng(seed), folder / "unkilled"
+    unkilled.mkdir()
+    begin = time.perf_counter()
+    ended(started(unkilled), 600)
+    expected, took = result(unkilled), time.perf_counter() - begin
+    counted = {"kills": 0, "without a checkpoint yet": 0, "in the midst of writing one": 0, "trainings": 0, "wrong": 0}
+    while counted["kills"] < kills:
+        place = folder / f"training {counted['trainings']}"
+        place.mkdir()
+        while not ended(started(place), rng.uniform(0, STRETCH * took) if counted["kills"] < kills else 600):
+            counted["kills"] += 1
+            counted["without a checkpoint yet"] += not (place / "checkpoint").exists()
+            counted["in the midst of writing one"] += (place / "checkpoint.tmp").exists()
+        found = result(place)
+        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        counted["trainings"] += 1
+        counted["wrong"] += bool(wrong)
+        tell(f"{counted['kills']} kills: training {counted['trainings']} ended "
+             + (f"with other bits in {', '.join(wrong)}" if wrong else "with the same bits"), flush=True)
+    return counted
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--kills", type=int, default=200, help="at least so many (200)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        print("training", flush=True)
+        found = train(args.child)
+        np.savez(args.child / "result.npz", **found)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        counted = contest(args.kills, args.seed, Path(folder))
+    print(", ".join(f"{name}: {count}" for name, count in counted.items()))
+    return 1 if counted["wrong"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""``python -m fastrnn``: help, exit codes, Ctrl-C, the demo on its data, the benchmark."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import cli, datasets
+from fastrnn.cli import demo
+
+COMMANDS = ("demo", "bench", "info", "inspect", "convert")
+
+
+def run(*arguments, **environment):
+    return subprocess.run([sys.executable, "-m", "fastrnn", *map(str, arguments)], capture_output=True, text=True,
+                          encoding="utf-8", timeout=120, env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment})
+
+
+# ---- Commands -----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+def test_help_gives_an_example(command):
+    result = run(*command, "--help")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^example:\n  .*python -m fastrnn", result.stdout, re.M), result.stdout
+
+
+def test_no_command_prints_the_commands(capsys):
+    assert cli.main([]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in COMMANDS)
+
+
+def test_info_prints_the_instruction_set():
+    isa = fastrnn.available_isas()[-1]
+    result = run("info", FASTRNN_ISA=isa)
+    assert result.returncode == 0, result.stderr
+    assert f"instruction set: {isa}" in result.stdout
+    assert fastrnn.__version__ in result.stdout
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["nonsense"], "nonsense"),
+    (["--nonsense"], "nonsense"),
+    (["demo", "--updates", "0"], "--updates"),
+    (["demo", "--hidden", "wide"], "--hidden"),
+    (["demo", "--horizon", "25"], "--horizon"),
+    (["demo", "--seed", "-1"], "--seed"),
+    (["bench", "--seconds", "nan"], "--seconds"),
+    (["bench", "--seconds", "-1"], "--seconds"),
+    (["info", "more"], "more"),
+])
+def test_wrong_arguments_exit_2_with_one_line(arguments, said, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert said in err
+
+
+def test_wrong_command_exits_2_as_a_process():
+    result = run("nonsense")
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert cli.main(["demo", "--out", str(tmp_path / "file" / "demo.png")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent otherwise on Windows")
+@pytest.mark.parametrize("arguments", [("demo", "--updates", "1000000"), ("bench", "--seconds", "60")])
+def test_ctrl_c_exits_130_without_traceback(arguments, tmp_path):
+    process = subprocess.Popen([sys.executable, "-u", "-m", "fastrnn", *arguments], text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, start_new_session=True,
+                               cwd=tmp_path,       # a shell's background job would hand down that it ignores SIGINT
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                               env={**os.environ, "PYTHONPATH": str(Path(fastrnn.__file__).parents[1])})
+    try:
+        assert process.stdout.readline()                # it is under way,
+        time.sleep(1)       # and past its imports: CPython drops an exception raised in callbacks of import locks
+        os.killpg(process.pid, signal.SIGINT)           # as a terminal does, to all it started
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 130, err
+    assert "Traceback" not in err, err
+    assert err.endswith("Interrupted.\n")
+
+
+def test_layers_do_not_load_the_commands():
+    code = "import sys, fastrnn; print([m for m in sys.modules if m.startswith('fastrnn.')])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not any(f"'fastrnn.{name}'" in loaded for name in ("cli", "demo", "bench", "__main__")), loaded
+
+
+# ---- Demo ---------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def series():
+    return demo.load()
+
+
+def test_the_series_is_a_year(series):
+    assert [a.shape for a in vars(series).values()] == [(8760,)] * 3
+    assert (series.times[0], series.times[-1]) == (np.datetime64("2001-01-01T01"), np.datetime64("2002-01-01T00"))
+    assert np.bincount(series.month)[1:].tolist() == [24 * d for d in (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)]
+    stamps = [line.split(",")[0] for line in datasets.WEATHER.read_text().splitlines()[2:]]  # month-day-hour
+    begun = series.times - np.timedelta64(1, "h")
+    assert stamps == [f"{str(hour)[5:10]}-{int(str(hour)[11:13]) + 1:02}" for hour in begun]
+    assert (series.temperature.min(), series.temperature.max()) == (-16.7, 35.6)
+    assert (series.irradiance.min(), series.irradiance.max()) == (0, 1013)
+
+
+def test_no_held_out_hour_is_trained_on(series):
+    near = np.convolve(series.held_out, np.ones(2 * demo.APART + 1), "same") > 0
+    begun = series.times - np.timedelta64(1, "h")                   # the month in which an hour lies
+    seen = 0
+    for part in demo.pieces(series):
+        assert not near[part].any()
+        assert len(set(begun[part].astype("datetime64[M]"))) == 1
+        seen += part.stop - part.start
+    assert seen == 12 * -2 * demo.APART + 8760 - 12 * 168
+    assert series.held_out.sum() == 12 * 168
+    for part in demo.weeks(series):
+        assert series.held_out[part].tolist() == [False] * demo.CONTEXT + [True] * 168
+        assert len(set(begun[part].astype("datetime64[M]"))) == 1
+
+
+@pytest.mark.parametrize("horizon", [1, 6, 24])
+def test_regression_finds_what_is_linear(series, horizon):
+    """And reads nothing of what is to come: past its hours the series may be anything."""
+    at = series.first + 30
+    wave = 10 * np.sin(2 * np.pi * np.arange(8760) / 24 + 1)
+    linear = dataclasses.replace(series, temperature=wave)
+    changes = demo.linear(linear, horizon, at)
+    assert changes.shape == (12, horizon)
+    np.testing.assert_allclose(changes, wave[at[:, None] + np.arange(1, horizon + 1)] - wave[at, None], atol=1e-6)
+    later = wave.copy()
+    later[at[0] + 1:series.first[0] + 168] += 100
+    np.testing.assert_array_equal(demo.linear(dataclasses.replace(linear, temperature=later), horizon, at), changes)
+
+
+def test_demo_runs_and_draws(tmp_path):
+    result = run("demo", "--updates", 8, "--hidden", 8, "--out", tmp_path / "new" / "demo.png")
+    assert result.returncode == 0, result.stderr
+    for said in ("deg C", "naive", "24 hours ago", "regression", "99th percentile", "times as long"):
+        assert said in result.stdout
+    if importlib.util.find_spec("matplotlib") is not None:
+        assert (tmp_path / "new" / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_demo_beats_the_simple_forecasts_and_streams_the_same(series):
+    model = demo.forecaster(6, hidden=32, updates=300, seed=0).set_params(ensemble=1, progress=False)
+    found = demo.evaluate(model.fit(**series.arguments(demo.pieces(series))), series)
+    assert found.truth.shape == (12 * (168 - 5), 6)
+    hours = found.origins - demo.CONTEXT + series.first[found.series]       # the first that each forecasts
+    assert np.array_equal(found.truth, series.temperature[hours[:, None] + np.arange(6)])
+    assert series.held_out[hours].all() and series.held_out[hours + 5].all()
+    assert np.array_equal(found.others["24 hours ago"], series.temperature[hours[:, None] + np.arange(6) - 24])
+    assert np.array_equal(found.others["naive"], series.temperature[hours[:, None] - np.ones(6, int)])
+    rmse = {name: np.array(errors) for name, errors in demo.by_lead(found).items()}
+    assert (rmse["forecast"] < 0.9 * rmse["naive"]).all(), rmse
+    assert (rmse["forecast"] < 0.7 * rmse["24 hours ago"]).all(), rmse
+    streamed, times = demo.stream(model, series)
+    assert times.shape == (12, 168) and (times > 0).all()
+    np.testing.assert_allclose(streamed[:, :163].reshape(-1, 6, 3), found.quantile_forecasts, atol=1e-3)
+
+
+def test_demo_without_matplotlib_and_tqdm_says_so(tmp_path, monkeypatch, capsys):
+    for name in ("matplotlib", "matplotlib.figure", "tqdm"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert cli.main(["demo", "--updates", "16", "--hidden", "8", "--out", str(tmp_path / "demo.png")]) == 0
+    out = capsys.readouterr().out
+    assert "matplotlib is not installed" in out
+    assert re.search(r"epoch (\d+) of \1:", out)
+
+
+# ---- Benchmark ----------------------------------------------------------------------------------
+
+def test_bench_prints_a_table_and_writes_json(tmp_path):
+    result = run("bench", "--seconds", 0.05, "--json", tmp_path / "new" / "bench.json")
+    assert result.returncode == 0, result.stderr
+    assert len(re.findall(r"^(LSTM|GRU|RNN) +\d.* -> ", result.stdout, re.M)) == 18
+    assert "GFLOP/s" in result.stdout
+    assert "DIFFER" not in result.stdout
+    found = json.loads((tmp_path / "new" / "bench.json").read_text())
+    assert len(found["cases"]) == 18
+    for row in found["cases"]:
+        assert {"fastrnn", "numpy", "read" if row["work"] == "step" else "matmul"} <= set(row["seconds"])
+        assert all(seconds > 0 for seconds in row["seconds"].values())
