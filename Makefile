@@ -77,13 +77,16 @@ sanitize: $(VENV)/.test  ## the suite's core under AddressSanitizer and UBSan
 	ASAN_OPTIONS=detect_leaks=0,allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1,print_stacktrace=1 \
 	PYTHONPATH=build/sanitize/lib $(BIN)/pytest -p no:faulthandler $(VARIANT_TESTS) $(SLICE)
 
+docs: $(VENV)/.docs  ## the documentation, into build/docs; a warning is an error
+	$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs build/docs
+
 wheel: $(VENV)/.build  ## the wheel, its size, and its import beside NumPy alone
 	rm -rf build/wheel && $(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w build/wheel .
 	$(PYTHON) -m venv build/wheel/venv && build/wheel/venv/bin/python -m pip install -q build/wheel/*.whl
 	$(BIN)/python tests/support/wheel_check.py build/wheel
 
 clean:          ## everything made
-	rm -rf $(VENV) build out fastrnn/*.so *.egg-info
+	rm -rf $(VENV) build out docs/generated fastrnn/*.so *.egg-info
 
 # ---- The environment: a stamp for each set of requirements -----------------------------------------
 
@@ -96,8 +99,8 @@ $(VENV)/.build: $(VENV)/.venv $(SOURCES)
 	$(BIN)/python -m pip install -q --no-build-isolation -e .
 	touch $@
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.lint: $(VENV)/.%: $(VENV)/.build
+$(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.lint $(VENV)/.docs: $(VENV)/.%: $(VENV)/.build
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[$*]'
 	touch $@
 
-.PHONY: help demo test bench options accelerate dropin training m4 nab streams gradients kills parts lint exhaustive exhaustive-slice fuzz scalar sanitize wheel clean
+.PHONY: help demo test bench options accelerate dropin training m4 nab streams gradients kills parts lint exhaustive exhaustive-slice fuzz scalar sanitize docs wheel clean

@@ -133,7 +133,7 @@ class Linear(Pointwise):
 
 @in_files
 class Embedding(Pointwise):
-    """A row of a table for every whole number: y = ``weight``[x], weight [num_embeddings, embedding_dim] from N(0, 1).
+    """A row of a table for every whole number: y = weight[x], weight [num_embeddings, embedding_dim] from N(0, 1).
 
     Parameters
     ----------
@@ -409,7 +409,7 @@ class Sequential(Parametrised):
     # ---- Streaming -------------------------------------------------------------------------------
 
     def stream(self, batch_size=1):
-        """A :class:`SequentialStream`: the weights as they are now and a state of its own, stepped one by one."""
+        """A ``SequentialStream``: the weights as they are now and a state of its own, stepped one by one."""
         return SequentialStream(self, batch_size)
 
 

@@ -1,0 +1,59 @@
+"""Every code block of the documentation and of the README runs, and prints what the page says it prints."""
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pages
+import pytest
+
+from fastrnn.datasets import load_weather
+
+README = pages.ROOT / "README.md"
+PAGES = [path for path in sorted((pages.ROOT / "docs").rglob("*.md")) if "generated" not in path.parts]
+CODE = re.compile(r"^```.*?^```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
+
+
+def run(folder, page, *number):
+    done = subprocess.run([sys.executable, pages.__file__, str(page), *map(str, number)], cwd=folder, text=True,
+                          capture_output=True, timeout=180, encoding="utf-8",
+                          env={"KERAS_BACKEND": "torch", **os.environ, "OMP_NUM_THREADS": "1",
+                               "PYTHONIOENCODING": "utf-8", "COLUMNS": "100"})
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+
+
+def name(page):
+    return page.relative_to(pages.ROOT).with_suffix("").as_posix()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if pages.blocks(page)], ids=name)
+def test_a_page_runs_from_top_to_bottom(page, tmp_path):
+    run(tmp_path, page)
+
+
+@pytest.mark.parametrize("number, line", [(number, block.line) for number, block in enumerate(pages.blocks(README))])
+def test_every_block_of_the_readme_runs_alone(number, line, tmp_path):
+    # The reader's own table, which the commands name.
+    np.savetxt(tmp_path / "load.csv", load_weather().temperature[:1500], header="load", comments="", fmt="%g")
+    run(tmp_path, README, number)
+
+
+@pytest.mark.parametrize("page", [README, pages.ROOT / "CONTRIBUTING.md", *PAGES],
+                         ids=name)
+def test_links_lead_to_files(page):
+    for target in LINK.findall(CODE.sub("", page.read_text("utf-8"))):
+        assert (page.parent / target).exists(), target
+
+
+def test_differing_output_and_errors_fail(tmp_path):
+    """The mechanism itself: a page that does not do what it says is told."""
+    for wrong in ("```python\nprint(1)\n```\n\n```text\n2\n```\n", "```python\nprint(1)\n```\n",
+                  "```python\n1 / 0\n```\n", "```console\n$ fastrnn inspect nothing.npz\n```\n",
+                  "```console\n$ make nothing\n```\n", "```console\n$ pip install fastrnn[nothing]\n```\n"):
+        page = tmp_path / "page.md"
+        page.write_text(wrong)
+        with pytest.raises((AssertionError, ZeroDivisionError)):
+            pages.run(page)
