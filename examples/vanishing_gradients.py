@@ -135,7 +135,7 @@ def train(task, cell, T, steps, seed):
     make, _, _, loss, _, enough, _ = TASKS[task]
     rng = np.random.default_rng([seed, T])
     model = network(cell, task, T, seed)
-    adam = optim.Adam(model, lr=RATES[cell])
+    adam = optim.Adam(model, learning_rate=RATES[cell])
     recent = np.inf                     # a running mean of the loss
     for step in range(1, steps + 1):
         x, target, mask = make(rng, T, BATCH)

@@ -1,6 +1,6 @@
 """Optimizers with torch's names, options and results; learning-rate schedules; clipping of gradients.
 
-    optimizer = Adam(model, lr=1e-3, schedule=cosine(1000))
+    optimizer = Adam(model, learning_rate=1e-3, schedule=cosine(1000))
     optimizer.step(gradients)           # by parameter name: what model.backward(...).parameters is
 
 A step is one pass over all parameters. It never writes to the arrays a model has: it fills others, which become the
@@ -28,12 +28,12 @@ class Optimizer:
     Parameters
     ----------
     model : layer or Sequential
-    lr : float
+    learning_rate : float
         The learning rate; may be set at any time.
     weight_decay : float
-        This share of the parameters is added to their gradients (AdamW: taken off the parameters, times lr).
+        This share of the parameters is added to their gradients (AdamW: taken off the parameters, times learning_rate).
     schedule : function, optional
-        The number of steps done -> a factor of lr: ``cosine(...)``, ``warmup(...)``, or any other.
+        The number of steps done -> a factor of learning_rate: ``cosine(...)``, ``warmup(...)``, or any other.
 
     Raises
     ------
@@ -43,20 +43,20 @@ class Optimizer:
     Examples
     --------
     >>> import fastrnn
-    >>> optimizer = SGD(fastrnn.Linear(2, 1), lr=0.5, schedule=step_decay(10))
-    >>> isinstance(optimizer, Optimizer), optimizer.lr, optimizer.rate
+    >>> optimizer = SGD(fastrnn.Linear(2, 1), learning_rate=0.5, schedule=step_decay(10))
+    >>> isinstance(optimizer, Optimizer), optimizer.learning_rate, optimizer.current_learning_rate
     (True, 0.5, 0.5)
     """
 
     _rule: str              # of the kernels (src/update.pxi)
     _slots: tuple           # names of the three arrays that it keeps, None where it does not
 
-    def __init__(self, model, lr, weight_decay, schedule):
+    def __init__(self, model, learning_rate, weight_decay, schedule):
         if not isinstance(model, Parametrised):
             raise TypeError(f"model: expected a layer or a Sequential, got {type(model).__name__}")
         if schedule is not None and not callable(schedule):
             raise TypeError(f"schedule: expected a function of the number of steps, got {type(schedule).__name__}")
-        self.model, self.lr, self.schedule, self.steps = model, lr, schedule, 0
+        self.model, self.learning_rate, self.schedule, self.steps = model, learning_rate, schedule, 0
         self.weight_decay = check.at_least(weight_decay, "weight_decay", 0)
         self._places, size = {}, 0
         for name, value in model.parameters.items():
@@ -67,18 +67,18 @@ class Optimizer:
         self._buffers = []
 
     @property
-    def lr(self):
+    def learning_rate(self):
         """The learning rate before the schedule's factor."""
-        return self._lr
+        return self._learning_rate
 
-    @lr.setter
-    def lr(self, value):
-        self._lr = check.at_least(value, "lr", 0)
+    @learning_rate.setter
+    def learning_rate(self, value):
+        self._learning_rate = check.at_least(value, "learning_rate", 0)
 
     @property
-    def rate(self):
-        """The learning rate of the next step: lr times the schedule's factor."""
-        return self._lr * (1.0 if self.schedule is None else
+    def current_learning_rate(self):
+        """The learning rate of the next step: learning_rate times the schedule's factor."""
+        return self._learning_rate * (1.0 if self.schedule is None else
                            check.at_least(self.schedule(self.steps), "schedule's factor", 0))
 
     def step(self, gradients):
@@ -103,7 +103,7 @@ class Optimizer:
                      for name, value in values.items()]
         fresh = self._buffer()
         _core.update_parameters(dispatch.table(dtype), self._rule, fresh, list(values.values()), gradients, self._kept,
-                                _NEUTRAL | self._numbers(self.rate))
+                                _NEUTRAL | self._numbers(self.current_learning_rate))
         self.model._parameters = {name: freeze(fresh[at].reshape(values[name].shape))
                                   for name, at in self._places.items()}
         self.steps += 1
@@ -121,9 +121,9 @@ class Optimizer:
         return [(slot, kept) for slot, kept in zip(self._slots, self._kept) if slot is not None]
 
     def state_dict(self):
-        """Everything a step depends on beside parameters and options: "steps", "lr", and by "slot.parameter" copies of
-        what is kept for each parameter."""
-        return {"steps": self.steps, "lr": self.lr,
+        """Everything a step depends on beside parameters and options: "steps", "learning_rate", and by "slot.parameter"
+        copies of what is kept for each parameter."""
+        return {"steps": self.steps, "learning_rate": self.learning_rate,
                 **{f"{slot}.{name}": kept[at].reshape(self.model._parameters[name].shape).copy()
                    for slot, kept in self._slots_kept() for name, at in self._places.items()}}
 
@@ -137,21 +137,21 @@ class Optimizer:
         """
         shapes = {f"{slot}.{name}": value.shape for slot, _ in self._slots_kept()
                   for name, value in self.model._parameters.items()}
-        wanted = {"steps", "lr", *shapes}
+        wanted = {"steps", "learning_rate", *shapes}
         check.mapping(mapping, "state_dict")
         if mapping.keys() != wanted:
             raise ValueError(f"state_dict: missing or unknown: {', '.join(sorted(mapping.keys() ^ wanted))}")
         steps = check.size(mapping["steps"], "steps", least=0)
-        lr = check.at_least(mapping["lr"], "lr", 0)
+        learning_rate = check.at_least(mapping["learning_rate"], "learning_rate", 0)
         kept = {name: check.shaped(check.array(mapping[name], name, self.model.dtype), name, shape)
                 for name, shape in shapes.items()}
-        self.steps, self.lr = steps, lr
+        self.steps, self.learning_rate = steps, learning_rate
         for slot, flat in self._slots_kept():
             for name, at in self._places.items():
                 flat[at] = kept[f"{slot}.{name}"].ravel()
 
     def options(self):
-        """Name -> number of every option but lr and schedule."""
+        """Name -> number of every option but learning_rate and schedule."""
         return {name: value for name, value in vars(self).items()
                 if not name.startswith("_") and name not in ("model", "schedule", "steps")}
 
@@ -160,7 +160,7 @@ class Optimizer:
 
     def __repr__(self):
         shown = "".join(f", {name}={value}" for name, value in self.options().items())
-        return f"{type(self).__name__}(lr={self.lr}{shown})"
+        return f"{type(self).__name__}(learning_rate={self.learning_rate}{shown})"
 
 
 # What a rule does not name has no effect.
@@ -180,11 +180,11 @@ class SGD(Optimizer):
     """Stochastic gradient descent, with momentum (Polyak 1964) or Nesterov's (Sutskever et al. 2013):
 
         b = momentum b + (1 - dampening) g        (the first time b = g)
-        p = p - lr b,  or with nesterov  p - lr (g + momentum b)
+        p = p - learning_rate b,  or with nesterov  p - learning_rate (g + momentum b)
 
     Parameters
     ----------
-    model, lr, weight_decay, schedule
+    model, learning_rate, weight_decay, schedule
         As all optimizers have them.
     momentum, dampening : float
     nesterov : bool
@@ -193,20 +193,21 @@ class SGD(Optimizer):
     --------
     >>> import fastrnn
     >>> model = fastrnn.Linear(2, 1, rng=0)
-    >>> SGD(model, lr=0.1, momentum=0.9, nesterov=True).step({name: np.ones_like(p) for name, p in
+    >>> SGD(model, learning_rate=0.1, momentum=0.9, nesterov=True).step({name: np.ones_like(p) for name, p in
     ...                                                       model.parameters.items()})
     """
 
     _rule = "sgd"
 
-    def __init__(self, model, lr=1e-3, *, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, schedule=None):
+    def __init__(self, model, learning_rate=1e-3, *, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False,
+                 schedule=None):
         self.momentum = check.at_least(momentum, "momentum", 0)
         self.dampening = check.number(dampening, "dampening")
         self.nesterov = check.flag(nesterov, "nesterov")
         if self.nesterov and (not self.momentum or self.dampening):
             raise ValueError("nesterov: it needs momentum, and no dampening")
         self._slots = ("momentum" if self.momentum else None, None, None)
-        super().__init__(model, lr, weight_decay, schedule)
+        super().__init__(model, learning_rate, weight_decay, schedule)
 
     def _numbers(self, rate):
         return {"rate": rate, "decay": self.weight_decay, "momentum": self.momentum, "nesterov": self.nesterov,
@@ -217,11 +218,12 @@ class RMSprop(Optimizer):
     """Gradients divided by a running root of their mean square (Hinton 2012):
 
         v = alpha v + (1 - alpha) g^2,  centered: m = alpha m + (1 - alpha) g,  v - m^2 in place of v below
-        p = p - lr g / (sqrt(v) + eps),  or with momentum  b = momentum b + g / (sqrt(v) + eps),  p = p - lr b
+        p = p - learning_rate g / (sqrt(v) + eps),  or with momentum
+        b = momentum b + g / (sqrt(v) + eps),  p = p - learning_rate b
 
     Parameters
     ----------
-    model, lr, weight_decay, schedule
+    model, learning_rate, weight_decay, schedule
         As all optimizers have them.
     alpha, eps, momentum : float
     centered : bool
@@ -230,19 +232,19 @@ class RMSprop(Optimizer):
     --------
     >>> import fastrnn
     >>> RMSprop(fastrnn.Linear(2, 1), momentum=0.5)
-    RMSprop(lr=0.01, alpha=0.99, eps=1e-08, momentum=0.5, centered=False, weight_decay=0.0)
+    RMSprop(learning_rate=0.01, alpha=0.99, eps=1e-08, momentum=0.5, centered=False, weight_decay=0.0)
     """
 
     _rule = "rmsprop"
 
-    def __init__(self, model, lr=1e-2, *, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0, centered=False,
-                 schedule=None):
+    def __init__(self, model, learning_rate=1e-2, *, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0,
+                 centered=False, schedule=None):
         self.alpha = check.probability(alpha, "alpha")
         self.eps = check.at_least(eps, "eps", 0)
         self.momentum = check.at_least(momentum, "momentum", 0)
         self.centered = check.flag(centered, "centered")
         self._slots = ("momentum" if self.momentum else None, "square", "mean" if self.centered else None)
-        super().__init__(model, lr, weight_decay, schedule)
+        super().__init__(model, learning_rate, weight_decay, schedule)
 
     def _numbers(self, rate):
         return {"rate": rate, "decay": self.weight_decay, "momentum": self.momentum, "fresh_square": 1 - self.alpha,
@@ -254,11 +256,11 @@ class Adam(Optimizer):
 
         m = beta1 m + (1 - beta1) g
         v = beta2 v + (1 - beta2) g^2
-        p = p - lr m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
+        p = p - learning_rate m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
 
     Parameters
     ----------
-    model, lr, weight_decay, schedule
+    model, learning_rate, weight_decay, schedule
         As all optimizers have them.
     betas : pair of float
     eps : float
@@ -267,7 +269,7 @@ class Adam(Optimizer):
     --------
     >>> import fastrnn
     >>> model = fastrnn.Linear(2, 1, rng=0)
-    >>> optimizer = Adam(model, lr=0.01)
+    >>> optimizer = Adam(model, learning_rate=0.01)
     >>> optimizer.step({name: np.ones_like(p) for name, p in model.parameters.items()})
     >>> optimizer.steps
     1
@@ -276,14 +278,14 @@ class Adam(Optimizer):
     _rule = "adam"
     _slots = ("mean", "square", None)
 
-    def __init__(self, model, lr=1e-3, *, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, schedule=None):
+    def __init__(self, model, learning_rate=1e-3, *, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, schedule=None):
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
             raise TypeError(f"betas: expected a pair of numbers, got {betas!r:.80}")
         self.betas = tuple(check.probability(beta, "betas") for beta in betas)
         if 1.0 in self.betas:
             raise ValueError(f"betas: expected numbers below 1, got {betas}")
         self.eps = check.at_least(eps, "eps", 0)
-        super().__init__(model, lr, weight_decay, schedule)
+        super().__init__(model, learning_rate, weight_decay, schedule)
 
     def _numbers(self, rate):
         t, (beta1, beta2) = self.steps + 1, self.betas
@@ -292,18 +294,18 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with the decay of weights apart from the gradient (Loshchilov & Hutter 2019): p = p - lr weight_decay p,
-    then Adam's step. Parameters and equations: ``Adam``.
+    """Adam with the decay of weights apart from the gradient (Loshchilov & Hutter 2019):
+    p = p - learning_rate weight_decay p, then Adam's step. Parameters and equations: ``Adam``.
 
     Examples
     --------
     >>> import fastrnn
     >>> AdamW(fastrnn.Linear(2, 1))
-    AdamW(lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.01)
+    AdamW(learning_rate=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.01)
     """
 
-    def __init__(self, model, lr=1e-3, *, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, schedule=None):
-        super().__init__(model, lr, betas=betas, eps=eps, weight_decay=weight_decay, schedule=schedule)
+    def __init__(self, model, learning_rate=1e-3, *, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, schedule=None):
+        super().__init__(model, learning_rate, betas=betas, eps=eps, weight_decay=weight_decay, schedule=schedule)
 
     def _numbers(self, rate):
         return super()._numbers(rate) | {"decay": 0.0, "shrink": 1 - rate * self.weight_decay}
@@ -382,11 +384,11 @@ def step_decay(every, factor=0.1):
     return lambda step: factor ** (step // every)
 
 
-def exponential(rate):
-    """Times `rate` after every step.
+def exponential(factor):
+    """Times `factor` after every step.
 
     >>> [exponential(0.5)(step) for step in range(3)]
     [1.0, 0.5, 0.25]
     """
-    rate = check.at_least(rate, "rate", 0)
-    return lambda step: rate ** step
+    factor = check.at_least(factor, "factor", 0)
+    return lambda step: factor ** step

@@ -27,7 +27,7 @@ def save(path, run):
             "position": {name: getattr(run, name) for name in _POSITION}, "steps": run.optimizer.steps,
             "carried": _taken_apart(run.carried, carried), "history": list(run.history)}
     optimizer = run.optimizer.state_dict()
-    arrays = {"lr": optimizer.pop("lr"), "sums": list(run.sums.values()),
+    arrays = {"learning_rate": optimizer.pop("learning_rate"), "sums": list(run.sums.values()),
               **{f"model.{name}": value for name, value in run.model.parameters.items()},
               **{f"best.{name}": value for name, value in (run.best or {}).items()},
               **{f"optimizer.{name}": value for name, value in optimizer.items() if name != "steps"},
@@ -68,7 +68,8 @@ def _restore(run, told, arrays):
         groups.setdefault(group, {})[rest] = value
     best = groups.get("best")
     run.best = best if best is None else parameters.load(best, run.model.parameters, run.model.dtype, True)
-    run.optimizer.load_state_dict({**groups.get("optimizer", {}), "steps": told["steps"], "lr": arrays["lr"].item()})
+    run.optimizer.load_state_dict({**groups.get("optimizer", {}), "steps": told["steps"],
+                                   "learning_rate": arrays["learning_rate"].item()})
     run.model.load_state_dict(groups["model"])
     run.seed = check.size(told["seed"], "seed", least=0)
     for name in _POSITION:
@@ -82,7 +83,8 @@ def _restore(run, told, arrays):
 def description(run):
     """What must be the same for a training to go on: JSON."""
     return {"model": files.configuration(run.model), "optimizer": type(run.optimizer).__name__,
-            "lr": run.optimizer.lr, "options": {name: list(value) if isinstance(value, tuple) else value
+            "learning_rate": run.optimizer.learning_rate,
+            "options": {name: list(value) if isinstance(value, tuple) else value
                         for name, value in run.optimizer.options().items()},
             "loss": repr(run.loss) if isinstance(run.loss, Loss) else _named(run.loss), "batch_size": run.batch_size,
             "tbptt": run.tbptt, "clip_norm": repr(run.clip_norm), "shuffle": run.shuffle, "data": checksum(run.data),

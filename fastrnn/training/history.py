@@ -13,7 +13,7 @@ class History(Mapping):
 
     Keys: "loss" (the mean over the epoch's minibatches, each before its update), "validation_loss" (where there were
     validation data), "gradient_norm" (the mean, before clipping), "skipped" (updates left out because that norm was not
-    finite), "lr" (after the epoch), "seconds".
+    finite), "learning_rate" (after the epoch), "seconds".
 
     Examples
     --------

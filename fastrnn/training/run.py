@@ -270,7 +270,7 @@ class _Run:
         updates = sums["pieces"] - sums["skipped"]
         found["gradient_norm"] = sums["norms"] / updates if updates else math.nan
         found["skipped"] = sums["skipped"]
-        found["lr"] = self.optimizer.rate
+        found["learning_rate"] = self.optimizer.current_learning_rate
         self._clock()
         found["seconds"] = sums["seconds"]
         self.history.add(found)

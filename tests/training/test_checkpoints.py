@@ -32,7 +32,7 @@ def sequences(seed=0, rows=9):
 X, Y = sequences()
 
 
-def train(path=None, *, stop=None, seed=0, dropout=0.3, optimizer=optim.AdamW, rate=0.01, **options):
+def train(path=None, *, stop=None, seed=0, dropout=0.3, optimizer=optim.AdamW, learning_rate=0.01, **options):
     """A training with everything that there is to be kept; stopped by an error before its loss number `stop`."""
     model, seen = net(seed, dropout), []
 
@@ -42,7 +42,7 @@ def train(path=None, *, stop=None, seed=0, dropout=0.3, optimizer=optim.AdamW, r
             if len(seen) == stop:
                 raise Stopped
             return super().__call__(*given)
-    optimizer = optimizer(model, rate, schedule=optim.cosine(40))
+    optimizer = optimizer(model, learning_rate, schedule=optim.cosine(40))
     options = {"epochs": 4, "batch_size": 4, "tbptt": 4, "clip_norm": 0.5, "validation": sequences(1), "patience": 3,
                "checkpoint_every": None if path is None else 1, "rng": seed} | options
     x, y = options.pop("data", (X, Y))
@@ -120,14 +120,14 @@ def test_more_epochs_and_more_patience_go_on_as_one_longer_training(tmp_path):
     expected, _ = train(epochs=5)
     train(tmp_path / "checkpoint", epochs=2)
     assert_same_bits(train(tmp_path / "checkpoint", epochs=5, seed=3)[0], expected)
-    expected, _ = train(rate=1.0, epochs=20, patience=4)
-    short, _ = train(tmp_path / "early", rate=1.0, epochs=20, patience=1)
+    expected, _ = train(learning_rate=1.0, epochs=20, patience=4)
+    short, _ = train(tmp_path / "early", learning_rate=1.0, epochs=20, patience=1)
     assert len(short["history.loss"]) < len(expected["history.loss"]) < 20
-    assert_same_bits(train(tmp_path / "early", rate=1.0, epochs=20, patience=4)[0], expected)
+    assert_same_bits(train(tmp_path / "early", learning_rate=1.0, epochs=20, patience=4)[0], expected)
 
 
 def test_the_model_has_the_best_weights_when_all_is_done_already(tmp_path):
-    train(tmp_path / "checkpoint", rate=0.3, epochs=8, dropout=0.0)
+    train(tmp_path / "checkpoint", learning_rate=0.3, epochs=8, dropout=0.0)
     model = net(4)
     history = fit(model, X, Y, loss=losses.Huber(), optimizer=optim.AdamW(model, 0.3, schedule=optim.cosine(40)),
                   epochs=8, batch_size=4, tbptt=4, clip_norm=0.5, validation=sequences(1), checkpoint=tmp_path / "new",
@@ -208,7 +208,7 @@ def test_names_of_every_kind(tmp_path, monkeypatch):
 # ---- Other files --------------------------------------------------------------------------------
 
 OTHERS = {
-    "model": {"dropout": 0.1}, "optimizer": {"optimizer": optim.SGD}, "lr": {"rate": 0.02},
+    "model": {"dropout": 0.1}, "optimizer": {"optimizer": optim.SGD}, "learning_rate": {"learning_rate": 0.02},
     "options": {"optimizer": lambda model, *given, **options: optim.AdamW(model, *given, eps=1e-3, **options)},
     "loss": {"loss": losses.Huber(0.5)}, "batch_size": {"batch_size": 5}, "tbptt": {"tbptt": 5},
     "clip_norm": {"clip_norm": 1.0}, "shuffle": {"shuffle": False}, "data": {"data": (X, [2 * y for y in Y])},

@@ -36,6 +36,8 @@ def gradients(of, rng):
 
 
 def torchs(name, of, options):
+    """torch's optimizer of the same name and options; what is learning_rate here is lr there."""
+    options = {"lr" if key == "learning_rate" else key: value for key, value in options.items()}
     parameters = {key: torch.nn.Parameter(torch.tensor(value)) for key, value in of.state_dict().items()}
     return parameters, getattr(torch.optim, name)(parameters.values(), **options)
 
@@ -44,7 +46,7 @@ def torchs(name, of, options):
 @pytest.mark.parametrize("name, options", CASES)
 def test_a_hundred_steps_are_torchs(name, options, dtype, tolerance, isa):
     """To the rounding of a hundred steps, relative to a parameter's way and its size."""
-    mine, rng, options = model(dtype), np.random.default_rng(0), {"lr": 0.01} | options
+    mine, rng, options = model(dtype), np.random.default_rng(0), {"learning_rate": 0.01} | options
     start = mine.state_dict()
     theirs, their_optimizer = torchs(name, mine, options)
     optimizer = getattr(optim, name)(mine, **options)
@@ -67,7 +69,7 @@ def test_defaults_and_options_are_torchs(name):
     """Every option that is here, under torch's name and with its default."""
     _, theirs = torchs(name, model(), {})
     mine = getattr(optim, name)(model())
-    for key, value in {"lr": mine.lr, **mine.options()}.items():
+    for key, value in {"lr": mine.learning_rate, **mine.options()}.items():
         assert theirs.defaults[key] == value, key
         assert key == "lr" or any(key in options for options in OPTIONS[name]), f"{key} is not tested above"
 
@@ -93,7 +95,7 @@ def test_a_state_dict_goes_on_to_the_bit(name, options):
 def test_steps_write_to_no_array_that_somebody_holds():
     """Not those of a stream, a cache, a copy, the caller; and yet two buffers are all that a long training takes."""
     layer = fastrnn.GRU(3, 8, rng=0)
-    optimizer, rng, x = optim.Adam(layer, lr=0.1), np.random.default_rng(0), np.ones((4, 2, 3), np.float32)
+    optimizer, rng, x = optim.Adam(layer, learning_rate=0.1), np.random.default_rng(0), np.ones((4, 2, 3), np.float32)
     held = []
     for _ in range(4):
         output, _, cache = layer.forward(x)
@@ -120,7 +122,7 @@ def test_steps_write_to_no_array_that_somebody_holds():
 
 def test_parameters_set_by_others_are_where_the_next_step_starts():
     layer = fastrnn.Linear(3, 2, rng=0)
-    optimizer = optim.SGD(layer, lr=0.5)
+    optimizer = optim.SGD(layer, learning_rate=0.5)
     ones = {name: np.ones_like(value) for name, value in layer.parameters.items()}
     optimizer.step(ones)
     layer.load_state_dict({name: np.full_like(value, 7) for name, value in ones.items()})
@@ -139,7 +141,7 @@ def test_subnormal_numbers_are_flushed_and_the_mode_is_restored(name, isa):
         assert _core.floating_point_mode() == mode
     tiny = np.finfo(np.float32).tiny
     for key, value in optimizer.state_dict().items():
-        if key not in ("steps", "lr"):
+        if key not in ("steps", "learning_rate"):
             assert not ((value != 0) & (np.abs(value) < tiny)).any(), key
 
 
@@ -156,7 +158,7 @@ def test_layouts_of_gradients_do_not_matter():
 
 def test_pickles_and_copies():
     mine = model()
-    optimizer = optim.AdamW(mine, lr=0.1)
+    optimizer = optim.AdamW(mine, learning_rate=0.1)
     optimizer.step(gradients(mine, np.random.default_rng(0)))
     for twin in (pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(optimizer)):
         found = gradients(mine, np.random.default_rng(1))
@@ -191,13 +193,13 @@ def test_cosine_is_torchs():
 def test_a_schedule_scales_the_rate_and_counts_steps():
     layer = fastrnn.Linear(1, 1, bias=False, rng=0)
     layer.load_state_dict({"weight": np.zeros((1, 1), np.float32)})
-    optimizer = optim.SGD(layer, lr=1.0, schedule=optim.step_decay(2, 0.5))
+    optimizer = optim.SGD(layer, learning_rate=1.0, schedule=optim.step_decay(2, 0.5))
     seen = []
     for _ in range(4):
-        seen.append(optimizer.rate)
+        seen.append(optimizer.current_learning_rate)
         optimizer.step({"weight": -np.ones((1, 1), np.float32)})
     assert seen == [1, 1, 0.5, 0.5] and layer.parameters["weight"].item() == 3
-    optimizer.lr = 0.0
+    optimizer.learning_rate = 0.0
     optimizer.step({"weight": np.ones((1, 1), np.float32)})
     assert layer.parameters["weight"].item() == 3
 
@@ -244,9 +246,9 @@ LINEAR = fastrnn.Linear(2, 1, rng=0)
 GOOD = {name: np.ones_like(value) for name, value in LINEAR.parameters.items()}
 BAD = [
     (lambda: optim.Adam(fastrnn.GRUCell(2, 3)), TypeError, "model"),
-    (lambda: optim.Adam(LINEAR, lr=-1), ValueError, "lr"),
-    (lambda: optim.Adam(LINEAR, lr=True), TypeError, "lr"),
-    (lambda: optim.Adam(LINEAR, lr=np.nan), ValueError, "lr"),
+    (lambda: optim.Adam(LINEAR, learning_rate=-1), ValueError, "learning_rate"),
+    (lambda: optim.Adam(LINEAR, learning_rate=True), TypeError, "learning_rate"),
+    (lambda: optim.Adam(LINEAR, learning_rate=np.nan), ValueError, "learning_rate"),
     (lambda: optim.Adam(LINEAR, betas=0.9), TypeError, "betas"),
     (lambda: optim.Adam(LINEAR, betas=(0.9, 1.0)), ValueError, "betas"),
     (lambda: optim.Adam(LINEAR, eps=-1), ValueError, "eps"),
@@ -282,7 +284,7 @@ BAD = [
     (lambda: optim.cosine(0), ValueError, "steps"),
     (lambda: optim.warmup(1.5), TypeError, "steps"),
     (lambda: optim.step_decay(2, -1), ValueError, "factor"),
-    (lambda: optim.exponential(np.inf), ValueError, "rate"),
+    (lambda: optim.exponential(np.inf), ValueError, "factor"),
 ]
 
 

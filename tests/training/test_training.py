@@ -82,9 +82,9 @@ def test_what_it_tells_of_every_epoch():
     model = net()
     optimizer = optim.SGD(model, 0.1, schedule=optim.step_decay(3, 0.5))
     _, history = trained(model, *arrays(), optimizer=optimizer, validation=arrays(seed=1), epochs=3)
-    assert list(history) == ["loss", "validation_loss", "gradient_norm", "skipped", "lr", "seconds"]
+    assert list(history) == ["loss", "validation_loss", "gradient_norm", "skipped", "learning_rate", "seconds"]
     assert len(history) == 6 and history.epochs == 3 and all(len(values) == 3 for values in history.values())
-    assert history["lr"] == [0.05, 0.025, 0.0125] and history["skipped"] == [0, 0, 0]
+    assert history["learning_rate"] == [0.05, 0.025, 0.0125] and history["skipped"] == [0, 0, 0]
     assert all(value > 0 for value in history["seconds"] + history["gradient_norm"])
 
 
