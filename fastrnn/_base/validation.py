@@ -4,12 +4,18 @@ A message names the argument, what came and what was expected. TypeError: the wr
 right kind with a wrong dtype (among floats), shape or value.
 """
 
+from __future__ import annotations
+
 import math
 import operator
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from .typing import RandomState
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _LARGEST = 2**63 - 1
@@ -112,6 +118,21 @@ def generator(rng, name="rng"):
     if rng is None or isinstance(rng, np.random.Generator):
         return np.random.default_rng(rng)
     return np.random.default_rng(size(rng, name, least=0))
+
+
+def random_state(value: RandomState, name: str = "random_state") -> np.random.Generator:
+    """The generator for what scikit-learn calls a random state: None, an int, a Generator or a RandomState.
+
+    A Generator is used as it is. A RandomState gives the seed of a new one, and so goes on by a few numbers.
+    """
+    if isinstance(value, np.random.RandomState):
+        return np.random.default_rng(value.randint(0, 2**32, size=4, dtype=np.uint32))
+    if value is None or isinstance(value, np.random.Generator):
+        return np.random.default_rng(value)
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name}: expected None, an int, a numpy.random.Generator or a RandomState, got "
+                        f"{type(value).__name__}")
+    return np.random.default_rng(size(value, name, least=0))
 
 
 def path(value, name):
