@@ -1,5 +1,5 @@
 # Every command of the project. Each makes what it needs, on a fresh machine too: a C compiler, make and Python 3.11
-# to 3.13 with venv are all that must be there.
+# to 3.14 with venv are all that must be there.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -80,13 +80,18 @@ sanitize: $(VENV)/.test  ## the suite's core under AddressSanitizer and UBSan
 docs: $(VENV)/.docs  ## the documentation, into build/docs; a warning is an error
 	$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs build/docs
 
-wheel: $(VENV)/.build  ## the wheel, its size, and its import beside NumPy alone
-	rm -rf build/wheel && $(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w build/wheel .
-	$(PYTHON) -m venv build/wheel/venv && build/wheel/venv/bin/python -m pip install -q build/wheel/*.whl
-	$(BIN)/python tests/support/wheel_check.py build/wheel
+# Archives whose times are the last commit's: the same sources give the same wheel, to the byte.
+BUILD = SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || date +%s)} $(BIN)/python -m build -q
+sdist: $(VENV)/.package  ## the source distribution; writes dist/
+	rm -rf dist && $(BUILD) --sdist
+
+wheel: $(VENV)/.package  ## the sdist, the wheel built from it alone, a smoke test beside NumPy alone; writes dist/
+	rm -rf dist && $(BUILD)
+	$(PYTHON) -m venv dist/venv && dist/venv/bin/python -m pip install -q dist/*.whl
+	$(PYTHON) tests/support/wheel_check.py dist
 
 clean:          ## everything made
-	rm -rf $(VENV) build out docs/generated fastrnn/*.so *.egg-info
+	rm -rf $(VENV) build dist out docs/generated fastrnn/*.so *.egg-info
 
 # ---- The environment: a stamp for each set of requirements -----------------------------------------
 
@@ -94,8 +99,12 @@ $(VENV)/.venv:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
+$(VENV)/.package: $(VENV)/.venv
+	$(BIN)/python -m pip install -q build
+	touch $@
+
 $(VENV)/.build: $(VENV)/.venv $(SOURCES)
-	$(BIN)/python -m pip install -q 'setuptools>=77' 'cython>=3.1' 'numpy>=2.0' wheel
+	$(BIN)/python -m pip install -q 'setuptools>=77' 'cython>=3.1,<3.4' 'numpy>=2.0' wheel
 	$(BIN)/python -m pip install -q --no-build-isolation -e .
 	touch $@
 
@@ -103,4 +112,4 @@ $(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.lint $(VENV)/.docs: $(VENV)/
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[$*]'
 	touch $@
 
-.PHONY: help demo test bench options accelerate dropin training m4 nab streams gradients kills parts lint exhaustive exhaustive-slice fuzz scalar sanitize docs wheel clean
+.PHONY: help demo test bench options accelerate dropin training m4 nab streams gradients kills parts lint exhaustive exhaustive-slice fuzz scalar sanitize docs sdist wheel clean

@@ -17,6 +17,14 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
+try:
+    from ._core import isa_runs as _isa_runs  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != f"{__name__}._core":       # NumPy is missing
+        raise
+    from ._base.unbuilt import explanation
+    raise ImportError(explanation(__path__[0]), name=error.name) from None
+
 from . import losses, nn, optim, training
 from ._base.dispatch import active_isa, available_isas, get_num_threads, set_num_threads, show_config, threads
 from ._base.reading import ModelFormatError

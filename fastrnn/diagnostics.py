@@ -423,4 +423,3 @@ def _drawn(norms):
     """`over_rows`, without zeros: a logarithmic axis has no place for them."""
     joined = over_rows(norms)
     return np.where(joined > 0, joined, np.nan)
-

@@ -182,4 +182,3 @@ def run_in_onnxruntime(model, inputs):
     known = {value.name for value in session.get_inputs()}
     names = [value.name for value in session.get_outputs()]
     return dict(zip(names, session.run(names, {name: a for name, a in inputs.items() if name in known}), strict=True))
-
