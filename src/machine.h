@@ -27,8 +27,29 @@ static inline int should_stop(poll_state *p)
     return 0;
 }
 
-/* 0 scalar and 1 baseline run wherever this was compiled; 2 AVX2+FMA; 3 AVX-512 F, DQ, BW, VL.
- * __builtin_cpu_supports also asks XGETBV whether the OS saves the registers. */
+/* Whether this machine runs an instruction set: 0 scalar and 1 baseline run wherever this was compiled; 2 is AVX2 and FMA;
+ * 3 is AVX-512 F, DQ, BW and VL. The operating system has to save their registers, too. */
+#if defined(__x86_64__) && defined(_MSC_VER)
+/* clang-cl: __builtin_cpu_supports needs Clang's run-time library, which Microsoft's linker does not search. */
+static inline void cpuid(unsigned int leaf, unsigned int registers[4])          /* eax, ebx, ecx, edx */
+{
+    __asm__ volatile("cpuid" : "=a"(registers[0]), "=b"(registers[1]), "=c"(registers[2]), "=d"(registers[3])
+                             : "a"(leaf), "c"(0));
+}
+
+static inline int cpu_runs(int isa)
+{
+    unsigned int basic[4], features[4], saved, upper;
+    cpuid(0, basic);
+    if (isa <= 1 || basic[0] < 7) return isa <= 1;                              /* eax: the highest leaf */
+    cpuid(1, basic);
+    cpuid(7, features);
+    if (!(basic[2] >> 27 & 1)) return 0;                                        /* OSXSAVE: XGETBV may be used */
+    __asm__ volatile("xgetbv" : "=a"(saved), "=d"(upper) : "c"(0));             /* bits: 1 XMM, 2 YMM, 5-7 AVX-512's */
+    if (isa == 2) return (saved & 0x06) == 0x06 && (basic[2] >> 12 & 1) && (features[1] >> 5 & 1);     /* FMA, AVX2 */
+    return isa == 3 && (saved & 0xe6) == 0xe6 && (features[1] & 0xc0030000u) == 0xc0030000u;    /* VL, BW, DQ, F */
+}
+#else
 static inline int cpu_runs(int isa)
 {
 #if (defined(__x86_64__) || defined(__i386__)) && (defined(__GNUC__) || defined(__clang__))
@@ -40,6 +61,7 @@ static inline int cpu_runs(int isa)
 #endif
     return isa <= 1;
 }
+#endif
 
 /* The floating-point mode of a thread, and the one kernels run in: subnormal results and operands are zero. Restoring
  * a mode drops the exception flags a kernel raised, which would surface as NumPy warnings. */

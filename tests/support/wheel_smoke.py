@@ -70,7 +70,7 @@ def check_command():
     version = importlib.metadata.version("fastrnn")
     assert version == fastrnn.__version__, (version, fastrnn.__version__)
     script = Path(sysconfig.get_path("scripts")) / ("fastrnn.exe" if sys.platform == "win32" else "fastrnn")
-    for command in ([script], [sys.executable, "-m", "fastrnn"]):
+    for command in ([script], [sys.executable, "-P", "-m", "fastrnn"]):
         printed = subprocess.run([*command, "info"], check=True, capture_output=True, text=True, timeout=120).stdout
         assert f"fastrnn {version}" in printed and f"instruction set: {fastrnn.active_isa()}" in printed, printed
 
