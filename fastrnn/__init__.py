@@ -1,15 +1,49 @@
-"""Recurrent networks on a CPU: RNN, LSTM and GRU, forward, backward and streamed, NumPy in and NumPy out.
+"""Recurrent networks (RNN, LSTM, GRU) on a CPU: forward, backward and one step at a time; NumPy in, NumPy out.
 
->>> import numpy as np, fastrnn
+Run a layer over sequences. Names, shapes and parameters are those of ``torch.nn``:
+
+>>> import numpy as np
+>>> import fastrnn
 >>> layer = fastrnn.GRU(input_size=3, hidden_size=8, rng=0)
->>> output, h_n = layer(np.ones((20, 4, 3), np.float32))            # [T, N, I] -> [T, N, H]
->>> stream = layer.stream()                                         # one step at a time, the same bits
->>> stream.step(np.ones(3, np.float32)).shape
-(8,)
+>>> x = np.ones((20, 4, 3), np.float32)             # 20 steps, 4 rows, 3 features
+>>> output, h_n = layer(x)
+>>> output.shape, h_n.shape
+((20, 4, 8), (1, 4, 8))
 
-Layers, cells and what stands beside them are here; ``fastrnn.training`` trains them, ``fastrnn.forecasting`` and
-``fastrnn.anomaly`` put them to use on series, ``fastrnn.interop`` reads other frameworks' models, ``fastrnn.pytorch``
-speeds PyTorch's up, ``fastrnn.diagnostics`` shows gradients. All are found after ``import fastrnn``.
+Step it as data arrive. A stream keeps the weights it was made with, and gives the same bits:
+
+>>> stream = layer.stream(batch_size=4)
+>>> for x_t in x:
+...     y = stream.step(x_t)
+>>> bool(np.array_equal(y, output[-1]))
+True
+
+Take gradients of any loss:
+
+>>> output, h_n, cache = layer.forward(x)
+>>> gradients = layer.backward(cache, d_output=np.ones_like(output))
+>>> gradients.parameters["weight_hh_l0"].shape
+(24, 8)
+
+Save a model, and load it:
+
+>>> import tempfile
+>>> with tempfile.TemporaryDirectory() as folder:
+...     layer.save(f"{folder}/model.npz")           # options and weights; or .safetensors
+...     fastrnn.load(f"{folder}/model.npz")
+GRU(3, 8)
+
+Further on:
+
+- ``fastrnn.training.fit`` trains a layer or a ``Sequential``; losses and optimizers are in ``fastrnn.losses`` and
+  ``fastrnn.optim``.
+- ``fastrnn.forecasting.RNNForecaster`` and ``fastrnn.anomaly.RNNAnomalyDetector`` learn from series.
+- ``fastrnn.interop.layers`` reads models of PyTorch, Keras, ONNX and others; ``fastrnn.pytorch.accelerate`` makes a
+  PyTorch model faster.
+- ``fastrnn.diagnostics.gradient_flow`` shows how far back gradients reach; ``fastrnn.datasets`` has data to try.
+- ``fastrnn.set_num_threads``, ``fastrnn.threads`` and ``fastrnn.show_config`` concern the whole process.
+
+All of these are there after ``import fastrnn``. From a shell, ``fastrnn --help`` lists the commands.
 """
 
 import importlib
