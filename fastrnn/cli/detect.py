@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from .._base.figures import new_figure
-from .._base.progress import progress
+from .._base.progress import tracked
 from ..anomaly import RNNAnomalyDetector
 from . import tables
 from .common import (
@@ -66,7 +66,7 @@ before, 0 to 1 (most unusual), and then learnt. Rows that score above --threshol
     with of_table(args.file):
         if args.fit:
             detector.fit(x[:args.fit])
-        for row in progress(range(args.fit, len(x)), "rows"):
+        for row in tracked(range(args.fit, len(x)), "row", "scoring", at_least=20_000):
             scores[row] = detector.score_one(x[row])
             if scores[row] > args.threshold:        # by the channel that stands out most
                 blame[row] = names[int(np.argmax(detector.explain_one(x[row])))]

@@ -198,12 +198,12 @@ class _Run:
     def go(self, progress):
         if self.checkpoint is not None:
             checkpoints.resume(self.checkpoint, self)
-        with Progress(self.epochs, self.epoch, progress) as shown:
+        with Progress(self.epochs, "epoch", "training", done=self.epoch, shown=progress) as shown:
             while self.epoch < self.epochs and not self._stopped():
                 self._train_epoch()
                 self._end_epoch()
                 self._save()
-                shown(self.history.note())
+                shown.advance(self.history.note())
         if self.best is not None:
             self.model.load_state_dict(self.best)
         return self.history

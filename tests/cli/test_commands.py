@@ -459,4 +459,5 @@ def test_without_matplotlib_a_plot_is_refused_before_the_work(arguments, tmp_pat
 def test_without_tqdm_progress_is_plain_lines(table, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     assert run("train", table, "--target", "load", "--epochs", 3, "--hidden", 4) == 0
-    assert "epoch 3 of 3" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "epoch 3 of 3" in err and "epoch 3 of 3" not in out

@@ -14,6 +14,7 @@ from helpers import assert_same_bits, refuses
 import fastrnn
 from fastrnn import GRU, LSTM, Embedding, Linear, Sequential, losses, optim
 from fastrnn.training import History, evaluate, fit
+from fastrnn._base.progress import tracked
 from fastrnn.training.data import BUCKET, Data
 
 F64 = {"dtype": np.float64}
@@ -395,22 +396,44 @@ def test_without_matplotlib_it_says_how_to_get_it(monkeypatch):
 
 # ---- Progress -----------------------------------------------------------------------------------
 
-def test_a_bar_of_tqdm(capsys):
+def test_a_bar_of_tqdm_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     _, history = trained(net(), *arrays(), epochs=3, progress=True)
     shown = capsys.readouterr()
     assert shown.out == "" and "training: 100%" in shown.err and "3/3" in shown.err
     assert f"loss {history['loss'][-1]:.4g}" in shown.err
 
 
+@pytest.mark.parametrize("without", ["tqdm", "a terminal"])
 @pytest.mark.parametrize("epochs, lines", [(3, [1, 2, 3]), (10, range(1, 11)), (25, [*range(2, 25, 2), 25])])
-def test_plain_lines_without_tqdm(epochs, lines, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm", None)
+def test_plain_lines_without_tqdm_or_a_terminal(epochs, lines, without, capsys, monkeypatch):
+    if without == "tqdm":
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: without == "tqdm")
     _, history = trained(net(), *arrays(), epochs=epochs, progress=True, validation=arrays(seed=1))
     shown = capsys.readouterr()
-    assert shown.err == ""
-    assert shown.out.splitlines() == [
+    assert shown.out == ""
+    assert shown.err.splitlines() == [
         f"epoch {n} of {epochs}: loss {history['loss'][n - 1]:.4g}, validation loss "
         f"{history['validation_loss'][n - 1]:.4g}" for n in lines]
+
+
+def test_the_progress_of_many_items(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    assert list(tracked(range(50), "row", "scoring", at_least=20)) == list(range(50))
+    assert capsys.readouterr() == ("", "row 20 of 50\nrow 40 of 50\nrow 50 of 50\n")
+    assert list(tracked(range(19), "row", "scoring", at_least=20)) == list(range(19))
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert list(tracked(range(50), "row", "scoring", at_least=20)) == list(range(50))
+    shown = capsys.readouterr()
+    assert shown.out == "" and "scoring: 100%" in shown.err and "50/50" in shown.err
+
+
+def test_without_a_console_nothing_is_shown(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    assert trained(net(), *arrays(), progress=True)[1].epochs == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_no_progress_prints_nothing(capsys, monkeypatch):
@@ -419,7 +442,9 @@ def test_no_progress_prints_nothing(capsys, monkeypatch):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_bar_is_closed_when_training_fails(capsys):
+def test_a_bar_is_closed_when_training_fails(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
     def loss(output, target, mask):
         raise ZeroDivisionError
     with pytest.raises(ZeroDivisionError):
