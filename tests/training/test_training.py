@@ -13,8 +13,8 @@ from helpers import assert_same_bits, refuses
 
 import fastrnn
 from fastrnn import GRU, LSTM, Embedding, Linear, Sequential, losses, optim
-from fastrnn.training import History, evaluate, fit
 from fastrnn._base.progress import tracked
+from fastrnn.training import History, evaluate, fit
 from fastrnn.training.data import BUCKET, Data
 
 F64 = {"dtype": np.float64}
