@@ -1,8 +1,9 @@
 # %% [markdown]
 # # A PyTorch model, trained faster by one line
 #
-# `fastrnn.pytorch.accelerate(model)` puts fastrnn's kernels under every nn.LSTM, nn.GRU, nn.RNN and cell of a model on
-# the CPU. The modules stay the objects they were, parameters and all: optimizers, hooks, checkpoints notice nothing.
+# `fastrnn.pytorch.accelerate(model)` makes every nn.LSTM, nn.GRU, nn.RNN and cell of a model on the CPU compute with
+# fastrnn's kernels. The modules stay the same objects with the same parameters, so optimizers, hooks and checkpoints
+# work as before.
 
 # %%
 import copy
@@ -24,8 +25,8 @@ torch.manual_seed(0)
 # %% [markdown]
 # ## A model and a task
 #
-# The adding problem (Hochreiter & Schmidhuber 1997): of a sequence of numbers two are marked, their sum is asked for.
-# Sequences have any length from 10 to 60, so they are packed. The model is ordinary PyTorch.
+# The adding problem (Hochreiter & Schmidhuber 1997): two numbers of a sequence are marked, and their sum is the
+# answer. Sequences have lengths from 10 to 60, so they are packed. The model is ordinary PyTorch.
 
 
 # %%
@@ -57,7 +58,7 @@ swapped = copy.deepcopy(model)
 # %% [markdown]
 # ## One line
 #
-# The report says what was swapped, and what was left and why.
+# The report says which modules were swapped, and which were left and why.
 
 # %%
 report = fastrnn.pytorch.accelerate(swapped)
@@ -77,8 +78,8 @@ def train(model, steps=60):
     optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
     batches = [batch(16, generator) for _ in range(steps)]
     begin = time.perf_counter()
-    for x, lengths, wanted in batches:
-        loss = nn.functional.mse_loss(model(x, lengths), wanted)
+    for x, lengths, target in batches:
+        loss = nn.functional.mse_loss(model(x, lengths), target)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -112,10 +113,11 @@ print(f"{layer}: packed {tuple(output.data.shape)}, padded {tuple(padded.shape)}
 # %% [markdown]
 # ## And back
 #
-# Before a model is pickled for people without fastrnn, quantised or scripted. A state_dict needs nothing of the sort.
+# `restore` is for a model that is to be pickled for people without fastrnn, quantised or scripted. A state_dict needs
+# no restoring.
 
 # %%
-x, lengths, wanted = batch(16, torch.Generator().manual_seed(4))
+x, lengths, _ = batch(16, torch.Generator().manual_seed(4))
 swapped.eval()
 with torch.inference_mode():
     accelerated = swapped(x, lengths)

@@ -2,8 +2,8 @@
 # # Unusual rows of a stream, as they come
 #
 # A year of hourly weather comes with fastrnn (Greensboro NC, NREL TMY3). `RNNAnomalyDetector` watches temperature and
-# irradiance together: a recurrent net forecasts the next row, and what it did not expect is judged. Three faults of
-# the instruments are put in, and a gap, which is none.
+# irradiance together: a recurrent network forecasts the next row, and scores the row that comes by how far it is from
+# the forecast. Three faults of the instruments are put in, and a gap of missing values, which is not a fault.
 
 # %%
 import pickle
@@ -26,18 +26,19 @@ irradiance[7000:7024] += 300 * rng.standard_normal(24)
 temperature[8000:8024] = np.nan
 
 # %% [markdown]
-# River's way: score the row that came, then learn it. Scores go from 0 to 1; 5/6 means once in 100,000 rows. Which
-# channel is to blame is told, too. With `refractory` an alarm is raised once, not at every row of a fault. The weather
-# breaks records of its own all year: `margin=0.1` lets it, by a tenth of the range seen so far.
+# In river's order: score the row that came, then learn it. Scores go from 0 to 1; 5/6 means about once in 100,000 rows.
+# `explain_one` gives the score of each channel. With `refractory` an alarm is raised once, not at every row of a fault.
+# The weather breaks its own records all year, so `margin=0.1` allows values to leave the range seen so far by a tenth
+# of it.
 
 # %%
 detector = RNNAnomalyDetector(refractory=24, margin=0.1, random_state=0)
-alarms, taken = [], []
+alarms, seconds = [], []
 for hour, (degrees, sun) in enumerate(weather.tolist()):
     row = {"temperature": degrees, "irradiance": sun}
-    began = time.perf_counter()
+    start = time.perf_counter()
     score = detector.score_one(row)
-    taken.append(time.perf_counter() - began)
+    seconds.append(time.perf_counter() - start)
     if hour > 2000 and score > 5 / 6:
         by_channel = detector.explain_one(row)
         cause = next((what for fault, what in FAULTS.items() if fault <= hour < fault + 24), "nothing was put in here")
@@ -46,12 +47,12 @@ for hour, (degrees, sun) in enumerate(weather.tolist()):
     detector.learn_one(row)
 caught = [fault for fault in FAULTS if any(fault <= alarm < fault + 24 for alarm in alarms)]
 print(f"{len(caught)} of {len(FAULTS)} faults found; {len(alarms)} alarms in {len(weather) - 2000} hours; median "
-      f"score_one {1e6 * np.median(taken):.1f} us")
+      f"score_one {1e6 * np.median(seconds):.1f} us")
 assert len(caught) == len(FAULTS)
 
 # %% [markdown]
-# scikit-learn's way: fit on what is known, then judge what follows. Both ways give the same numbers, and a detector is
-# pickled as it stands, in the middle of a stream.
+# With scikit-learn's methods: fit on the rows that are known, then judge those that follow. Both ways give the same
+# numbers. A detector can be pickled in the middle of a stream.
 
 # %%
 fitted = RNNAnomalyDetector(refractory=24, margin=0.1, random_state=0).fit(weather[:4900])

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # A Keras model, without Keras
 #
-# chars2vec (Apache-2.0) turns a word into a vector that its misspellings share, nearly: two LSTMs over its letters,
-# trained and saved with Keras 2.2. Its file is read without Keras, TensorFlow or h5py.
+# chars2vec (Apache-2.0) turns a word into a vector that is close to those of its misspellings. It has two LSTMs over
+# the letters, trained and saved with Keras 2.2. Its file is read without Keras, TensorFlow or h5py.
 
 # %%
 import os
@@ -31,7 +31,8 @@ def one_hot(words):
 
 
 # %% [markdown]
-# The recorded file, with vectors that Keras gave; or one like it, with random weights, and the equations in NumPy.
+# The published file with vectors that Keras computed; where it is not there, a file like it with random weights, and
+# the vectors by the equations in NumPy.
 
 # %%
 def by_hand(weights, x):
@@ -80,9 +81,9 @@ else:
 print("words:", ", ".join(words))
 
 # %% [markdown]
-# What the file holds; `python -m fastrnn inspect FILE` prints the same. It is one of weights alone, from
-# `model.save_weights`: activations are not in it, so they are the default of the Keras that wrote it, the hard sigmoid.
-# A whole model (`model.save`, .keras or .h5) tells all options itself.
+# What the file holds; `fastrnn inspect FILE` prints the same. It was written by `model.save_weights`, so it has weights
+# alone. Activations are not in it, and are taken to be the default of the Keras that wrote it, the hard sigmoid. The
+# file of a whole model (`model.save`, .keras or .h5) has all options.
 
 # %%
 layers = keras.layers(path)
@@ -90,7 +91,7 @@ for name, layer in layers.items():
     print(name, layer)
 
 # %% [markdown]
-# From words to vectors: each layer gives all steps; a word's vector is the last one.
+# From words to vectors: each layer returns the outputs of all steps, and a word's vector is the last one.
 
 # %%
 def vectors(layers, x):
@@ -105,7 +106,8 @@ print(f"largest difference from Keras' own vectors: {difference:.1e}")
 assert difference <= 1e-5
 
 # %% [markdown]
-# Keras from 2.3 on runs the same file with a true sigmoid, if it is not told otherwise: other vectors. So can we.
+# From 2.3 on, Keras runs the same file with the true sigmoid unless it is told otherwise, and so gets other vectors.
+# `recurrent_activation` chooses.
 
 # %%
 later = vectors(keras.layers(path, recurrent_activation="sigmoid"), x)
@@ -116,7 +118,7 @@ if expected_sigmoid is not None:
     assert difference <= 1e-5
 
 # %% [markdown]
-# Letter by letter, as they are typed: streams keep the state, and give the same bits.
+# Letter by letter, as a word is typed: streams keep the state, and give the same bits.
 
 # %%
 streams = [layer.stream() for layer in layers.values()]
@@ -129,7 +131,7 @@ whole = vectors(layers, one_hot(words[:1]))[0]
 assert np.array_equal(y, whole)
 
 # %% [markdown]
-# Which known word a typed one is nearest to.
+# The known word that is nearest to a typed one.
 
 # %%
 for typed in ("naturaly", "langauge", "methodolgy"):

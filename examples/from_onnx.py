@@ -1,9 +1,9 @@
 # %% [markdown]
 # # The recurrent layers of an ONNX model
 #
-# An ONNX file is read with NumPy alone: every RNN, GRU and LSTM node becomes a layer, by its name. Here silero-vad
-# (PyPI silero-vad 6.2.3, MIT), which hears whether somebody speaks: a spectrum, convolutions, an LSTM, and a last
-# convolution that makes a probability of its output.
+# An ONNX file is read with NumPy alone: every RNN, GRU and LSTM node becomes a layer, under the node's name. The model
+# here is silero-vad (PyPI silero-vad 6.2.3, MIT), which detects speech: a spectrum, convolutions, an LSTM, and a last
+# convolution whose output is a probability.
 
 # %%
 import os
@@ -21,8 +21,9 @@ folder = data / "models" / "silero_vad"
 place = tempfile.TemporaryDirectory()
 
 # %% [markdown]
-# The published model, and what went into its LSTM and came out of it for 353 frames (32 ms of sound each); or a layer
-# with random weights, written to a file first. On the command line: `python -m fastrnn inspect model.onnx`.
+# The published model, with recorded inputs and outputs of its LSTM for 353 frames (32 ms of sound each). Where it is
+# not there, a layer with random weights is written to a file first. On the command line: `fastrnn inspect
+# model.onnx`.
 
 # %%
 if folder.is_dir():
@@ -46,23 +47,23 @@ print(layers)
 lstm, = layers.values()
 
 # %% [markdown]
-# As a listener uses it: frame by frame, the state kept by the stream. Numbers of the file's own runtime to 1e-5 (of the
-# largest, for cell states).
+# As the package uses it: frame by frame, while the stream keeps the state. The numbers agree with those of ONNX Runtime
+# to 1e-5 (for cell states relative to the largest).
 
 # %%
-stream, heard = lstm.stream(), np.empty_like(expected)
-for frame, out in zip(x, heard):
+stream, outputs = lstm.stream(), np.empty_like(expected)
+for frame, out in zip(x, outputs):
     stream.step(frame, out)
 
-found = {"output": heard, "h_n": stream.state[0], "c_n": stream.state[1]}
-for (name, a), wanted in zip(found.items(), (expected, *state)):
-    difference, largest = np.max(np.abs(a - wanted)), np.max(np.abs(wanted))
+results = {"output": outputs, "h_n": stream.state[0], "c_n": stream.state[1]}
+for (name, a), target in zip(results.items(), (expected, *state)):
+    difference, largest = np.max(np.abs(a - target)), np.max(np.abs(target))
     print(f"{name:6} {a.shape}: largest difference {difference:.1e} (values to {largest:.1f})")
     assert difference <= 1e-5 * max(1, largest)
 
 # %% [markdown]
-# What a node has beyond weights comes along: activations with their alpha and beta, peepholes, clipping, coupled gates,
-# directions. ONNX's operators can also be run as they are, by ONNX's names.
+# A node's attributes are kept: activations with their alpha and beta, peepholes, clipping, coupled gates, directions.
+# ONNX's operators can also be run one by one, with ONNX's names of inputs and outputs.
 
 # %%
 rng = np.random.default_rng(0)

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # From a PyTorch checkpoint to numbers, without PyTorch
 #
-# A model is trained somewhere with PyTorch and saved. Here its file is read without PyTorch: what it holds, its
-# recurrent layers as fastrnn's, its other weights as arrays, and the same predictions.
+# A model was trained and saved with PyTorch. Here its file is read without PyTorch: its contents are listed, its
+# recurrent layers become fastrnn's, its other weights become arrays, and the predictions are the same.
 
 # %%
 import tempfile
@@ -26,8 +26,8 @@ path = Path(folder.name) / "checkpoint.pt"
 # %% [markdown]
 # ## Where the file comes from
 #
-# A forecaster as PyTorch users write it, one step of training, and a checkpoint with all that one keeps in it.
-# (Nothing here needs PyTorch but this cell: any .pt or .pth file of a state_dict or checkpoint will do.)
+# A forecaster as PyTorch users write it, one step of training, and a checkpoint with the optimizer's state in it.
+# (Only this cell needs PyTorch: any .pt or .pth file of a state_dict or a checkpoint will do.)
 
 # %%
 if torch:
@@ -54,8 +54,8 @@ if torch:
 # %% [markdown]
 # ## What is in it
 #
-# Every tensor by name, keys of nested dicts joined by dots. The pickle in the file is read by a machine that can only
-# make tensors and containers: a file from anywhere may be looked at, for nothing of it is ever run.
+# Every tensor by name; the keys of nested dicts are joined by dots. The pickle in the file is read by an interpreter
+# that can only make tensors and containers. So a file from anywhere may be looked at: nothing in it is ever run.
 
 # %%
 if torch:
@@ -69,7 +69,8 @@ if torch:
 # %% [markdown]
 # ## The layers
 #
-# They are told from names and shapes; whether x comes as [N, T, I] is not in a file of weights, so it is said here.
+# Layers are recognised by names and shapes. Whether x comes as [N, T, I] is not in a file of weights, so it is given
+# here.
 # (`python -m fastrnn inspect checkpoint.pt` prints the same from a shell.)
 
 # %%
@@ -80,7 +81,7 @@ if torch:
     encoder = layers["encoder"]
 
 # %% [markdown]
-# Without PyTorch: a state_dict by hand, and what it should give, step by step as the equations have it.
+# Without PyTorch, a state_dict is made by hand, and the expected output is computed step by step from the equations.
 
 
 # %%
@@ -114,7 +115,7 @@ if not torch:
 # %% [markdown]
 # ## The numbers
 #
-# The recurrent part by fastrnn, the head in one line of NumPy.
+# fastrnn computes the recurrent part, one line of NumPy the head.
 
 # %%
 output, state = encoder(x)
@@ -125,7 +126,7 @@ print(f"largest difference from {'PyTorch' if torch else 'the loop'}: {differenc
 assert difference <= 1e-5
 
 # %% [markdown]
-# One step at a time, as data come in: a stream holds the state, and gives the same bits.
+# Where data come one step at a time, a stream holds the state. It gives the same bits.
 
 # %%
 stream, step = encoder.stream(), np.empty(32, np.float32)
@@ -137,7 +138,8 @@ print("streamed step by step: the same to the bit")
 # %% [markdown]
 # ## What is refused
 #
-# `torch.save(model)` pickles code by name: to load it is to import and run. It is refused, by that name, with advice.
+# `torch.save(model)` pickles classes by name, so that loading imports and runs code. Such a file is refused: the
+# message names the class, and says what to save instead.
 
 # %%
 if torch:

@@ -1,9 +1,8 @@
 # %% [markdown]
 # # An RTNeural model
 #
-# RTNeural (BSD-3) runs small nets in audio plugins; its models are JSON files, exported from Keras or from torch.
-# fastrnn reads their recurrent layers, and steps them sample by sample. The dense layers around them are a line of
-# NumPy each.
+# RTNeural (BSD-3) runs small networks in audio plugins. Its models are JSON files, exported from Keras or from torch.
+# fastrnn reads their recurrent layers and steps them sample by sample. Each dense layer around them is a line of NumPy.
 
 # %%
 import json
@@ -28,11 +27,12 @@ ACTIVATIONS = {"": lambda x: x, "tanh": np.tanh, "sigmoid": sigmoid, "relu": lam
 
 
 # %% [markdown]
-# The recorded model, or one like it: dense, GRU, dense, dense. Expected is what RTNeural's makers got from Keras.
+# The published model with its makers' outputs from Keras; where it is not there, one like it with random weights:
+# dense, GRU, dense, dense.
 
 # %%
 def by_hand(model, x):
-    """The same net by Keras' equations: gates z, r, h; the second bias within the reset."""
+    """The same network by Keras' equations: gates z, r, h; the reset gate multiplies the second bias too."""
     for entry in model["layers"]:
         arrays = [np.array(w) for w in entry["weights"]]
         if entry["type"] != "gru":
@@ -67,8 +67,9 @@ for index, entry in enumerate(model["layers"]):
     print(f"layers.{index}: {entry['type']} {entry['shape'][-1]} {entry['activation']}")
 
 # %% [markdown]
-# The recurrent layers by their place. JSON does not tell float32 from float64: `dtype` does. A torch state_dict as JSON
-# reads the same, by its names (`{"gru": GRU(1, 8), ...}`), amplifier models with a "state_dict" among them.
+# Layers are named by their place in the file. JSON does not say whether weights are float32 or float64, so `dtype`
+# does. A torch state_dict as JSON is read by its names (`{"gru": GRU(1, 8), ...}`), also within a guitar amplifier's
+# model.
 
 # %%
 layers = interop.layers(path)
@@ -76,7 +77,7 @@ print(layers)
 assert list(layers) == [f"layers.{index}" for index, entry in enumerate(model["layers"]) if entry["type"] == "gru"]
 
 # %% [markdown]
-# The net, one sample at a time, as in a plugin: the stream carries the state.
+# The network, one sample at a time as in a plugin: the stream carries the state.
 
 # %%
 streams = {name: layer.stream() for name, layer in layers.items()}
@@ -95,10 +96,10 @@ def process(sample):
     return y[0]
 
 
-found = np.array([process(sample) for sample in x[:, 0]])
-difference = np.abs(found - expected[:, 0]).max()
+output = np.array([process(sample) for sample in x[:, 0]])
+difference = np.abs(output - expected[:, 0]).max()
 for t in range(0, len(x), 15):
-    print(f"sample {t:3}: in {x[t, 0]:8.4f}  out {found[t]:9.6f}  expected {expected[t, 0]:9.6f}")
+    print(f"sample {t:3}: in {x[t, 0]:8.4f}  out {output[t]:9.6f}  expected {expected[t, 0]:9.6f}")
 print(f"largest difference over {len(x)} samples: {difference:.1e}")
 assert difference <= 1e-5
 assert np.abs(by_hand(model, x) - expected).max() <= 1e-5

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # A safetensors file
 #
-# Nothing in the format says what a tensor is; recurrent layers are told by torch's parameter names (`weight_ih_l0`,
-# ...) and by shapes. Here with silero-vad, which hears whether somebody speaks (PyPI silero-vad 6.2.3, MIT):
-# convolutions, then an LSTM that is called frame by frame, live.
+# The format does not say what a tensor is for. Recurrent layers are recognised by torch's parameter names
+# (`weight_ih_l0`, ...) and by shapes. The model here is silero-vad, which detects speech (PyPI silero-vad 6.2.3, MIT):
+# convolutions, then an LSTM that is called frame by frame.
 
 # %%
 import os
@@ -23,8 +23,8 @@ made = Path(place.name) / "model.safetensors"
 
 
 # %% [markdown]
-# The published file: `layers` gives what it holds by the prefixes of the names, the rest is left alone. On the command
-# line: `python -m fastrnn inspect silero_vad_16k.safetensors`.
+# The published file: `layers` returns the recurrent layers by the prefixes of the names; other tensors are passed over.
+# On the command line: `fastrnn inspect silero_vad_16k.safetensors`.
 
 # %%
 if folder.is_dir():
@@ -34,8 +34,8 @@ else:
     print(f"no {folder} (set FASTRNN_DATA): a model with random weights instead")
 
 # %% [markdown]
-# The package's ONNX file bears other weights than this one, and it is those whose outputs were recorded. They are
-# written here as torch would write them, beside a linear layer that is none of ours.
+# The package's ONNX file has other weights than this one, and the recorded outputs are of those. They are written to a
+# file here as torch would write them, together with a linear layer.
 
 # %%
 if folder.is_dir():
@@ -54,8 +54,8 @@ print(layers)
 
 
 # %% [markdown]
-# As it is used: a stream that keeps the state from frame to frame (32 ms of sound each). The numbers are those of the
-# package; without its file they are compared with the equations.
+# As the package uses it: a stream keeps the state from frame to frame (32 ms of sound each). The numbers are compared
+# with the package's, or where its file is not there with the equations.
 
 # %%
 def by_hand(x):
@@ -81,8 +81,8 @@ print(f"{len(x)} frames one by one; largest difference: {difference:.1e}; "
 assert difference <= 1e-5
 
 # %% [markdown]
-# Half precision (float16, bfloat16) becomes float32. What the layer is now can be written as fastrnn's own file, which
-# says all its options, or as ONNX (`fastrnn.interop.onnx.export`).
+# Half precision (float16, bfloat16) becomes float32. The layer can then be written as a file of fastrnn's own, which
+# holds all its options, or as ONNX (`fastrnn.interop.onnx.export`).
 
 # %%
 safetensors.numpy.save_file({name: a.astype(np.float16) for name, a in tensors.items()}, made)

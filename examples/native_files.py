@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Saving and loading
 #
-# `layer.save` writes weights and every option, `fastrnn.load` gives the same layer back, to the bit: as `.npz` with
-# NumPy alone, as `.safetensors` with that package. Here with the LSTM of Resemblyzer, which turns speech into a vector
-# that tells speakers apart (PyPI Resemblyzer 0.1.4, Apache-2.0).
+# `layer.save` writes the weights and every option; `fastrnn.load` returns the same layer, equal to the bit. `.npz`
+# needs NumPy alone, `.safetensors` the package of that name. The layer here is the LSTM of Resemblyzer, which turns
+# speech into a vector that is characteristic of the speaker (PyPI Resemblyzer 0.1.4, Apache-2.0).
 
 # %%
 import os
@@ -32,7 +32,7 @@ else:
 print(layer)
 
 # %% [markdown]
-# Both formats hold the same. A file that is there already is replaced at once, when all of the new one is written.
+# Both formats hold the same. An existing file is replaced atomically, after the new one has been written.
 
 # %%
 place = tempfile.TemporaryDirectory()
@@ -45,7 +45,8 @@ for ending in (".npz", ".safetensors"):
     assert same and repr(loaded) == repr(layer)
 
 # %% [markdown]
-# The loaded layer at work: the last layer's last state, through a linear layer and a relu, brought to length 1.
+# The loaded layer in use: the final state of the last layer goes through a linear layer and a relu, and is scaled to
+# length 1.
 
 
 # %%
@@ -57,7 +58,7 @@ def embed(layer, mel):
 
 embedding = embed(loaded, mel)
 print(f"{len(mel)} stretches of {mel.shape[1]} frames -> {embedding.shape}")
-print("how alike they are (cosine):")
+print("cosine similarity of each pair:")
 print(np.round(embedding @ embedding.T, 2))
 source = "the layer that was saved" if expected is None else "the package itself"
 difference = np.abs(embedding - (embed(layer, mel) if expected is None else expected)).max()
@@ -65,7 +66,7 @@ print(f"largest difference from what {source} gives: {difference:.1e}")
 assert difference <= 1e-5
 
 # %% [markdown]
-# A file that is no model, or a broken one, is one kind of error, and nothing in a file is ever run.
+# A file that is broken or not a model raises one kind of error. Nothing in a file is ever run.
 
 # %%
 path.write_bytes(path.read_bytes()[:-1])

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # A NumPy loop, and fastrnn in its place
 #
-# An LSTM as it is often written by hand: one matrix a gate over `[h, x]`, one step of Python per time step. Its weights
-# become a fastrnn layer in four lines; the numbers stay, the loop goes.
+# An LSTM as it is often written by hand: one matrix for each gate over `[h, x]`, and one step of Python per time
+# step. In four lines its weights become a layer that computes the same numbers without the loop.
 
 # %%
 import time
@@ -37,8 +37,8 @@ def by_hand(x):
 
 
 # %% [markdown]
-# The same weights under torch's names: gates one below the other in the order i, f, g, o, columns of h and of x apart.
-# fastrnn has two biases, as torch has; the second is zero here.
+# The same weights under torch's names: the gates lie one below the other in the order i, f, g, o, and the columns of h
+# and of x are separate matrices. fastrnn has two biases, as torch has; the second is zero here.
 
 # %%
 stacked = np.concatenate([W[gate] for gate in "ifgo"])
@@ -52,7 +52,7 @@ print(f"largest difference: {difference:.1e}")
 assert difference < 1e-12
 
 # %% [markdown]
-# Where data come one step at a time, a stream carries the state on; the bits are those of the call above.
+# Where data come one step at a time, a stream carries the state. Its results are equal to the call's, to the bit.
 
 # %%
 stream, out = layer.stream(), np.empty(H)

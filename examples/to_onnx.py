@@ -1,8 +1,9 @@
 # %% [markdown]
 # # A layer as an ONNX model
 #
-# `export` writes a layer as a model that any ONNX runtime computes: one node for each layer of the stack, states as
-# inputs and outputs, any number of steps and rows. It needs the package onnx (`pip install fastrnn[onnx]`).
+# `export` writes a layer as a model that any ONNX runtime can compute: one node for each layer of the stack, with the
+# states as inputs and outputs, for any number of steps and rows. It needs the package onnx (`pip install
+# fastrnn[onnx]`).
 
 # %%
 import sys
@@ -25,10 +26,10 @@ except ImportError as error:
 print(f"{layer} as {path.name}: {path.stat().st_size:,} bytes")
 
 # %% [markdown]
-# ## It comes back as it was
+# ## Reading it again
 #
-# The file says what stack its nodes are, and weights are copied, never converted: the layer read from it is the same to
-# the bit. What other tools see are plain GRU nodes.
+# The file records which stack its nodes belong to, and weights are copied without conversion: the layer that is read
+# from it is equal to the bit. Other tools see plain GRU nodes.
 
 # %%
 back = interop.onnx.layers(path)["GRU"]
@@ -39,8 +40,8 @@ print(f"read again: {back}")
 # %% [markdown]
 # ## It runs elsewhere
 #
-# In ONNX Runtime, if it is here, and by ONNX's own interface for backends, which fastrnn has too. Sequences of any
-# length, in batches of any size; the state that comes out of one call goes into the next.
+# In ONNX Runtime if it is installed, else by fastrnn's own implementation of ONNX's interface for backends. Sequences
+# and batches may have any size; the state that one call returns goes into the next.
 
 # %%
 try:
@@ -70,9 +71,9 @@ for rows, steps in ((1, 1), (3, 20), (8, 100)):
     assert max(differences) < 1e-5
 
 # %% [markdown]
-# ## What ONNX cannot say
+# ## What ONNX cannot express
 #
-# An LSTM with a projection, for one: then nothing is written.
+# An LSTM with a projection, for example: `export` raises a ValueError, and writes nothing.
 
 # %%
 try:

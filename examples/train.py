@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Training, from data to a file and back
 #
-# A network learns to spell numbers: letter by letter, "three hundred seventy-two" from the letters so far. Sequences
-# are ragged, training goes on from a checkpoint, the weights that did best on other numbers are kept, saved to one
-# file, loaded, and then the model writes.
+# A network learns to spell numbers letter by letter: after "three hundred sev" it is to say "e". The sequences have
+# different lengths, training goes on from a checkpoint, and the weights that did best on other numbers are kept. The
+# model is saved to one file and loaded again, and then it writes numbers of its own.
 
 # %%
 import tempfile
@@ -36,9 +36,9 @@ known, other = slice(0, 1300), slice(1300, None)
 print(f"{len(words)} numbers of {min(map(len, x))} to {max(map(len, x))} letters, for example {spelled(72_515)}")
 
 # %% [markdown]
-# Three modules in a chain, and a function that trains them. `fit` takes lists of arrays of any lengths: rows of like
-# length meet in a minibatch, and nothing that fills up counts. The checkpoint is written after every epoch, and within
-# it after every 20 updates; each time the file is whole at any moment.
+# Three modules in a chain, and a function that trains them. `fit` takes lists of arrays of any lengths: rows of similar
+# length meet in a minibatch, and padding does not count in the loss. The checkpoint is written after every epoch, and
+# after every 20 updates within an epoch; the file is whole at any moment.
 
 
 # %%
@@ -60,8 +60,8 @@ history = train(model_of(1), 5, checkpoint)
 print(f"after {history.epochs} epochs: {history.note()}")
 
 # %% [markdown]
-# Here the process might have been killed. Another one goes on: its model's weights and its seed do not matter, the
-# checkpoint has all. It ends with the bits of a training that was never stopped.
+# Suppose the process was killed here. Another one goes on from the checkpoint, which holds everything: the weights and
+# the seed that the new process begins with do not matter. It ends with the same bits as a run that was never stopped.
 
 # %%
 model = model_of(2)
@@ -74,8 +74,8 @@ print("the same bits as without a stop:", same)
 assert same
 
 # %% [markdown]
-# How good is that? The loss is in nats a letter: beside it, that of knowing nothing, and of knowing how frequent each
-# letter is.
+# How good is that? The loss is in nats a letter. Beside it stand the loss of a model that knows nothing, and that of
+# one that knows how frequent each letter is.
 
 # %%
 loss = training.evaluate(model, x[other], y[other], loss=losses.CrossEntropy())
@@ -86,7 +86,7 @@ print(f"{loss:.3f} nats a letter on numbers it never saw; by frequency {frequent
 assert loss < frequent / 4
 
 # %% [markdown]
-# The losses as a picture, where matplotlib is installed.
+# The losses are drawn where matplotlib is installed.
 
 # %%
 try:
@@ -97,7 +97,8 @@ except ImportError as error:
     print(error)
 
 # %% [markdown]
-# One file has the whole chain. The loaded model writes, a letter at a time: a stream keeps the state.
+# One file holds the whole chain. The loaded model then writes, a letter at a time: a stream keeps the state between
+# letters.
 
 # %%
 path = Path(place.name) / "speller.npz"
@@ -108,7 +109,7 @@ assert all(np.array_equal(speller.parameters[name], a) for name, a in model.para
 
 
 def write(beginning, rng):
-    """A number that begins so, each next letter drawn from what the model expects."""
+    """A number that begins with these letters; each further letter is drawn from the model's probabilities."""
     stream, text = speller.stream(), beginning
     for letter in "\n" + beginning:
         logits = stream.step(letters.index(letter))
@@ -127,6 +128,6 @@ for beginning in ("", "s", "forty-two thousand "):
 names = {spelled(n) for n in range(100_000)}
 written = [write("", rng) for _ in range(200)]
 share = np.mean([text in names for text in written])
-print(f"{share:.0%} of 200 are numbers, spelled right")
+print(f"{share:.0%} of 200 are numbers, spelled correctly")
 assert share > 0.6
 place.cleanup()

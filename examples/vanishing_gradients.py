@@ -1,14 +1,14 @@
 # %% [markdown]
 # # Vanishing gradients, and which cells learn in spite of them
 #
-# What a recurrent network puts out at step T depends on what came in at step t by way of T - t steps; in the gradient
-# each is a factor. A plain RNN's factors multiply up to nothing, an LSTM's and a GRU's gates can hold them near 1
-# (Hochreiter & Schmidhuber 1997). Here that is measured on two tasks that need a long memory, and then the networks are
-# trained on them.
+# The output of a recurrent network at step T depends on its input at step t through T - t steps, and each of them is a
+# factor of the gradient. The product of a plain RNN's factors vanishes; the gates of an LSTM and a GRU can hold the
+# factors near 1 (Hochreiter & Schmidhuber 1997). Here that is measured on two tasks that need a long memory, and then
+# the networks are trained on them.
 #
 # `python examples/vanishing_gradients.py` takes some seconds; `--full` trains every cell on lengths from 20 to 500 with
-# three seeds (some minutes); `--task`, `--lengths`, `--cells`, `--seeds`, `--steps` choose among it, `--plot out.png`
-# draws the gradients and what was learnt.
+# three seeds (some minutes). `--task`, `--lengths`, `--cells`, `--seeds` and `--steps` choose a part of that, and
+# `--plot out.png` draws the gradients and the losses after training.
 
 # %%
 import argparse
@@ -39,12 +39,12 @@ HIDDEN, BATCH, SYMBOLS = 32, 32, 3
 # ## The tasks
 #
 # **Adding problem** (Hochreiter & Schmidhuber 1997, in the form of Le, Jaitly & Hinton 2015): at every step a number
-# from 0 to 1 and a marker; the answer, at the last step, is the sum of the two marked numbers, one in each half. Who
-# always says 1 has an MSE of 1/6 = 0.167: that is the baseline.
+# from 0 to 1 and a marker; the answer, at the last step, is the sum of the two marked numbers, one in each half. Always
+# answering 1 gives a mean squared error of 1/6 = 0.167: that is the baseline.
 #
 # **Copy memory** (the same 1997; Arjovsky, Shah & Bengio 2016): some symbols out of eight, T blanks, a signal, and then
-# they are to be said again. Who guesses among eight has a cross-entropy of ln 8 = 2.08 at those steps. Here there are
-# three of them; ten, as it is often set, take these small networks ten times as long.
+# the symbols are to be repeated. Guessing among eight gives a cross-entropy of ln 8 = 2.08 at those steps. There are
+# three symbols here; with ten, the usual number, these small networks need ten times as long.
 
 # %%
 def adding(rng, T, rows):
@@ -75,10 +75,10 @@ TASKS = {           # what makes a batch, inputs, outputs, loss, baseline, when 
 # %% [markdown]
 # ## The networks
 #
-# One recurrent layer of 32 units and a linear layer. What gates are worth depends on how they start: half open, as they
-# are drawn, they forget half at each step, and the gradient vanishes just as it does without them. So their biases are
-# made such that units remember for spans from 1 to T steps ("chrono" initialisation, Tallec & Ollivier 2018): an LSTM's
-# forget gates at ln u with u uniform in 1 ... T and its input gates at -ln u, a GRU's update gates at ln u.
+# One recurrent layer of 32 units and a linear layer. What the gates do depends on how they start. Half open, as they
+# are drawn, they forget half at each step, and the gradient vanishes just as it does without them. So their biases
+# are set such that units remember for spans from 1 to T steps ("chrono" initialisation, Tallec & Ollivier 2018): an
+# LSTM's forget gates at ln u with u uniform in 1 ... T and its input gates at -ln u, a GRU's update gates at ln u.
 
 # %%
 def network(cell, task, T, seed, chrono=True):
@@ -97,7 +97,7 @@ def network(cell, task, T, seed, chrono=True):
 # %% [markdown]
 # ## The gradient before training
 #
-# How much of the loss at the end reaches the state at every step before: the norm of dL/dh_t.
+# The norm of dL/dh_t: how much of the loss at the end reaches the state at each earlier step.
 
 # %%
 LENGTH = 200
@@ -123,8 +123,8 @@ for task in options.task:
 # %% [markdown]
 # ## Training
 #
-# Fresh sequences at every step; Adam; the gradient's norm held to 1, as a plain RNN's can also explode. Its rate is
-# lower: at the others' it learns nothing at all.
+# Every update has new sequences. The optimizer is Adam, and the gradient's norm is held to 1, as that of a plain RNN
+# can also explode. The RNN's learning rate is lower: at the rate of the others it learns nothing at all.
 
 # %%
 RATES = {"RNN": 3e-3, "GRU": 1e-2, "LSTM": 1e-2}
@@ -177,8 +177,9 @@ for task in options.task:
 # %% [markdown]
 # ## Both in one figure
 #
-# Above, how far back the loss reaches; below, what was learnt. Between them the spectral norms of the steps' Jacobians:
-# the plain RNN's are above 1, and its gradient vanishes all the same, as what one step lengthens the next ones shorten.
+# Above, how far back the loss reaches; below, the losses after training. Between them are the spectral norms of the
+# Jacobians of the steps: those of the plain RNN are above 1, and its gradient vanishes all the same, because a
+# direction that one step lengthens is shortened by the next ones.
 
 # %%
 if options.plot:
