@@ -1,14 +1,17 @@
-"""Optimizers with torch's names, options and results; learning-rate schedules; clipping of gradients.
+"""Optimizers with torch's names, options and results; schedules of the learning rate; clipping of gradients.
 
     optimizer = Adam(model, learning_rate=1e-3, schedule=cosine(1000))
     optimizer.step(gradients)           # by parameter name: what model.backward(...).parameters is
 
-A step is one pass over all parameters. It never writes to the arrays a model has: it fills others, which become the
-model's, so that caches, streams and copies made before keep the weights they were made with.
+A step is one pass over all parameters. It never writes to the arrays that a model has: it fills other arrays, which
+then become the model's. Caches, streams and copies made before therefore keep the weights they were made with.
 """
+
+from __future__ import annotations
 
 import math
 import sys
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -18,189 +21,283 @@ from ._base import validation as check
 from .nn.base import Parametrised
 from .nn.parameters import freeze
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ._base.typing import Array, ArrayLike
+
 __all__ = ["SGD", "RMSprop", "Adam", "AdamW", "Optimizer", "clip_grad_norm", "warmup", "cosine", "step_decay",
            "exponential"]
 
+# A schedule gives the factor of the learning rate for a step from the number of steps done before it.
+Schedule: TypeAlias = "Callable[[int], float]"
+
 
 class Optimizer:
-    """What the optimizers share.
+    """Base class of the optimizers.
+
+    It is not used by itself: ``SGD``, ``RMSprop``, ``Adam`` and ``AdamW`` say how a step changes the parameters.
 
     Parameters
     ----------
-    model : layer or Sequential
+    model : layer, cell, Linear, Embedding or Sequential
+        The model whose parameters are updated.
     learning_rate : float
-        The learning rate; may be set at any time.
+        The size of a step; at least 0. The attribute may be set at any time.
     weight_decay : float
-        This share of the parameters is added to their gradients (AdamW: taken off the parameters, times learning_rate).
-    schedule : function, optional
-        The number of steps done -> a factor of learning_rate: ``cosine(...)``, ``warmup(...)``, or any other.
+        This share of the parameters is added to their gradients (``AdamW`` subtracts it from the parameters, times the
+        learning rate).
+    schedule : callable, optional
+        A function from the number of steps done to a factor of the learning rate: ``cosine(...)``, ``warmup(...)``, or
+        one of your own.
 
     Raises
     ------
     TypeError, ValueError
-        An unsuitable argument, by name.
+        An argument is unsuitable; the message names it.
 
     Examples
     --------
     >>> import fastrnn
-    >>> optimizer = SGD(fastrnn.Linear(2, 1), learning_rate=0.5, schedule=step_decay(10))
-    >>> isinstance(optimizer, Optimizer), optimizer.learning_rate, optimizer.current_learning_rate
-    (True, 0.5, 0.5)
+    >>> from fastrnn import optim
+    >>> optimizer = optim.SGD(fastrnn.Linear(2, 1), learning_rate=0.5)
+    >>> isinstance(optimizer, optim.Optimizer), optimizer.learning_rate, optimizer.steps
+    (True, 0.5, 0)
     """
 
-    _rule: str              # of the kernels (src/update.pxi)
-    _slots: tuple           # names of the three arrays that it keeps, None where it does not
+    _rule: str                                          # the name of the update rule in the kernels (src/update.pxi)
+    _slots: tuple[str | None, str | None, str | None]   # names of the three arrays it keeps; None where it keeps none
 
-    def __init__(self, model, learning_rate, weight_decay, schedule):
+    def __init__(self, model: Parametrised, learning_rate: float, weight_decay: float,
+                 schedule: Schedule | None) -> None:
         if not isinstance(model, Parametrised):
-            raise TypeError(f"model: expected a layer or a Sequential, got {type(model).__name__}")
+            raise TypeError(f"model: expected a layer, a cell or a Sequential, got {type(model).__name__}")
         if schedule is not None and not callable(schedule):
             raise TypeError(f"schedule: expected a function of the number of steps, got {type(schedule).__name__}")
         self.model, self.learning_rate, self.schedule, self.steps = model, learning_rate, schedule, 0
         self.weight_decay = check.at_least(weight_decay, "weight_decay", 0)
-        self._places, size = {}, 0
+        self._places: dict[str, slice] = {}             # where each parameter lies in the flat arrays
+        size = 0
         for name, value in model.parameters.items():
             self._places[name] = slice(size, size + value.size)
             size += value.size
         self._size = size
         self._kept = [None if slot is None else np.zeros(size, model.dtype) for slot in self._slots]
-        self._buffers = []
+        self._buffers: list[Array] = []
 
     @property
-    def learning_rate(self):
-        """The learning rate before the schedule's factor."""
+    def learning_rate(self) -> float:
+        """The learning rate before the factor of the schedule."""
         return self._learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, value):
-        self._learning_rate = check.at_least(value, "learning_rate", 0)
+    def learning_rate(self, value: float) -> None:
+        self._learning_rate: float = check.at_least(value, "learning_rate", 0)
 
     @property
-    def current_learning_rate(self):
-        """The learning rate of the next step: learning_rate times the schedule's factor."""
-        return self._learning_rate * (1.0 if self.schedule is None else
-                           check.at_least(self.schedule(self.steps), "schedule's factor", 0))
+    def current_learning_rate(self) -> float:
+        """The learning rate of the next step: ``learning_rate`` times the factor of the schedule."""
+        if self.schedule is None:
+            return self._learning_rate
+        return self._learning_rate * check.at_least(self.schedule(self.steps), "schedule's factor", 0)
 
-    def step(self, gradients):
-        """Updates the model's parameters.
+    def step(self, gradients: Mapping[str, ArrayLike]) -> None:
+        """Update the parameters of the model.
 
         Parameters
         ----------
-        gradients : mapping of str to array
-            One for each parameter, by name: ``model.backward(...).parameters``.
+        gradients : mapping of str to array_like
+            The gradient of every parameter by its name, as in ``model.backward(...).parameters``.
 
         Raises
         ------
         TypeError, ValueError
-            A missing, unknown or wrongly shaped gradient, by name; nothing is changed then.
+            A gradient is missing, unknown or of the wrong shape; the message names it, and nothing is changed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> model = fastrnn.Linear(1, 1, bias=False)
+        >>> model.load_state_dict({"weight": np.array([[1.0]], np.float32)})
+        >>> fastrnn.optim.SGD(model, learning_rate=0.25).step({"weight": np.array([[2.0]], np.float32)})
+        >>> model.parameters["weight"].item()
+        0.5
         """
         values, dtype = self.model._parameters, self.model.dtype
         check.mapping(gradients, "gradients")
         if gradients.keys() != values.keys():
             wrong = sorted(gradients.keys() ^ values.keys())
             raise ValueError(f"gradients: expected one for each parameter, missing or unknown: {', '.join(wrong)}")
-        gradients = [check.contiguous(check.shaped(check.array(gradients[name], name, dtype), name, value.shape))
-                     for name, value in values.items()]
-        fresh = self._buffer()
-        _core.update_parameters(dispatch.table(dtype), self._rule, fresh, list(values.values()), gradients, self._kept,
+        checked = [check.contiguous(check.shaped(check.array(gradients[name], name, dtype), name, value.shape))
+                   for name, value in values.items()]
+        flat = self._buffer()
+        _core.update_parameters(dispatch.table(dtype), self._rule, flat, list(values.values()), checked, self._kept,
                                 _NEUTRAL | self._numbers(self.current_learning_rate))
-        self.model._parameters = {name: freeze(fresh[at].reshape(values[name].shape))
-                                  for name, at in self._places.items()}
+        self.model._parameters = {name: freeze(flat[place].reshape(values[name].shape))
+                                  for name, place in self._places.items()}
         self.steps += 1
 
-    def _buffer(self):
+    def _numbers(self, learning_rate: float) -> dict[str, float]:
+        """The numbers of the update rule for the next step; those that are left out are ``_NEUTRAL``."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it updates parameters")
+
+    def _buffer(self) -> Array:
         """A flat array for new parameters: one that was used before, if nobody holds a view of it any more."""
         for i in range(len(self._buffers)):
             if sys.getrefcount(self._buffers[i]) == _UNHELD:
                 return self._buffers[i]
-        fresh = np.empty(self._size, self.model.dtype)
-        self._buffers = [*self._buffers[-1:], fresh]
-        return fresh
+        flat = np.empty(self._size, self.model.dtype)
+        self._buffers = [*self._buffers[-1:], flat]
+        return flat
 
-    def _slots_kept(self):
-        return [(slot, kept) for slot, kept in zip(self._slots, self._kept) if slot is not None]
+    def _kept_by_slot(self) -> dict[str, Array]:
+        return {slot: kept for slot, kept in zip(self._slots, self._kept) if slot is not None and kept is not None}
 
-    def state_dict(self):
-        """Everything a step depends on beside parameters and options: "steps", "learning_rate", and by "slot.parameter"
-        copies of what is kept for each parameter."""
+    def state_dict(self) -> dict[str, Any]:
+        """Copy everything that a step depends on beside the parameters and the options.
+
+        Returns
+        -------
+        dict
+            "steps", "learning_rate", and by "slot.parameter" what is kept for each parameter, for example
+            "mean.weight_hh_l0".
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> list(fastrnn.optim.Adam(fastrnn.Linear(2, 1, bias=False)).state_dict())
+        ['steps', 'learning_rate', 'mean.weight', 'square.weight']
+        """
         return {"steps": self.steps, "learning_rate": self.learning_rate,
-                **{f"{slot}.{name}": kept[at].reshape(self.model._parameters[name].shape).copy()
-                   for slot, kept in self._slots_kept() for name, at in self._places.items()}}
+                **{f"{slot}.{name}": kept[place].reshape(self.model._parameters[name].shape).copy()
+                   for slot, kept in self._kept_by_slot().items() for name, place in self._places.items()}}
 
-    def load_state_dict(self, mapping):
-        """Takes what ``state_dict`` gave.
+    def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
+        """Load what ``state_dict`` returned.
+
+        Parameters
+        ----------
+        mapping : mapping of str to number or array_like
+            The state of an optimizer of the same class and options, of a model with the same parameters.
 
         Raises
         ------
         TypeError, ValueError
-            A missing, unknown or unsuitable key, by name; nothing is changed then.
+            A key is missing, unknown or unsuitable; the message names it, and nothing is changed.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> model = fastrnn.Linear(2, 1)
+        >>> first, second = fastrnn.optim.Adam(model, learning_rate=0.1), fastrnn.optim.Adam(model)
+        >>> second.load_state_dict(first.state_dict())
+        >>> second.learning_rate
+        0.1
         """
-        shapes = {f"{slot}.{name}": value.shape for slot, _ in self._slots_kept()
+        shapes = {f"{slot}.{name}": value.shape for slot in self._kept_by_slot()
                   for name, value in self.model._parameters.items()}
-        wanted = {"steps", "learning_rate", *shapes}
+        expected = {"steps", "learning_rate", *shapes}
         check.mapping(mapping, "state_dict")
-        if mapping.keys() != wanted:
-            raise ValueError(f"state_dict: missing or unknown: {', '.join(sorted(mapping.keys() ^ wanted))}")
+        if mapping.keys() != expected:
+            raise ValueError(f"state_dict: missing or unknown: {', '.join(sorted(mapping.keys() ^ expected))}")
         steps = check.size(mapping["steps"], "steps", least=0)
         learning_rate = check.at_least(mapping["learning_rate"], "learning_rate", 0)
-        kept = {name: check.shaped(check.array(mapping[name], name, self.model.dtype), name, shape)
-                for name, shape in shapes.items()}
+        arrays = {name: check.shaped(check.array(mapping[name], name, self.model.dtype), name, shape)
+                  for name, shape in shapes.items()}
         self.steps, self.learning_rate = steps, learning_rate
-        for slot, flat in self._slots_kept():
-            for name, at in self._places.items():
-                flat[at] = kept[f"{slot}.{name}"].ravel()
+        for slot, kept in self._kept_by_slot().items():
+            for name, place in self._places.items():
+                kept[place] = arrays[f"{slot}.{name}"].ravel()
 
-    def options(self):
-        """Name -> number of every option but learning_rate and schedule."""
+    def options(self) -> dict[str, Any]:
+        """Give every option but the learning rate and the schedule.
+
+        Returns
+        -------
+        dict
+            The options by name.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> fastrnn.optim.Adam(fastrnn.Linear(2, 1)).options()
+        {'betas': (0.9, 0.999), 'eps': 1e-08, 'weight_decay': 0.0}
+        """
         return {name: value for name, value in vars(self).items()
                 if not name.startswith("_") and name not in ("model", "schedule", "steps")}
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_buffers": []}
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         shown = "".join(f", {name}={value}" for name, value in self.options().items())
         return f"{type(self).__name__}(learning_rate={self.learning_rate}{shown})"
 
 
-# What a rule does not name has no effect.
+# The numbers of a rule that have no effect unless it sets them; "rate" is the learning rate.
 _NEUTRAL = {"rate": 0.0, "decay": 0.0, "shrink": 1.0, "momentum": 0.0, "fresh": 1.0, "fresh_square": 0.0, "eps": 0.0,
             "scale": 1.0, "nesterov": False}
 
 
-def _unheld():
-    held = [np.empty(1)]
-    return sys.getrefcount(held[0])
+def _unheld() -> int:
+    arrays = [np.empty(1)]
+    return sys.getrefcount(arrays[0])
 
 
-_UNHELD = _unheld()         # the reference count of an array that only a list holds
+_UNHELD = _unheld()         # the reference count of an array that nothing but a list holds
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum (Polyak 1964) or Nesterov's (Sutskever et al. 2013):
+    """Stochastic gradient descent, with momentum [1]_ or Nesterov's momentum [2]_.
 
-        b = momentum b + (1 - dampening) g        (the first time b = g)
-        p = p - learning_rate b,  or with nesterov  p - learning_rate (g + momentum b)
+    With the gradient g, the running mean b (at first b = g) and the parameters p::
+
+        b = momentum b + (1 - dampening) g
+        p = p - learning_rate b                         or, with nesterov,
+        p = p - learning_rate (g + momentum b)
 
     Parameters
     ----------
-    model, learning_rate, weight_decay, schedule
-        As all optimizers have them.
-    momentum, dampening : float
+    model : layer, cell, Linear, Embedding or Sequential
+        The model whose parameters are updated.
+    learning_rate : float
+        The size of a step; at least 0.
+    momentum : float
+        The share of the running mean that stays; 0 for plain descent.
+    dampening : float
+        How much less than in full a gradient enters the running mean.
+    weight_decay : float
+        This share of the parameters is added to their gradients.
     nesterov : bool
+        Use Nesterov's momentum; it needs a momentum and no dampening.
+    schedule : callable, optional
+        A function from the number of steps done to a factor of the learning rate.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is unsuitable; the message names it.
+
+    References
+    ----------
+    .. [1] B. T. Polyak, "Some methods of speeding up the convergence of iteration methods", 1964.
+    .. [2] I. Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML 2013.
 
     Examples
     --------
+    >>> import numpy as np
     >>> import fastrnn
     >>> model = fastrnn.Linear(2, 1, rng=0)
-    >>> SGD(model, learning_rate=0.1, momentum=0.9, nesterov=True).step({name: np.ones_like(p) for name, p in
-    ...                                                       model.parameters.items()})
+    >>> optimizer = fastrnn.optim.SGD(model, learning_rate=0.1, momentum=0.9, nesterov=True)
+    >>> optimizer.step({name: np.ones_like(value) for name, value in model.parameters.items()})
     """
 
     _rule = "sgd"
 
-    def __init__(self, model, learning_rate=1e-3, *, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False,
-                 schedule=None):
+    def __init__(self, model: Parametrised, learning_rate: float = 1e-3, *, momentum: float = 0.0,
+                 dampening: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False,
+                 schedule: Schedule | None = None) -> None:
         self.momentum = check.at_least(momentum, "momentum", 0)
         self.dampening = check.number(dampening, "dampening")
         self.nesterov = check.flag(nesterov, "nesterov")
@@ -209,36 +306,62 @@ class SGD(Optimizer):
         self._slots = ("momentum" if self.momentum else None, None, None)
         super().__init__(model, learning_rate, weight_decay, schedule)
 
-    def _numbers(self, rate):
-        return {"rate": rate, "decay": self.weight_decay, "momentum": self.momentum, "nesterov": self.nesterov,
-                "fresh": 1 - self.dampening if self.steps else 1.0}
+    def _numbers(self, learning_rate: float) -> dict[str, float]:
+        return {"rate": learning_rate, "decay": self.weight_decay, "momentum": self.momentum,
+                "nesterov": self.nesterov, "fresh": 1 - self.dampening if self.steps else 1.0}
 
 
 class RMSprop(Optimizer):
-    """Gradients divided by a running root of their mean square (Hinton 2012):
+    """Gradients divided by the root of their running mean square [1]_.
 
-        v = alpha v + (1 - alpha) g^2,  centered: m = alpha m + (1 - alpha) g,  v - m^2 in place of v below
-        p = p - learning_rate g / (sqrt(v) + eps),  or with momentum
-        b = momentum b + g / (sqrt(v) + eps),  p = p - learning_rate b
+    With the gradient g and the parameters p::
+
+        v = alpha v + (1 - alpha) g^2
+        m = alpha m + (1 - alpha) g                     with centered, v - m^2 takes the place of v below
+        p = p - learning_rate g / (sqrt(v) + eps)       or, with momentum,
+        b = momentum b + g / (sqrt(v) + eps)
+        p = p - learning_rate b
 
     Parameters
     ----------
-    model, learning_rate, weight_decay, schedule
-        As all optimizers have them.
-    alpha, eps, momentum : float
+    model : layer, cell, Linear, Embedding or Sequential
+        The model whose parameters are updated.
+    learning_rate : float
+        The size of a step; at least 0.
+    alpha : float
+        The share of the running means that stays, from 0 to 1.
+    eps : float
+        Added to the divisor so that it is not 0.
+    weight_decay : float
+        This share of the parameters is added to their gradients.
+    momentum : float
+        The share of the running step b that stays; 0 for none.
     centered : bool
+        Divide by the root of the running variance in place of the mean square.
+    schedule : callable, optional
+        A function from the number of steps done to a factor of the learning rate.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is unsuitable; the message names it.
+
+    References
+    ----------
+    .. [1] G. Hinton, "Neural networks for machine learning", lecture 6e, 2012.
 
     Examples
     --------
     >>> import fastrnn
-    >>> RMSprop(fastrnn.Linear(2, 1), momentum=0.5)
+    >>> fastrnn.optim.RMSprop(fastrnn.Linear(2, 1), momentum=0.5)
     RMSprop(learning_rate=0.01, alpha=0.99, eps=1e-08, momentum=0.5, centered=False, weight_decay=0.0)
     """
 
     _rule = "rmsprop"
 
-    def __init__(self, model, learning_rate=1e-2, *, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0,
-                 centered=False, schedule=None):
+    def __init__(self, model: Parametrised, learning_rate: float = 1e-2, *, alpha: float = 0.99, eps: float = 1e-8,
+                 weight_decay: float = 0.0, momentum: float = 0.0, centered: bool = False,
+                 schedule: Schedule | None = None) -> None:
         self.alpha = check.probability(alpha, "alpha")
         self.eps = check.at_least(eps, "eps", 0)
         self.momentum = check.at_least(momentum, "momentum", 0)
@@ -246,13 +369,15 @@ class RMSprop(Optimizer):
         self._slots = ("momentum" if self.momentum else None, "square", "mean" if self.centered else None)
         super().__init__(model, learning_rate, weight_decay, schedule)
 
-    def _numbers(self, rate):
-        return {"rate": rate, "decay": self.weight_decay, "momentum": self.momentum, "fresh_square": 1 - self.alpha,
-                "eps": self.eps}
+    def _numbers(self, learning_rate: float) -> dict[str, float]:
+        return {"rate": learning_rate, "decay": self.weight_decay, "momentum": self.momentum,
+                "fresh_square": 1 - self.alpha, "eps": self.eps}
 
 
 class Adam(Optimizer):
-    """Adaptive moments (Kingma & Ba 2015), after t steps:
+    """Adaptive moments [1]_.
+
+    With the gradient g and the parameters p, at step t = 1, 2, ...::
 
         m = beta1 m + (1 - beta1) g
         v = beta2 v + (1 - beta2) g^2
@@ -260,17 +385,35 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    model, learning_rate, weight_decay, schedule
-        As all optimizers have them.
+    model : layer, cell, Linear, Embedding or Sequential
+        The model whose parameters are updated.
+    learning_rate : float
+        The size of a step; at least 0.
     betas : pair of float
+        The shares of the running means m and v that stay, each from 0 to below 1.
     eps : float
+        Added to the divisor so that it is not 0.
+    weight_decay : float
+        This share of the parameters is added to their gradients.
+    schedule : callable, optional
+        A function from the number of steps done to a factor of the learning rate.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is unsuitable; the message names it.
+
+    References
+    ----------
+    .. [1] D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization", ICLR 2015.
 
     Examples
     --------
+    >>> import numpy as np
     >>> import fastrnn
     >>> model = fastrnn.Linear(2, 1, rng=0)
-    >>> optimizer = Adam(model, learning_rate=0.01)
-    >>> optimizer.step({name: np.ones_like(p) for name, p in model.parameters.items()})
+    >>> optimizer = fastrnn.optim.Adam(model, learning_rate=0.01)
+    >>> optimizer.step({name: np.ones_like(value) for name, value in model.parameters.items()})
     >>> optimizer.steps
     1
     """
@@ -278,61 +421,95 @@ class Adam(Optimizer):
     _rule = "adam"
     _slots = ("mean", "square", None)
 
-    def __init__(self, model, learning_rate=1e-3, *, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, schedule=None):
+    def __init__(self, model: Parametrised, learning_rate: float = 1e-3, *, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 0.0, schedule: Schedule | None = None) -> None:
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
             raise TypeError(f"betas: expected a pair of numbers, got {betas!r:.80}")
-        self.betas = tuple(check.probability(beta, "betas") for beta in betas)
+        self.betas = check.probability(betas[0], "betas"), check.probability(betas[1], "betas")
         if 1.0 in self.betas:
             raise ValueError(f"betas: expected numbers below 1, got {betas}")
         self.eps = check.at_least(eps, "eps", 0)
         super().__init__(model, learning_rate, weight_decay, schedule)
 
-    def _numbers(self, rate):
+    def _numbers(self, learning_rate: float) -> dict[str, float]:
         t, (beta1, beta2) = self.steps + 1, self.betas
-        return {"rate": rate / (1 - beta1 ** t), "decay": self.weight_decay, "fresh": 1 - beta1,
+        return {"rate": learning_rate / (1 - beta1 ** t), "decay": self.weight_decay, "fresh": 1 - beta1,
                 "fresh_square": 1 - beta2, "eps": self.eps, "scale": 1 / math.sqrt(1 - beta2 ** t)}
 
 
 class AdamW(Adam):
-    """Adam with the decay of weights apart from the gradient (Loshchilov & Hutter 2019):
-    p = p - learning_rate weight_decay p, then Adam's step. Parameters and equations: ``Adam``.
+    """Adam with the decay of weights apart from the gradients [1]_.
 
-    Examples
-    --------
-    >>> import fastrnn
-    >>> AdamW(fastrnn.Linear(2, 1))
-    AdamW(learning_rate=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.01)
-    """
+    The parameters are first shrunk, then Adam's step without weight decay follows::
 
-    def __init__(self, model, learning_rate=1e-3, *, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, schedule=None):
-        super().__init__(model, learning_rate, betas=betas, eps=eps, weight_decay=weight_decay, schedule=schedule)
-
-    def _numbers(self, rate):
-        return super()._numbers(rate) | {"decay": 0.0, "shrink": 1 - rate * self.weight_decay}
-
-
-# ---- Gradients ------------------------------------------------------------------------------------
-
-def clip_grad_norm(gradients, max_norm):
-    """Scales gradients in place so that their common 2-norm is at most max_norm.
+        p = p - learning_rate weight_decay p
 
     Parameters
     ----------
-    gradients : mapping of str to array
-    max_norm : float
-        Infinity: they are only measured.
-
-    Returns
-    -------
-    float
-        The norm before. Where it is not finite - a gradient has NaN or infinity in it - nothing is scaled: the caller
-        sees it, and skips the step.
+    model : layer, cell, Linear, Embedding or Sequential
+        The model whose parameters are updated.
+    learning_rate : float
+        The size of a step; at least 0.
+    betas : pair of float
+        The shares of the running means m and v that stay, each from 0 to below 1.
+    eps : float
+        Added to the divisor so that it is not 0.
+    weight_decay : float
+        This share of the parameters, times the learning rate, is subtracted from them at every step.
+    schedule : callable, optional
+        A function from the number of steps done to a factor of the learning rate.
 
     Raises
     ------
     TypeError, ValueError
-        An unsuitable argument, by name; nothing is scaled then.
+        An argument is unsuitable; the message names it.
 
+    References
+    ----------
+    .. [1] I. Loshchilov and F. Hutter, "Decoupled weight decay regularization", ICLR 2019.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> fastrnn.optim.AdamW(fastrnn.Linear(2, 1))
+    AdamW(learning_rate=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.01)
+    """
+
+    def __init__(self, model: Parametrised, learning_rate: float = 1e-3, *, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 1e-2, schedule: Schedule | None = None) -> None:
+        super().__init__(model, learning_rate, betas=betas, eps=eps, weight_decay=weight_decay, schedule=schedule)
+
+    def _numbers(self, learning_rate: float) -> dict[str, float]:
+        return super()._numbers(learning_rate) | {"decay": 0.0, "shrink": 1 - learning_rate * self.weight_decay}
+
+
+# ---- Gradients ------------------------------------------------------------------------------------
+
+def clip_grad_norm(gradients: Mapping[str, Array], max_norm: float) -> float:
+    """Scale gradients in place so that their common 2-norm is at most `max_norm`.
+
+    Parameters
+    ----------
+    gradients : mapping of str to ndarray
+        The gradients by name; their arrays are written to.
+    max_norm : float
+        The largest norm, above 0. With infinity the norm is measured and nothing is scaled.
+
+    Returns
+    -------
+    float
+        The norm before scaling. It is not finite where a gradient contains NaN or infinity; then nothing is scaled, so
+        that the caller can see it and skip the update.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is unsuitable; the message names it, and nothing is scaled.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.optim import clip_grad_norm
     >>> gradients = {"weight": np.array([3.0, 4.0])}
     >>> clip_grad_norm(gradients, 1.0), gradients["weight"].round(6).tolist()
     (5.0, [0.6, 0.8])
@@ -349,24 +526,68 @@ def clip_grad_norm(gradients, max_norm):
 
 # ---- Schedules ------------------------------------------------------------------------------------
 
-def warmup(steps, then=None):
-    """From 0 up to 1 along a straight line, in `steps` steps; from there on `then`, a schedule whose steps count anew.
+def warmup(steps: int, then: Schedule | None = None) -> Schedule:
+    """Make a schedule that rises from 0 to 1 along a straight line.
 
+    Parameters
+    ----------
+    steps : int
+        The number of steps until the factor is 1.
+    then : callable, optional
+        The schedule from there on, whose steps count anew; without one the factor stays 1.
+
+    Returns
+    -------
+    callable
+        The function from the number of steps done to the factor of the learning rate.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `steps` is not a whole number of at least 1.
+
+    Examples
+    --------
+    >>> from fastrnn.optim import warmup
     >>> [warmup(4)(step) for step in (0, 1, 3, 9)]
     [0.25, 0.5, 1.0, 1.0]
     """
     steps = check.size(steps, "steps")
 
-    def factor(step):
+    def factor(step: int) -> float:
         if step < steps:
             return (step + 1) / steps
         return 1.0 if then is None else then(step - steps)
     return factor
 
 
-def cosine(steps, floor=0.0):
-    """From 1 down to `floor` along half a cosine, in `steps` steps, and floor from there on (Loshchilov & Hutter 2017).
+def cosine(steps: int, floor: float = 0.0) -> Schedule:
+    """Make a schedule that falls from 1 to `floor` along half a cosine [1]_.
 
+    Parameters
+    ----------
+    steps : int
+        The number of steps until the factor is `floor`, where it stays.
+    floor : float
+        The smallest factor, at least 0.
+
+    Returns
+    -------
+    callable
+        The function from the number of steps done to the factor of the learning rate.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is unsuitable; the message names it.
+
+    References
+    ----------
+    .. [1] I. Loshchilov and F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
+
+    Examples
+    --------
+    >>> from fastrnn.optim import cosine
     >>> [round(cosine(4)(step), 3) for step in range(6)]
     [1.0, 0.854, 0.5, 0.146, 0.0, 0.0]
     """
@@ -374,9 +595,29 @@ def cosine(steps, floor=0.0):
     return lambda step: floor + (1 - floor) * (0.5 + 0.5 * math.cos(math.pi * min(1, step / steps)))
 
 
-def step_decay(every, factor=0.1):
-    """Times `factor` after every `every` steps.
+def step_decay(every: int, factor: float = 0.1) -> Schedule:
+    """Make a schedule that is multiplied by `factor` after every `every` steps.
 
+    Parameters
+    ----------
+    every : int
+        The number of steps from one change to the next.
+    factor : float
+        What the learning rate is multiplied by, at least 0.
+
+    Returns
+    -------
+    callable
+        The function from the number of steps done to the factor of the learning rate.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is unsuitable; the message names it.
+
+    Examples
+    --------
+    >>> from fastrnn.optim import step_decay
     >>> [step_decay(2, 0.5)(step) for step in range(5)]
     [1.0, 1.0, 0.5, 0.5, 0.25]
     """
@@ -384,9 +625,27 @@ def step_decay(every, factor=0.1):
     return lambda step: factor ** (step // every)
 
 
-def exponential(factor):
-    """Times `factor` after every step.
+def exponential(factor: float) -> Schedule:
+    """Make a schedule that is multiplied by `factor` after every step.
 
+    Parameters
+    ----------
+    factor : float
+        What the learning rate is multiplied by, at least 0.
+
+    Returns
+    -------
+    callable
+        The function from the number of steps done to the factor of the learning rate.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `factor` is not a number of at least 0.
+
+    Examples
+    --------
+    >>> from fastrnn.optim import exponential
     >>> [exponential(0.5)(step) for step in range(3)]
     [1.0, 0.5, 0.25]
     """
