@@ -1,7 +1,4 @@
-"""Optimizers with torch's names, options and results; schedules of the learning rate; clipping of gradients.
-
-    optimizer = Adam(model, learning_rate=1e-3, schedule=cosine(1000))
-    optimizer.step(gradients)           # by parameter name: what model.backward(...).parameters is
+"""The optimizers: SGD, RMSprop, Adam and AdamW, and what they share.
 
 A step is one pass over all parameters. It never writes to the arrays that a model has: it fills other arrays, which
 then become the model's. Caches, streams and copies made before therefore keep the weights they were made with.
@@ -11,26 +8,21 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core
-from ._base import dispatch
-from ._base import validation as check
-from .nn.base import Parametrised
-from .nn.parameters import freeze
+from .. import _core
+from .._base import dispatch
+from .._base import validation as check
+from ..nn.base import Parametrised
+from ..nn.parameters import freeze
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from ._base.typing import Array, ArrayLike
-
-__all__ = ["SGD", "RMSprop", "Adam", "AdamW", "Optimizer", "clip_grad_norm", "warmup", "cosine", "step_decay",
-           "exponential"]
-
-# A schedule gives the factor of the learning rate for a step from the number of steps done before it.
-Schedule: TypeAlias = "Callable[[int], float]"
+    from .._base.typing import Array, ArrayLike
+    from .schedules import Schedule
 
 
 class Optimizer:
@@ -481,173 +473,3 @@ class AdamW(Adam):
 
     def _numbers(self, learning_rate: float) -> dict[str, float]:
         return super()._numbers(learning_rate) | {"decay": 0.0, "shrink": 1 - learning_rate * self.weight_decay}
-
-
-# ---- Gradients ------------------------------------------------------------------------------------
-
-def clip_grad_norm(gradients: Mapping[str, Array], max_norm: float) -> float:
-    """Scale gradients in place so that their common 2-norm is at most `max_norm`.
-
-    Parameters
-    ----------
-    gradients : mapping of str to ndarray
-        The gradients by name; their arrays are written to.
-    max_norm : float
-        The largest norm, above 0. With infinity the norm is measured and nothing is scaled.
-
-    Returns
-    -------
-    float
-        The norm before scaling. It is not finite where a gradient contains NaN or infinity; then nothing is scaled, so
-        that the caller can see it and skip the update.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An argument is unsuitable; the message names it, and nothing is scaled.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastrnn.optim import clip_grad_norm
-    >>> gradients = {"weight": np.array([3.0, 4.0])}
-    >>> clip_grad_norm(gradients, 1.0), gradients["weight"].round(6).tolist()
-    (5.0, [0.6, 0.8])
-    """
-    max_norm = check.bound(max_norm, "max_norm")
-    check.mapping(gradients, "gradients")
-    arrays = [check.contiguous(check.scalable(gradient, name)) for name, gradient in gradients.items()]
-    norm = math.sqrt(sum(_core.sum_of_squares(dispatch.table(a.dtype), a) for a in arrays))
-    if math.isfinite(norm) and norm > max_norm:
-        for gradient in gradients.values():
-            gradient *= gradient.dtype.type(max_norm / norm)
-    return norm
-
-
-# ---- Schedules ------------------------------------------------------------------------------------
-
-def warmup(steps: int, then: Schedule | None = None) -> Schedule:
-    """Make a schedule that rises from 0 to 1 along a straight line.
-
-    Parameters
-    ----------
-    steps : int
-        The number of steps until the factor is 1.
-    then : callable, optional
-        The schedule from there on, whose steps count anew; without one the factor stays 1.
-
-    Returns
-    -------
-    callable
-        The function from the number of steps done to the factor of the learning rate.
-
-    Raises
-    ------
-    TypeError, ValueError
-        `steps` is not a whole number of at least 1.
-
-    Examples
-    --------
-    >>> from fastrnn.optim import warmup
-    >>> [warmup(4)(step) for step in (0, 1, 3, 9)]
-    [0.25, 0.5, 1.0, 1.0]
-    """
-    steps = check.size(steps, "steps")
-
-    def factor(step: int) -> float:
-        if step < steps:
-            return (step + 1) / steps
-        return 1.0 if then is None else then(step - steps)
-    return factor
-
-
-def cosine(steps: int, floor: float = 0.0) -> Schedule:
-    """Make a schedule that falls from 1 to `floor` along half a cosine [1]_.
-
-    Parameters
-    ----------
-    steps : int
-        The number of steps until the factor is `floor`, where it stays.
-    floor : float
-        The smallest factor, at least 0.
-
-    Returns
-    -------
-    callable
-        The function from the number of steps done to the factor of the learning rate.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An argument is unsuitable; the message names it.
-
-    References
-    ----------
-    .. [1] I. Loshchilov and F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
-
-    Examples
-    --------
-    >>> from fastrnn.optim import cosine
-    >>> [round(cosine(4)(step), 3) for step in range(6)]
-    [1.0, 0.854, 0.5, 0.146, 0.0, 0.0]
-    """
-    steps, floor = check.size(steps, "steps"), check.at_least(floor, "floor", 0)
-    return lambda step: floor + (1 - floor) * (0.5 + 0.5 * math.cos(math.pi * min(1, step / steps)))
-
-
-def step_decay(every: int, factor: float = 0.1) -> Schedule:
-    """Make a schedule that is multiplied by `factor` after every `every` steps.
-
-    Parameters
-    ----------
-    every : int
-        The number of steps from one change to the next.
-    factor : float
-        What the learning rate is multiplied by, at least 0.
-
-    Returns
-    -------
-    callable
-        The function from the number of steps done to the factor of the learning rate.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An argument is unsuitable; the message names it.
-
-    Examples
-    --------
-    >>> from fastrnn.optim import step_decay
-    >>> [step_decay(2, 0.5)(step) for step in range(5)]
-    [1.0, 1.0, 0.5, 0.5, 0.25]
-    """
-    every, factor = check.size(every, "every"), check.at_least(factor, "factor", 0)
-    return lambda step: factor ** (step // every)
-
-
-def exponential(factor: float) -> Schedule:
-    """Make a schedule that is multiplied by `factor` after every step.
-
-    Parameters
-    ----------
-    factor : float
-        What the learning rate is multiplied by, at least 0.
-
-    Returns
-    -------
-    callable
-        The function from the number of steps done to the factor of the learning rate.
-
-    Raises
-    ------
-    TypeError, ValueError
-        `factor` is not a number of at least 0.
-
-    Examples
-    --------
-    >>> from fastrnn.optim import exponential
-    >>> [exponential(0.5)(step) for step in range(3)]
-    [1.0, 0.5, 0.25]
-    """
-    factor = check.at_least(factor, "factor", 0)
-    return lambda step: factor ** step
