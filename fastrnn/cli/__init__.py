@@ -1,4 +1,4 @@
-"""The command line: ``fastrnn`` and ``python -m fastrnn``. One module a command, loaded when it is called."""
+"""The command line: ``fastrnn`` and ``python -m fastrnn``. Each command is a module, imported when it is called."""
 
 from .main import main
 

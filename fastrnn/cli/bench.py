@@ -1,28 +1,34 @@
-"""What this machine does: ``python -m fastrnn bench``.
+"""``fastrnn bench``: how fast this machine is.
 
-Steps, sequences and training steps of the three cells on one thread, each beside a NumPy loop (``fastrnn.reference``)
-and, where torch is installed, beside torch's layers in inference mode; and the two limits that bound them: the rate of
-a matrix product (sequences, training) and the time to read the packed weights once (steps).
+Steps, sequences and training steps of the three cells on one thread, each beside a NumPy loop
+(``fastrnn.nn.reference``) and, where torch is installed, beside torch's layers in inference mode; and the two limits
+that bound them: the rate of a matrix product (sequences, training) and the time to read the packed weights once
+(steps).
 
-Contestants take turns, round by round, so that a slower spell of the machine meets all of them; the median counts.
+The contestants take turns, round by round, so that a slower spell of the machine slows all of them; the median counts.
 """
+
+from __future__ import annotations
 
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import fastrnn
 
 from ..nn import reference
-from .parser import Parser, positive
+from .parser import Parser, positive_float
 
 KINDS = {"LSTM": "lstm", "GRU": "gru", "RNN": "rnn_tanh"}
-SHAPES = {      # T, N, I, H
+SHAPES: dict[str, list[tuple[int, int, int, int]]] = {      # T, N, I, H
     "step": [(1, 1, 16, 32), (1, 1, 64, 128), (1, 1, 128, 256)],
     "sequence": [(100, 1, 64, 128), (100, 32, 128, 128)],
     "training": [(100, 16, 64, 128)],
@@ -33,13 +39,15 @@ ROUNDS = 7
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 MEASURING = "FASTRNN_BENCH_MEASURES"    # set in the environment of the process that measures
 
+Run = Callable[[int], Any]
+
 
 # ---- Contestants: each a function that does the work n times from the zero state and returns the last output --------
 
 class Case:
     """One line of a table: the same weights, inputs and output gradient for every contestant."""
 
-    def __init__(self, work, cell, shape):
+    def __init__(self, work: str, cell: str, shape: tuple[int, int, int, int]) -> None:
         T, N, I, H = shape
         rng = np.random.default_rng(0)
         self.work, self.cell, self.shape = work, cell, shape
@@ -50,42 +58,42 @@ class Case:
         self.packed = self.stream.parameters[0]
 
     @property
-    def flops(self):
+    def flops(self) -> int:
         """Floating-point operations of the matrix products; back-propagation has twice as many as the forward pass."""
         T, N, _, _ = self.shape
         return 2 * self.packed.multiply_adds * T * N * (3 if self.work == "training" else 1)
 
-    def fastrnn(self):
+    def fastrnn(self) -> Run:
         """A stream's step, a layer's call, or its forward and backward."""
         layer, x, stream = self.layer, self.x, self.stream
         out = np.empty(self.dy.shape[self.work == "step":], np.float32)
 
-        def step(n):
+        def step(n: int) -> npt.NDArray[np.float32]:
             stream.reset()
             for _ in range(n):
                 stream.step(x[0], out)
             return out
 
-        def sequence(n):
+        def sequence(n: int) -> npt.NDArray[np.float32]:
             for _ in range(n):
                 layer(x, out=out)
             return out
 
-        def training(n):
+        def training(n: int) -> npt.NDArray[np.float32]:
             for _ in range(n):
                 _, _, cache = layer.forward(x)
-                grads = layer.backward(cache, self.dy)
-            return grads.input
+                gradients = layer.backward(cache, self.dy)
+            return gradients.input
 
         return {"step": step, "sequence": sequence, "training": training}[self.work]
 
-    def numpy(self):
-        """The same by ``fastrnn.reference``."""
+    def numpy(self) -> Run:
+        """The same by ``fastrnn.nn.reference``."""
         kind, (_, N, _, H) = KINDS[self.cell], self.shape
         parameters = {name.removesuffix("_l0"): value for name, value in self.layer.parameters.items()}
         zeros = [np.zeros((N, H), np.float32) for _ in range(2 if kind == "lstm" else 1)]
 
-        def run(n):
+        def run(n: int) -> npt.NDArray[np.float32]:
             state = zeros
             for _ in range(n):
                 y, h_n, c_n, _, cache = reference.forward(kind, parameters, self.x, *state)
@@ -97,8 +105,8 @@ class Case:
 
         return run
 
-    def torch(self):
-        """torch.nn's layer in inference mode; None where torch is not installed."""
+    def torch(self) -> Run | None:
+        """The same by torch.nn's layer in inference mode; None where torch is not installed."""
         try:
             import torch
         except ImportError:
@@ -108,7 +116,7 @@ class Case:
         layer.load_state_dict({name: torch.tensor(value) for name, value in self.layer.parameters.items()})
         x = torch.tensor(self.x)
 
-        def run(n):
+        def run(n: int) -> npt.NDArray[np.float32]:
             state = None
             with torch.inference_mode():
                 for _ in range(n):
@@ -119,38 +127,43 @@ class Case:
 
         return run
 
-    def matmul(self):
-        """np.matmul of 1024 x 1024 float32."""
+    def matmul(self) -> Run:
+        """A product of 1024 x 1024 float32 matrices by np.matmul."""
         a, b = np.random.default_rng(0).standard_normal((2, 1024, 1024), np.float32)
         out = np.empty_like(a)
 
-        def run(n):
+        def run(n: int) -> None:
             for _ in range(n):
                 np.matmul(a, b, out=out)
 
         return run
 
-    def contestants(self):
+    def contestants(self) -> dict[str, Run]:
         """Name -> function, fastrnn first; among them the limit, measured under the same conditions."""
-        found = {"fastrnn": self.fastrnn(), "numpy": self.numpy()}
-        found |= {"read": self.packed.read} if self.work == "step" else {"matmul": self.matmul()}
+        contestants = {"fastrnn": self.fastrnn(), "numpy": self.numpy()}
+        contestants |= {"read": self.packed.read} if self.work == "step" else {"matmul": self.matmul()}
         if self.work != "training" and (torch := self.torch()) is not None:
-            found["torch"] = torch
-        return found
+            contestants["torch"] = torch
+        return contestants
 
 
 # ---- Measuring ----------------------------------------------------------------------------------
 
-def timed(run, n):
-    """Seconds that n take."""
+def timed(run: Run, n: int) -> float:
+    """Seconds that a contestant takes to do its work n times."""
     begin = time.perf_counter()
     run(n)
     return time.perf_counter() - begin
 
 
-def medians(contestants, seconds):
-    """Name -> median seconds of one. About `seconds` in all; slow contestants take longer, with fewer rounds."""
-    begin, share, counts, rounds = time.perf_counter(), seconds / ROUNDS / len(contestants), {}, []
+def medians(contestants: Mapping[str, Run], seconds: float) -> dict[str, float]:
+    """Name -> median seconds of doing the work once.
+
+    Takes about `seconds` in all; slow contestants take longer, with fewer rounds.
+    """
+    begin, share = time.perf_counter(), seconds / ROUNDS / len(contestants)
+    counts: dict[str, int] = {}
+    rounds: list[list[float]] = []
     for name, run in contestants.items():
         n = 1
         while (spent := timed(run, n)) < share / 4:     # warms up, too
@@ -161,8 +174,8 @@ def medians(contestants, seconds):
     return dict(zip(contestants, np.median(rounds, 0).tolist(), strict=True))
 
 
-def measure(case, seconds):
-    """One case as a dict for the table and the JSON file."""
+def measure(case: Case, seconds: float) -> dict[str, Any]:
+    """Measure one case: a dict for the table and the JSON file."""
     contestants = case.contestants()
     outputs = [run(1) for name, run in contestants.items() if name not in ("read", "matmul")]
     difference = max(float(np.abs(y.ravel() - outputs[0].ravel()).max() / np.abs(outputs[0]).max()) for y in outputs)
@@ -173,8 +186,8 @@ def measure(case, seconds):
             "largest_relative_difference": difference}
 
 
-def pin():
-    """Ties this thread to one CPU, where the operating system allows it; says which, or None."""
+def pin() -> int | None:
+    """Tie this thread to one CPU, where the operating system allows it; its number, or None."""
     try:
         cpu = max(os.sched_getaffinity(0))      # not the first: that is where interrupts tend to go
         os.sched_setaffinity(0, {cpu})
@@ -185,7 +198,7 @@ def pin():
 
 # ---- Tables -------------------------------------------------------------------------------------
 
-def heading(work, peers):
+def heading(work: str, peers: Mapping[str, str]) -> str:
     """The lines above the cases of one kind of work."""
     unit, _ = UNITS[work]
     shape = "I -> H" if work == "step" else "T, N, I -> H"
@@ -194,8 +207,8 @@ def heading(work, peers):
             + "".join(f"{f'{name} {unit}':>11}{'ratio':>8}" for name in peers.values()))
 
 
-def line(row, peers):
-    """A case."""
+def line(row: Mapping[str, Any], peers: Mapping[str, str]) -> str:
+    """The line of one case."""
     _, factor = UNITS[row["work"]]
     times = {name: factor * t for name, t in row["seconds"].items()}
     own, size = times["fastrnn"], f"{row['I']} -> {row['H']}"
@@ -210,8 +223,8 @@ def line(row, peers):
     return f"{row['cell']:6}{size:22}{own:12.2f}{row['gflops']:9.1f}{limit}{beside}{doubt}"
 
 
-def run(seconds, file):
-    """Measures, printing as it goes; writes the JSON file if one is given."""
+def _run(seconds: float, out: Path | None) -> int:
+    """Measure every case, printing as it goes; write the JSON file if one is named."""
     cpu = pin()
     with fastrnn.threads(1):
         peers, versions = {"numpy": "NumPy"}, {"fastrnn": fastrnn.__version__, "numpy": np.__version__}
@@ -220,13 +233,7 @@ def run(seconds, file):
             peers["torch"], versions["torch"] = "torch", torch.__version__
         except ImportError:
             pass
-        print(", ".join(f"{name} {version}" for name, version in versions.items()), end="; ")
-        print(f"{fastrnn.active_isa()} kernels, float32, one thread "
-              f"{'(not pinned to a CPU)' if cpu is None else f'on CPU {cpu}'}")
-        print("read: the time to read a step's packed weights once, its lower limit; x read: the step's time over it\n"
-              "matmul: GFLOP/s of np.matmul, 1024 x 1024, the limit of sequences and training; share: GFLOP/s over it\n"
-              "ratio: that time over fastrnn's. NumPy: fastrnn.reference. torch: torch.nn in inference mode"
-              + ("" if "torch" in peers else " (not installed)"), flush=True)
+        _print_conditions(cpu, versions, "torch" in peers)
         rows = []
         for work, shapes in SHAPES.items():
             print(heading(work, peers))
@@ -234,33 +241,41 @@ def run(seconds, file):
                 for cell in KINDS:
                     rows.append(measure(Case(work, cell, shape), seconds))
                     print(line(rows[-1], peers), flush=True)
-    if file is not None:
-        file.write_text(json.dumps({"versions": versions, "isa": fastrnn.active_isa(), "cpu": cpu, "threads": 1,
-                                    "cases": rows}, indent=1) + "\n")
-        print(f"\nfigures: {file}")
+    if out is not None:
+        out.write_text(json.dumps({"versions": versions, "isa": fastrnn.active_isa(), "cpu": cpu, "threads": 1,
+                                   "cases": rows}, indent=1) + "\n")
+        print(f"\nfigures: {out}")
     return 0
 
 
-def main(argv=None):
-    """Runs the benchmark; see ``python -m fastrnn bench --help``."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+def _print_conditions(cpu: int | None, versions: Mapping[str, str], has_torch: bool) -> None:
+    """Print what is measured, with what, and what the tables' columns mean."""
+    print(", ".join(f"{name} {version}" for name, version in versions.items()), end="; ")
+    print(f"{fastrnn.active_isa()} kernels, float32, one thread "
+          f"{'(not pinned to a CPU)' if cpu is None else f'on CPU {cpu}'}")
+    print("read: the time to read a step's packed weights once, its lower limit; x read: the step's time over it\n"
+          "matmul: GFLOP/s of np.matmul, 1024 x 1024, the limit of sequences and training; share: GFLOP/s over it\n"
+          "ratio: that time over fastrnn's. NumPy: fastrnn.nn.reference. torch: torch.nn in inference mode"
+          + ("" if has_torch else " (not installed)"), flush=True)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the benchmark; ``fastrnn bench --help`` lists the options."""
     parser = Parser("bench", """\
 Times the three cells on this machine, on one thread: steps, sequences and training beside a NumPy loop and, if it is
-installed, torch; and the two limits of the hardware beside them.""", """\
-example:
-  python -m fastrnn bench
-  python -m fastrnn bench --seconds 2 --json bench.json
-  FASTRNN_ISA=avx2 python -m fastrnn bench""")
-    parser.add_argument("--seconds", type=positive(float), default=0.5, help="about so many for each line (0.5)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file as well, in seconds")
-    options = parser.parse_args(argv)
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)      # now, not after the measuring
+installed, torch; and the two limits of the hardware beside them.""",
+                    ["bench", "bench --seconds 2 --out bench.json", "FASTRNN_ISA=avx2 bench"])
+    parser.add_argument("--seconds", type=positive_float, default=0.5, metavar="S",
+                        help="time to spend on each line of the tables, about (default: 0.5)")
+    parser.add_argument("--out", type=Path, metavar="OUT.json", help="write the figures, times in seconds")
+    args = parser.parse_options(argv)
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)      # now, not after the measuring
     if not os.environ.get(MEASURING):
         # BLAS takes its number of threads from the environment when it is loaded, and here it is loaded already.
         environment = {**os.environ, MEASURING: "1", **dict.fromkeys(BLAS_THREADS, "1")}
         return subprocess.call([sys.executable, "-m", "fastrnn", "bench", *argv], env=environment)
     try:
-        return run(options.seconds, options.json)
+        return _run(args.seconds, args.out)
     except KeyboardInterrupt:
-        return 130      # the process that started this one says so
+        return 130      # the process that started this one prints the message

@@ -1,117 +1,159 @@
 """``fastrnn gradients``: how far back gradients reach, in a model file or in fresh layers."""
 
+from __future__ import annotations
+
+import argparse
 import contextlib
-import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import interop
-from ..diagnostics import GradientFlow, gradient_flow, over_rows
-from ..nn import Embedding, files, recurrent
+from ..diagnostics import GradientFlow, LayerFlow, gradient_flow, over_rows
+from ..nn import Embedding, Sequential, files, recurrent
 from ..nn.modules import sizes
+from ..nn.recurrent import Recurrent
 from . import tables
-from .common import PICTURES, TABLES, check_outputs, matrix, numeric_columns, of_table, table_parser, wrote
-from .parser import natural, positive, shown
+from .common import (
+    PICTURES,
+    TABLES,
+    add_random_state,
+    blame_table,
+    check_outputs,
+    matrix,
+    numeric_columns,
+    report_written,
+)
+from .parser import CELLS, Parser, cell_name, finite_float, positive_int, printable
 
 
-def main(argv):
-    """The gradient flow of a model in a file, or of fresh layers; see ``python -m fastrnn gradients --help``."""
-    parser = table_parser("gradients", "[FILE] [options]", """\
-Prints the norm of dL/dh_t over the steps t, layer by layer, and of the steps' Jacobians: whether the gradient vanishes,
-explodes or lasts. L is the sum of the outputs at the last step. Of a model file of any format that fastrnn reads, or of
-fresh layers of every kind. Input: normal random numbers, or rows of a table.""",
-                     "gradients --length 200 --hidden 64 --forget-bias 3 --plot gradients.png",
-                     "gradients model.npz --data series.csv --columns temperature --out gradients.csv")
-    parser.add_argument("file", metavar="FILE", nargs="?", help="a model; without it, fresh layers are looked at")
-    parser.add_argument("--layer", metavar="NAME", help="which of the file's layers, by the name that inspect shows; "
-                                                        "needed where it has several")
-    parser.add_argument("--cell", nargs="+", choices=("rnn", "gru", "lstm"), default=["rnn", "gru", "lstm"],
-                        help="kinds of fresh layers (all three)")
-    parser.add_argument("--hidden", type=positive(int), default=32, help="their hidden size (32)")
-    parser.add_argument("--layers", type=positive(int), default=1, help="how many are stacked (1)")
-    parser.add_argument("--inputs", type=positive(int), default=1, help="their input size (1)")
-    parser.add_argument("--forget-bias", type=float, default=0.0, metavar="B",
-                        help="added to the biases of an LSTM's forget gates and a GRU's update gates (0)")
-    parser.add_argument("--length", type=positive(int), default=100, help="steps (100)")
-    parser.add_argument("--rows", type=positive(int), default=4, help="sequences, where the input is random (4)")
-    parser.add_argument("--data", metavar="TABLE", help="the input: the last --length rows of a table (see --columns)")
-    parser.add_argument("--columns", nargs="+", metavar="COL", help="its columns (all that are numbers)")
-    parser.add_argument("--seed", type=natural, default=0, help="of fresh weights and random input (0)")
-    parser.add_argument("--plot", metavar="OUT.png", help="draw them")
-    parser.add_argument("--out", metavar="OUT.csv", help="write every norm, by step: .csv or .json")
-    args = parser.parse_args(argv)
-    if not math.isfinite(args.forget_bias):
-        parser.error(f"argument --forget-bias: expected a finite number, got {args.forget_bias}")
+def main(argv: Sequence[str]) -> int:
+    """Show the gradient flow of a model or of fresh layers; ``fastrnn gradients --help`` lists the options."""
+    parser = _parser()
+    args = parser.parse_options(argv)
     check_outputs(args, plot=PICTURES, out=TABLES)
+    return _run(parser, args)
 
-    rng, x = np.random.default_rng(args.seed), None
+
+def _parser() -> Parser:
+    parser = Parser("gradients", """\
+Prints, layer by layer, the norm of dL/dh_t over the steps t and the norm of the steps' Jacobians: whether the gradient
+vanishes, explodes or lasts. L is the sum of the outputs at the last step. Shows a model file of any format that fastrnn
+reads or, without a FILE, fresh layers of every kind. The input is normal random numbers, or rows of a table.""",
+                    ["gradients --length 200 --hidden-size 64 --forget-bias 3 --plot gradients.png",
+                     "gradients --data WEATHER --columns temperature_degC",
+                     "gradients model.npz --data series.csv --columns temperature --out gradients.csv"],
+                    usage="[FILE] [options]")
+    parser.add_argument("file", metavar="FILE", nargs="?", help="a model file; without it, fresh layers are shown")
+    parser.add_argument("--layer", metavar="NAME", help="which of the file's layers, by the name that the command "
+                                                        "inspect shows; needed where the file has several")
+    parser.add_argument("--cell", nargs="+", type=cell_name, default=list(CELLS), metavar="CELL",
+                        help="kinds of fresh layers: rnn, gru, lstm, in any case (default: all three)")
+    parser.add_argument("--hidden-size", type=positive_int, default=32, metavar="N",
+                        help="size of fresh layers' hidden state (default: 32)")
+    parser.add_argument("--num-layers", type=positive_int, default=1, metavar="N",
+                        help="how many fresh layers are stacked (default: 1)")
+    parser.add_argument("--input-size", type=positive_int, default=1, metavar="N",
+                        help="numbers that a fresh layer reads at each step (default: 1; with --data: its columns)")
+    parser.add_argument("--forget-bias", type=finite_float, default=0.0, metavar="B",
+                        help="added to the biases of a fresh LSTM's forget gates and a GRU's update gates (default: 0)")
+    parser.add_argument("--length", type=positive_int, default=100, metavar="STEPS",
+                        help="steps of the input (default: 100)")
+    parser.add_argument("--batch-size", type=positive_int, default=4, metavar="N",
+                        help="sequences of random input (default: 4)")
+    parser.add_argument("--data", metavar="TABLE", help="take the last --length rows of a table as the input")
+    parser.add_argument("--columns", nargs="+", metavar="COL",
+                        help="the table's columns to read (default: all that are numbers)")
+    add_random_state(parser, "fresh weights and random input")
+    parser.add_argument("--plot", metavar="OUT.png", help="draw the norms: .png, .svg or .pdf")
+    parser.add_argument("--out", metavar="OUT.csv", help="write every norm, by step: .csv or .json")
+    return parser
+
+
+def _run(parser: Parser, args: argparse.Namespace) -> int:
+    rng, rows = np.random.default_rng(args.random_state), None
     if args.data is not None:
-        x = _last_rows(args.data, args.columns, args.length)[:, None]
-        args.inputs = x.shape[2]
+        rows = _last_rows(args.data, args.columns, args.length)[:, None]
+        args.input_size = rows.shape[2]
     models = _fresh_layers(args, rng) if args.file is None else {"": _model(parser, args.file, args.layer)}
-    flows = {}
+    flows: dict[str, LayerFlow] = {}
     for name, model in models.items():
-        given = _random_input(model, args.length, args.rows, args.seed) if x is None else x.astype(model.dtype)
-        with of_table(args.data or args.file):
-            found = gradient_flow(model, given.swapaxes(0, 1) if getattr(model, "batch_first", False) else given)
-        flows |= {f"{name} {part}".strip(): flow for part, flow in found.layers.items()}
-    flow = GradientFlow(flows)
-    print(flow)
+        x = _random_input(model, args) if rows is None else rows.astype(model.dtype)
+        with blame_table(args.data or args.file):
+            flow = gradient_flow(model, x.swapaxes(0, 1) if getattr(model, "batch_first", False) else x)
+        flows |= {f"{name} {layer}".strip(): norms for layer, norms in flow.layers.items()}
+    whole = GradientFlow(flows)
+    print(whole)
     if args.out:
-        columns = {"step": np.arange(len(given))}
-        for name, one in flows.items():
-            parts = {"dL/dh": one.hidden, "dL/dc": one.cell, "jacobian": one.jacobian}
-            columns |= {f"{name} {what}": over_rows(norms) for what, norms in parts.items() if norms is not None}
-        tables.write(args.out, columns)
-        wrote("norms", args.out)
+        tables.write(args.out, _norm_columns(flows, args.length))
+        report_written("norms", args.out)
     if args.plot:
-        flow.plot()[0].figure.savefig(args.plot, dpi=130)
-        wrote("figure", args.plot)
+        whole.plot()[0].figure.savefig(args.plot, dpi=130)
+        report_written("figure", args.plot)
     return 0
 
 
-def _last_rows(path, names, length):
-    """The last rows of a table's columns [length, columns], none of them missing."""
+def _norm_columns(flows: dict[str, LayerFlow], length: int) -> dict[str, npt.ArrayLike]:
+    """The columns to write: the step, and every layer's norms, joined over the rows of the batch."""
+    columns: dict[str, npt.ArrayLike] = {"step": np.arange(length)}
+    for name, flow in flows.items():
+        norms = {"dL/dh": flow.hidden, "dL/dc": flow.cell, "jacobian": flow.jacobian}
+        columns |= {f"{name} {what}": over_rows(values) for what, values in norms.items() if values is not None}
+    return columns
+
+
+# ---- Input ----------------------------------------------------------------------------------------
+
+def _last_rows(path: str, names: list[str] | None, length: int) -> npt.NDArray[np.float64]:
+    """The last rows of a table's columns [length, columns]; none of the values may be missing."""
     table = tables.read(path)
-    x = matrix(table, names or numeric_columns(table), "--columns")[-length:]
-    if len(x) < length:
-        raise tables.TableError(f"{path}: {len(x)} rows, and --length {length} of them are asked for")
-    if np.isnan(x).any():
+    rows = matrix(table, names or numeric_columns(table), "--columns")[-length:]
+    if len(rows) < length:
+        raise tables.TableError(f"{path}: --length {length} needs as many rows, the table has {len(rows)}")
+    if np.isnan(rows).any():
         raise tables.TableError(f"{path}: values are missing in the last {length} rows")
-    return x
+    return rows
 
 
-def _fresh_layers(args, rng):
-    found = {}
-    for kind in args.cell:
-        layer = getattr(recurrent, kind.upper())(args.inputs, args.hidden, args.layers, rng=rng)
-        if kind != "rnn":
+def _random_input(model: Recurrent | Sequential, args: argparse.Namespace) -> npt.NDArray[Any]:
+    """Input for a model [T, N, ...]: normal random numbers, or whole ones for an Embedding."""
+    first: Any = model
+    rng = np.random.default_rng(args.random_state)
+    while hasattr(first, "modules"):
+        first = first.modules[0]
+    if isinstance(first, Embedding):
+        return rng.integers(0, first.num_embeddings, (args.length, args.batch_size))
+    x = rng.standard_normal((args.length, args.batch_size, sizes(first)[0]))
+    return x.astype(model.dtype)
+
+
+# ---- Models ---------------------------------------------------------------------------------------
+
+def _fresh_layers(args: argparse.Namespace, rng: np.random.Generator) -> dict[str, Recurrent]:
+    """A layer of every kind that --cell names."""
+    layers = {}
+    for cell in args.cell:
+        layer = getattr(recurrent, cell.upper())(args.input_size, args.hidden_size, args.num_layers, rng=rng)
+        if cell != "rnn":
             with layer.updating() as p:             # LSTM: gates i, f, g, o; GRU: r, z, n
-                for number in range(args.layers):
-                    p[f"bias_ih_l{number}"][args.hidden:2 * args.hidden] += args.forget_bias
-        found[kind] = layer
-    return found
+                for number in range(args.num_layers):
+                    p[f"bias_ih_l{number}"][args.hidden_size:2 * args.hidden_size] += args.forget_bias
+        layers[cell] = layer
+    return layers
 
 
-def _model(parser, path, name):
-    """A model that fastrnn saved, or the one recurrent layer of any other file that is named."""
+def _model(parser: Parser, path: str, name: str | None) -> Any:
+    """The model in a file that fastrnn saved, or one recurrent layer of any other file."""
     if interop.detect(path) in ("npz", "safetensors") and name is None:
-        with contextlib.suppress(ValueError):       # not fastrnn's own, or broken, which interop says as well
+        with contextlib.suppress(ValueError):       # of another program, or broken: interop's error says which
             return files.load(path)
     layers = interop.layers(path)
     if name is None and len(layers) == 1:
         return next(iter(layers.values()))
     if name not in layers:
-        wrong = "expected the name of a layer" if name is None else f"there is no layer {name!r}"
-        parser.error(f"--layer: {wrong}; {shown(path)} has {', '.join(map(shown, map(repr, layers))) or 'none'}")
+        fault = "expected the name of a layer" if name is None else f"there is no layer {name!r}"
+        parser.error(f"argument --layer: {fault}; {printable(path)} has "
+                     f"{', '.join(map(printable, map(repr, layers))) or 'none'}")
     return layers[name]
-
-
-def _random_input(model, length, rows, seed):
-    """What a model reads, at random: normal numbers, or whole ones for an Embedding."""
-    first, rng = model, np.random.default_rng(seed)
-    while hasattr(first, "modules"):
-        first = first.modules[0]
-    if isinstance(first, Embedding):
-        return rng.integers(0, first.num_embeddings, (length, rows))
-    return rng.standard_normal((length, rows, sizes(first)[0])).astype(model.dtype)

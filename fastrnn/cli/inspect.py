@@ -1,18 +1,24 @@
 """``fastrnn inspect``: the recurrent layers that a model file holds."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Sequence
 
 from .. import interop
 from ..nn import files
+from ..nn.recurrent import Recurrent
 from .models import model_parser, parameter_count, read_layers
-from .parser import shown
+from .parser import printable
 
 
-def main(argv):
-    """Lists the recurrent layers of a file; ``--json`` for machines."""
-    parser = model_parser("inspect", "Lists the recurrent layers that a model file holds.", "inspect model.safetensors")
-    parser.add_argument("--json", action="store_true", help="for machines: every option, every parameter's shape")
-    args = parser.parse_args(argv)
+def main(argv: Sequence[str]) -> int:
+    """List the recurrent layers of a file; ``fastrnn inspect --help`` lists the options."""
+    parser = model_parser("inspect", "Lists the recurrent layers that a model file holds.",
+                          ["inspect model.npz", "inspect model.npz --json"])
+    parser.add_argument("--json", action="store_true",
+                        help="print JSON, with every option of the layers and the shapes of their parameters")
+    args = parser.parse_options(argv)
     kind, layers, skipped = read_layers(parser, args)
     if args.json:
         print(json.dumps({"file": args.file, "format": kind, "layers": {
@@ -21,16 +27,20 @@ def main(argv):
                 "parameter_count": parameter_count(layer)}
             for name, layer in layers.items()}, "skipped": skipped}, indent=2))
         return 0
-    print(shown(f"{args.file}: {interop.FORMATS[kind]}"))
-    rows = [(shown(name) or "(no name)", repr(layer), layer.dtype.name, f"{parameter_count(layer):,}")
-            for name, layer in layers.items()]
-    if rows:
-        rows.insert(0, ("name", "layer", "dtype", "parameters"))
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        for name, layer, dtype, count in rows:
-            print(f"  {name:{widths[0]}}  {layer:{widths[1]}}  {dtype:{widths[2]}}  {count:>{widths[3]}}")
+    print(printable(f"{args.file}: {interop.FORMATS[kind]}"))
+    if layers:
+        _print_layers(layers)
     else:
-        print("  no recurrent layer" + " that fastrnn has" * bool(skipped))
+        print("  no recurrent layer" + " that fastrnn can represent" * bool(skipped))
     for name, reason in skipped.items():
-        print(f"  {shown(name) or '(no name)'} cannot be represented: {shown(reason)}")
+        print(f"  {printable(name) or '(no name)'} cannot be represented: {printable(reason)}")
     return 0
+
+
+def _print_layers(layers: dict[str, Recurrent]) -> None:
+    rows = [("name", "layer", "dtype", "parameters"),
+            *((printable(name) or "(no name)", repr(layer), layer.dtype.name, f"{parameter_count(layer):,}")
+              for name, layer in layers.items())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, layer, dtype, count in rows:
+        print(f"  {name:{widths[0]}}  {layer:{widths[1]}}  {dtype:{widths[2]}}  {count:>{widths[3]}}")

@@ -1,62 +1,95 @@
-"""The commands: ``python -m fastrnn demo | bench | ...``. Each loads its module only when it is called."""
+"""The command line: finds the command, runs it, and turns every way in which it ends into an exit code."""
+
+from __future__ import annotations
 
 import importlib
+import os
 import sys
+from collections.abc import Callable, Sequence
 
 from .._base.reading import ModelFormatError
-from .parser import Parser, shown
+from .parser import Parser, closest, printable, program
 from .tables import TableError
 
 COMMANDS = {
     "demo": "train on a year of weather, forecast held-out weeks, stream them hour by hour",
     "bench": "time this machine: steps, sequences and training beside NumPy (and torch, if installed)",
     "forecast": "forecast columns of a CSV or Parquet file, beside naive forecasts",
-    "detect": "score every row of such a file by how unusual it is, as a live stream would be",
-    "train": "train a small sequence model on such a file, with checkpoints, and save it",
-    "gradients": "how far back gradients reach: of a model file, or of fresh layers of every kind",
+    "detect": "score every row of a CSV or Parquet file by how unusual it is, as a live stream would be",
+    "train": "train a small sequence model on a CSV or Parquet file, with checkpoints, and save it",
+    "gradients": "show how far back gradients reach, in a model file or in fresh layers of every kind",
     "inspect": "list the recurrent layers that a model file of any framework holds",
-    "convert": "write a layer of such a file as .safetensors, .npz or .onnx",
-    "info": "print versions, instruction sets and threads: what a bug report should bear",
+    "convert": "write a recurrent layer of a model file as .safetensors, .npz or .onnx",
+    "info": "print versions, instruction sets and threads (for bug reports), and where the example data is",
 }
+INTERRUPTED, BROKEN_PIPE = 130, 141     # 128 + the signal's number, as shells report SIGINT and SIGPIPE
 
 
-def command(name):
-    """The function of a command: takes its arguments, returns an exit code or None."""
-    return importlib.import_module(f".{name}", __package__).main
+def command(name: str) -> Callable[[Sequence[str]], int]:
+    """Import a command's module and return its function: arguments in, exit code out."""
+    run: Callable[[Sequence[str]], int] = importlib.import_module(f".{name}", __package__).main
+    return run
 
 
-def main(argv=None):
-    """Runs a command.
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
 
     Parameters
     ----------
-    argv : list of str, optional
+    argv : sequence of str, optional
         Command and its arguments; those of the process if not given.
 
     Returns
     -------
     int
-        Exit code: 0 done, 1 a file could not be read or written, or is broken, 2 wrong arguments, 130 interrupted by
-        Ctrl-C.
+        Exit code: 0 done; 1 a file could not be read or written, or is broken; 2 wrong arguments; 130 interrupted by
+        Ctrl-C; 141 whoever read the output closed it, as ``head`` does.
+
+    Examples
+    --------
+    >>> from fastrnn.cli import main
+    >>> main(["inspect", "there_is_no_such_file.onnx"])     # the message goes to standard error
+    1
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        try:
+            return _main(sys.argv[1:] if argv is None else list(argv))
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        return BROKEN_PIPE
+
+
+def _main(argv: list[str]) -> int:
     width = max(map(len, COMMANDS))
-    parser = Parser("", "Recurrent networks on a CPU: what can be run from the command line.", "\n".join(
-        ["commands:", *(f"  {name:{width}}  {about}" for name, about in COMMANDS.items()),
-         "", "example:", "  python -m fastrnn demo --updates 200 --out demo.png", "  python -m fastrnn bench --help"]))
-    parser.add_argument("command", nargs="?", metavar="{" + ",".join(COMMANDS) + "}",
-                        help="see below; each has its own --help")
+    parser = Parser("", "Fast recurrent networks on a CPU: what can be run from the command line.",
+                    ["demo --updates 200 --plot demo.png", "forecast --help"],
+                    notes="\n".join(["commands:", *(f"  {name:{width}}  {about}" for name, about in COMMANDS.items())]))
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help="one of those below; each has its own --help")
     if not argv:
         parser.print_help()
         return 0
-    name = parser.parse_args(argv[:1]).command
+    name = parser.parse_options(argv[:1]).command
     if name not in COMMANDS:
-        parser.error(f"unknown command {name!r}: expected one of {', '.join(COMMANDS)}")
+        suggestion = closest(name, COMMANDS)
+        parser.error(f"there is no command {printable(name)!r}" + (
+            f", did you mean {suggestion}?" if suggestion else f": expected one of {', '.join(COMMANDS)}"))
     try:
-        return command(name)(argv[1:]) or 0
+        return command(name)(argv[1:])
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
+    except BrokenPipeError:
+        raise
     except (OSError, ModelFormatError, TableError, ImportError) as error:
-        print(f"python -m fastrnn {name}: {shown(error)}", file=sys.stderr)
+        print(f"{program()} {name}: {printable(error)}", file=sys.stderr)
         return 1
+
+
+def _discard_output() -> None:
+    """Send what standard output still buffers to nowhere, so that the interpreter's last flush does not fail, too."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

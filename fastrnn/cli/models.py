@@ -1,56 +1,74 @@
 """What ``inspect`` and ``convert`` share: reading the layers of a model file of any format."""
 
+from __future__ import annotations
+
+import argparse
 import json
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from .. import interop
 from .._base.reading import ModelFormatError
-from .parser import Parser, shown
+from ..nn.recurrent import Recurrent
+from .parser import Parser, printable
 
 
-def model_parser(command, description, example):
-    parser = Parser(command, "\n".join([description, "The format is told from the contents:",
-                                        *("  " + about for about in interop.FORMATS.values())]),
-                    "example:\n  python -m fastrnn " + example)
-    parser.add_argument("file", metavar="FILE")
-    parser.add_argument("--nonlinearity", choices=("tanh", "relu"), help="of plain RNNs, where the file does not tell")
-    parser.add_argument("--batch-first", action="store_true", help="layers that take [N, T, I], where the file does "
-                                                                    "not tell")
+def model_parser(command: str, description: str, examples: Sequence[str]) -> Parser:
+    """A parser with the options that say how a model file is to be read."""
+    parser = Parser(command, "\n".join([description, "The format is recognised by the file's contents:",
+                                        *("  " + about for about in interop.FORMATS.values())]), examples,
+                    notes="A model file to try it with: the first example of the command train writes model.npz.")
+    parser.add_argument("file", metavar="FILE", help="the model file")
+    parser.add_argument("--nonlinearity", choices=("tanh", "relu"),
+                        help="of plain RNNs, where the file does not say it")
+    parser.add_argument("--batch-first", action="store_true",
+                        help="make layers that read [N, T, I], where the file does not say the order")
     parser.add_argument("--option", metavar="NAME=VALUE", action="append", default=[], type=_option,
-                        help="another option of the format's layers() or of the layers themselves, such as "
+                        help="another parameter of the format's layers() or of the layers themselves, such as "
                              "recurrent_activation=hard_sigmoid or dropout=0.5; VALUE is JSON or plain text")
     return parser
 
 
-def _option(text):
+def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not name.isidentifier() or not equals:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
     try:
         return name, json.loads(value)
     except (ValueError, RecursionError):
         return name, value
 
 
-_option.__name__ = "NAME=VALUE"                 # argparse says "invalid NAME=VALUE value: 'x'"
+def read_layers(parser: Parser, args: argparse.Namespace) -> tuple[str, dict[str, Recurrent], dict[str, str]]:
+    """Read a model file.
 
-
-def read_layers(parser, args):
-    """The file's format, its layers, and name -> reason of those it has beside them."""
+    Returns
+    -------
+    kind : str
+        The file's format, a key of ``interop.FORMATS``.
+    layers : dict of str to layer
+        The recurrent layers by their names.
+    skipped : dict of str to str
+        The names of those that fastrnn cannot represent, and why.
+    """
     options = dict(args.option)
     if args.nonlinearity:
         options["nonlinearity"] = args.nonlinearity
     if args.batch_first:
         options["batch_first"] = True
-    kind, skipped = interop.detect(args.file), {}
+    kind = interop.detect(args.file)
+    skipped: dict[str, str] = {}
     try:
         return kind, interop.layers(args.file, skipped, **options), skipped
     except ModelFormatError:
         raise
-    except (TypeError, ValueError) as error:    # from the options: whatever a file has in it is a ModelFormatError
+    except (TypeError, ValueError) as error:    # about the options: faults of the file are ModelFormatErrors
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        parser.error(f"{interop.FORMATS[kind]}: " + (f"there is no option {unknown[1]}" if unknown else shown(error)))
+        fault = f"there is no option {unknown[1]}" if unknown else printable(error)
+        parser.error(f"{interop.FORMATS[kind]}: {fault}")
 
 
-def parameter_count(layer):
+def parameter_count(layer: Recurrent) -> int:
+    """How many numbers a layer's parameters are."""
     return sum(a.size for a in layer.parameters.values())

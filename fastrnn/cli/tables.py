@@ -1,26 +1,31 @@
 """Tables in files, for the command line: CSV by the standard library, Parquet where polars or pandas is installed.
 
-A cell is believed to be a number or a time only when it is asked for as one, so that columns nobody uses may hold
-anything. Every fault is one line that names the file, the line and the column: ``TableError``.
+A cell is read as a number or a time only when a command asks for it, so columns that no command uses may hold
+anything. Every fault raises a ``TableError`` whose one line names the file, the line and the column.
 """
+
+from __future__ import annotations
 
 import csv
 import io
 import json
 import math
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .._base.reading import read_bytes, replacing
 
 DELIMITERS = ",;\t"
-LARGEST = 1e30
-MISSING = frozenset(("", "na", "nan", "n/a", "null", "none"))       # cells that hold no number, in any case
+LARGEST = 1e30          # numbers beyond it are refused: float32, which the models compute in, ends at 3.4e38
+MISSING = frozenset(("", "na", "nan", "n/a", "null", "none"))       # cells that stand for a missing value, in any case
 
 
 class TableError(ValueError):
-    """A table that is broken, or has not what was asked of it."""
+    """A table that is broken, or that lacks what a command needs of it."""
 
 
 class Table:
@@ -32,55 +37,56 @@ class Table:
     columns : dict of str to list or array
         Cells: text from CSV, values from Parquet.
     lines : list of int or None
-        The line of the file on which a row of CSV ends.
+        For each row of a CSV file the line of the file on which it ends.
     """
 
-    def __init__(self, path, columns, lines=None):
+    def __init__(self, path: str, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]],
+                 lines: list[int] | None = None) -> None:
         self.path, self.columns, self.lines = path, columns, lines
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
 
-    def column(self, name, option):
+    def column(self, name: str, option: str) -> Sequence[Any] | npt.NDArray[Any]:
+        """The cells of a column that the user named in `option`."""
         if name not in self.columns:
             raise TableError(f"{option}: {self.path} has no column {name!r}, only "
                              f"{', '.join(map(repr, self.columns))}")
         return self.columns[name]
 
-    def numbers(self, name, option):
-        """A column as float64 [rows], NaN where the cell is empty or says so; none is past 1e30, so that float32 can
-        hold it."""
+    def numbers(self, name: str, option: str) -> npt.NDArray[np.float64]:
+        """A column as numbers [rows]; missing values are NaN, and none is beyond 1e30, so that float32 can hold it."""
         cells = self.column(name, option)
-        found = np.empty(len(cells))
+        numbers = np.empty(len(cells))
         for row, cell in enumerate(cells):
             try:
-                found[row] = math.nan if cell is None or str(cell).strip().lower() in MISSING else float(cell)
+                numbers[row] = math.nan if cell is None or str(cell).strip().lower() in MISSING else float(cell)
             except (TypeError, ValueError):
                 raise TableError(f"{self._place(row, name)}: expected a number, got {str(cell)!r:.80}") from None
-            if abs(found[row]) > LARGEST:
+            if abs(numbers[row]) > LARGEST:
                 raise TableError(f"{self._place(row, name)}: expected a number within {LARGEST:g}, got "
                                  f"{str(cell)!r:.80}")
-        return found
+        return numbers
 
-    def numeric(self, but=()):
-        """Names of the columns, other than `but`, whose cells are all numbers or missing and not all missing."""
-        found = []
+    def numeric(self, exclude: Sequence[str] = ()) -> list[str]:
+        """Names of the columns whose cells are all numbers or missing, and not all missing."""
+        names = []
         for name in self.columns:
-            if name not in but:
+            if name not in exclude:
                 try:
                     if not np.isnan(self.numbers(name, "")).all():
-                        found.append(name)
+                        names.append(name)
                 except TableError:
                     pass
-        return found
+        return names
 
-    def times(self, name, option):
-        """A column of ISO 8601 times, or dates, as datetime64[us] [rows]; with an offset, turned to UTC."""
+    def times(self, name: str, option: str) -> npt.NDArray[np.datetime64]:
+        """A column of ISO 8601 times or dates as datetime64[us] [rows]; times with an offset are converted to UTC."""
         cells = self.column(name, option)
         if isinstance(cells, np.ndarray) and cells.dtype.kind == "M":
             return cells.astype("datetime64[us]")
         import datetime
-        found = np.empty(len(cells), "datetime64[us]")
+        times = np.empty(len(cells), "datetime64[us]")
         for row, cell in enumerate(cells):
             try:
                 time = datetime.datetime.fromisoformat(str(cell).strip())
@@ -89,26 +95,29 @@ class Table:
                                  f"got {str(cell)!r:.80}") from None
             if time.tzinfo is not None:
                 time = time.astimezone(datetime.UTC).replace(tzinfo=None)
-            found[row] = time
-        return found
+            times[row] = time
+        return times
 
-    def _place(self, row, name):
+    def _place(self, row: int, name: str) -> str:
         return f"{self.path}: {f'line {self.lines[row]}' if self.lines else f'row {row + 1}'}, column {name!r}"
 
 
-def read(path):
-    """The table in a file: .csv, .tsv, .txt (comma, semicolon or tab between cells) or .parquet.
+# ---- Reading ------------------------------------------------------------------------------------
 
-    CSV is UTF-8; lines before the header that begin with # are passed over; the header has a name for every column.
+def read(path: str | os.PathLike[str]) -> Table:
+    """Read the table in a file: .csv, .tsv, .txt (cells separated by commas, semicolons or tabs) or .parquet.
+
+    CSV is UTF-8. Lines before the header that begin with # are skipped. The header names every column.
 
     Raises
     ------
     TableError
-        Another ending; an empty file; rows of unequal width; a name that is there twice or missing.
+        The file's name has another ending; the file is empty; rows have unequal widths; a column's name is missing or
+        occurs twice.
     OSError
         The file cannot be read.
     ImportError
-        Parquet, and neither polars nor pandas is installed.
+        The file is Parquet, and neither polars nor pandas is installed.
     """
     path = os.fsdecode(path)
     ending = os.path.splitext(path)[1].lower()
@@ -119,21 +128,22 @@ def read(path):
     raise TableError(f"{path}: expected a name that ends in .csv, .tsv, .txt or .parquet")
 
 
-def _read_csv(path):
+def _read_csv(path: str) -> Table:
     try:
         text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise TableError(f"{path}: no UTF-8 text (byte {error.start})") from None
+        raise TableError(f"{path}: this is no UTF-8 text (byte {error.start})") from None
     lines = text.splitlines()
     skipped = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")), None)
     if skipped is None:
         raise TableError(f"{path}: the file is empty")
     delimiter = max(DELIMITERS, key=lines[skipped].count)
     reader = csv.reader(io.StringIO("\n".join(lines[skipped:]), newline=""), delimiter=delimiter, strict=True)
-    rows, ends = [], []
+    rows: list[list[str]] = []
+    ends = []
     try:
         for row in reader:
-            if row:                                     # an empty line is none
+            if row:                                     # an empty line is no row
                 rows.append(row)
                 ends.append(skipped + reader.line_num)
             if row and len(row) != len(rows[0]):
@@ -143,21 +153,21 @@ def _read_csv(path):
     header = [name.strip() for name in rows.pop(0)]
     _check_header(path, header)
     if not rows:
-        raise TableError(f"{path}: a header and no rows")
+        raise TableError(f"{path}: there is a header and no rows")
     return Table(path, dict(zip(header, map(list, zip(*rows, strict=True)), strict=True)), ends[1:])
 
 
-def _check_header(path, header):
+def _check_header(path: str, header: list[str]) -> None:
     for number, name in enumerate(header, 1):
         if not name:
             raise TableError(f"{path}: column {number} of the header has no name")
         if header.index(name) != number - 1:
             raise TableError(f"{path}: the header has {name!r} twice")
     if all(_is_number(name) for name in header):
-        raise TableError(f"{path}: the first line must name the columns, it has numbers alone")
+        raise TableError(f"{path}: the first line must name the columns, but it has numbers alone")
 
 
-def _is_number(text):
+def _is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
@@ -165,8 +175,9 @@ def _is_number(text):
     return True
 
 
-def _read_parquet(path):
-    read_bytes(path, length=0)                          # the usual OSErrors, and regular files alone
+def _read_parquet(path: str) -> Table:
+    read_bytes(path, length=0)                          # raises the usual OSErrors, and refuses what is no regular file
+    library: Any
     try:
         import polars as library
     except ImportError:
@@ -178,28 +189,28 @@ def _read_parquet(path):
         frame = library.read_parquet(path)
     except (OSError, MemoryError, ImportError):
         raise
-    except Exception as error:                          # each library has its own
+    except Exception as error:                          # each library raises exceptions of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TableError(f"{path}: no Parquet file that {library.__name__} reads: {reason}") from None
+        raise TableError(f"{path}: {library.__name__} cannot read this as Parquet: {reason}") from None
     columns = {str(name): frame[name].to_numpy() for name in frame.columns}
     if not columns or not len(frame):
-        raise TableError(f"{path}: no rows")
+        raise TableError(f"{path}: there are no rows")
     return Table(path, columns)
 
 
-def check_out(path, option, endings):
-    """The ending of a file to be written, before any work is done for it."""
-    ending = os.path.splitext(path)[1].lower()
-    if ending not in endings:
+# ---- Writing ------------------------------------------------------------------------------------
+
+def prepare_output(path: str, option: str, endings: Sequence[str]) -> None:
+    """Check the ending of a file that will be written, and make its folder."""
+    if os.path.splitext(path)[1].lower() not in endings:
         raise TableError(f"{option}: expected a name that ends in {' or '.join(endings)}, got {path!r}")
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    return ending
 
 
-def write(path, columns):
-    """Writes columns of equal length to a .csv or .json file, all at once or not at all; NaN is an empty cell, or null.
+def write(path: str, columns: Mapping[str, npt.ArrayLike]) -> None:
+    """Write columns of equal length to a .csv or .json file, which is replaced as a whole or not at all.
 
-    columns: dict of str to array; times become ISO 8601.
+    NaN becomes an empty cell, or null; times become ISO 8601.
     """
     cells = {name: _cells(np.asarray(values)) for name, values in columns.items()}
     text = io.StringIO(newline="")
@@ -214,20 +225,20 @@ def write(path, columns):
         file.write(text.getvalue().encode())
 
 
-def _cells(values):
-    """Python values for csv and json; a float32 as short as it can be told by."""
+def _cells(values: npt.NDArray[Any]) -> list[Any]:
+    """Python values for csv and json; a float32 gets the fewest digits that tell it from its neighbours."""
     if values.dtype.kind == "M":
-        return told(values)
+        return iso_times(values)
     if values.dtype == np.float32:
         return [None if math.isnan(v) else float(str(v)) for v in values]
     if values.dtype.kind == "f":
         return [None if math.isnan(v) else v for v in values.tolist()]
-    return values.tolist()
+    return list(values.tolist())
 
 
-def told(times):
-    """Times as ISO 8601, no finer than they need; a list of str."""
+def iso_times(times: npt.NDArray[np.datetime64]) -> list[str]:
+    """Times as ISO 8601, in the coarsest unit that loses nothing."""
     for unit in ("D", "m", "s", "ms"):
         if (times.astype(f"datetime64[{unit}]") == times).all():
-            return np.datetime_as_string(times, unit).tolist()
-    return np.datetime_as_string(times).tolist()
+            return list(np.datetime_as_string(times, unit).tolist())
+    return list(np.datetime_as_string(times).tolist())

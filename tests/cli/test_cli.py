@@ -32,7 +32,7 @@ def run(*arguments, **environment):
 def test_help_gives_an_example(command):
     result = run(*command, "--help")
     assert result.returncode == 0, result.stderr
-    assert re.search(r"^example:\n  .*python -m fastrnn", result.stdout, re.M), result.stdout
+    assert re.search(r"^examples:\n  .*python -m fastrnn", result.stdout, re.M), result.stdout
 
 
 def test_no_command_prints_the_commands(capsys):
@@ -53,9 +53,9 @@ def test_info_prints_the_instruction_set():
     (["nonsense"], "nonsense"),
     (["--nonsense"], "nonsense"),
     (["demo", "--updates", "0"], "--updates"),
-    (["demo", "--hidden", "wide"], "--hidden"),
+    (["demo", "--hidden-size", "wide"], "--hidden-size"),
     (["demo", "--horizon", "25"], "--horizon"),
-    (["demo", "--seed", "-1"], "--seed"),
+    (["demo", "--random-state", "-1"], "--random-state"),
     (["bench", "--seconds", "nan"], "--seconds"),
     (["bench", "--seconds", "-1"], "--seconds"),
     (["info", "more"], "more"),
@@ -77,7 +77,7 @@ def test_wrong_command_exits_2_as_a_process():
 
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys):
     (tmp_path / "file").touch()
-    assert cli.main(["demo", "--out", str(tmp_path / "file" / "demo.png")]) == 1
+    assert cli.main(["demo", "--plot", str(tmp_path / "file" / "demo.png")]) == 1
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -130,13 +130,13 @@ def test_no_held_out_hour_is_trained_on(series):
     near = np.convolve(series.held_out, np.ones(2 * demo.APART + 1), "same") > 0
     begun = series.times - np.timedelta64(1, "h")                   # the month in which an hour lies
     seen = 0
-    for part in demo.pieces(series):
+    for part in demo.training_parts(series):
         assert not near[part].any()
         assert len(set(begun[part].astype("datetime64[M]"))) == 1
         seen += part.stop - part.start
     assert seen == 12 * -2 * demo.APART + 8760 - 12 * 168
     assert series.held_out.sum() == 12 * 168
-    for part in demo.weeks(series):
+    for part in demo.held_out_weeks(series):
         assert series.held_out[part].tolist() == [False] * demo.CONTEXT + [True] * 168
         assert len(set(begun[part].astype("datetime64[M]"))) == 1
 
@@ -156,7 +156,7 @@ def test_regression_finds_what_is_linear(series, horizon):
 
 
 def test_demo_runs_and_draws(tmp_path):
-    result = run("demo", "--updates", 8, "--hidden", 8, "--out", tmp_path / "new" / "demo.png")
+    result = run("demo", "--updates", 8, "--hidden-size", 8, "--plot", tmp_path / "new" / "demo.png")
     assert result.returncode == 0, result.stderr
     for said in ("deg C", "naive", "24 hours ago", "regression", "99th percentile", "times as long"):
         assert said in result.stdout
@@ -165,8 +165,8 @@ def test_demo_runs_and_draws(tmp_path):
 
 
 def test_demo_beats_the_simple_forecasts_and_streams_the_same(series):
-    model = demo.forecaster(6, hidden=32, updates=300, seed=0).set_params(ensemble=1, progress=False)
-    found = demo.evaluate(model.fit(**series.arguments(demo.pieces(series))), series)
+    model = demo.forecaster(6, hidden_size=32, updates=300, random_state=0).set_params(ensemble=1, progress=False)
+    found = demo.evaluate(model.fit(**series.arguments(demo.training_parts(series))), series)
     assert found.truth.shape == (12 * (168 - 5), 6)
     hours = found.origins - demo.CONTEXT + series.first[found.series]       # the first that each forecasts
     assert np.array_equal(found.truth, series.temperature[hours[:, None] + np.arange(6)])
@@ -184,16 +184,16 @@ def test_demo_beats_the_simple_forecasts_and_streams_the_same(series):
 def test_demo_without_matplotlib_and_tqdm_says_so(tmp_path, monkeypatch, capsys):
     for name in ("matplotlib", "matplotlib.figure", "tqdm"):
         monkeypatch.setitem(sys.modules, name, None)
-    assert cli.main(["demo", "--updates", "16", "--hidden", "8", "--out", str(tmp_path / "demo.png")]) == 0
-    out = capsys.readouterr().out
+    assert cli.main(["demo", "--updates", "16", "--hidden-size", "8", "--plot", str(tmp_path / "demo.png")]) == 0
+    out, err = capsys.readouterr()
     assert "matplotlib is not installed" in out
-    assert re.search(r"epoch (\d+) of \1:", out)
+    assert re.search(r"epoch (\d+) of \1:", err) and "epoch" not in out
 
 
 # ---- Benchmark ----------------------------------------------------------------------------------
 
 def test_bench_prints_a_table_and_writes_json(tmp_path):
-    result = run("bench", "--seconds", 0.05, "--json", tmp_path / "new" / "bench.json")
+    result = run("bench", "--seconds", 0.05, "--out", tmp_path / "new" / "bench.json")
     assert result.returncode == 0, result.stderr
     assert len(re.findall(r"^(LSTM|GRU|RNN) +\d.* -> ", result.stdout, re.M)) == 18
     assert "GFLOP/s" in result.stdout

@@ -55,8 +55,8 @@ def floats(cells):
 
 def test_forecast_writes_times_median_and_quantiles(table, tmp_path, capsys):
     out, plot = tmp_path / "new" / "f.csv", tmp_path / "f.png"
-    assert run("forecast", table, "--target", "load", "--time", "time", "--horizon", 6, "--season", 24, "--past",
-               "temperature", "--time-features", "day", "--updates", 60, "--hidden", 8, "--out", out,
+    assert run("forecast", table, "--target", "load", "--time", "time", "--horizon", 6, "--seasons", 24, "--past",
+               "temperature", "--time-features", "day", "--updates", 60, "--hidden-size", 8, "--out", out,
                "--plot", plot) == 0
     said = capsys.readouterr().out
     for name in ("forecast", "naive", "seasonal naive 24", "RMSE", "MASE", "quantile 0.1"):
@@ -72,7 +72,7 @@ def test_forecast_writes_times_median_and_quantiles(table, tmp_path, capsys):
 
 
 def test_forecast_beats_the_naive_ones_where_there_is_something_to_learn(table, capsys):
-    assert run("forecast", table, "--target", "load", "--horizon", 6, "--season", 24, "--updates", 100,
+    assert run("forecast", table, "--target", "load", "--horizon", 6, "--seasons", 24, "--updates", 100,
                "--quantiles") == 0
     said = capsys.readouterr().out
     rmse = {line[:18].strip(): float(line.split()[-3]) for line in said.splitlines()
@@ -94,7 +94,7 @@ def test_forecast_of_several_series_with_known_columns(series, tmp_path):
     first = lines[1].split(",")[1]
     out = tmp_path / "f.json"
     assert run("forecast", csv(tmp_path / "shops.csv", lines), "--target", "sales", "--series", "shop", "--time", "day",
-               "--known", "open", "--horizon", 10, "--season", 7, "--updates", 150, "--hidden", 8, "--quantiles",
+               "--known", "open", "--horizon", 10, "--seasons", 7, "--updates", 150, "--hidden-size", 8, "--quantiles",
                "--out", out) == 0
     found = json.loads(out.read_text())
     assert list(found) == ["shop", "day", "sales"]
@@ -109,7 +109,7 @@ def test_forecast_of_several_series_with_known_columns(series, tmp_path):
 def test_forecast_of_several_columns_held_out_none(table, tmp_path, capsys):
     out = tmp_path / "f.csv"
     assert run("forecast", table, "--target", "load", "temperature", "--horizon", 3, "--held-out", 0, "--updates", 5,
-               "--hidden", 4, "--out", out) == 0
+               "--hidden-size", 4, "--out", out) == 0
     assert "naive" not in capsys.readouterr().out
     found = columns(out)
     assert list(found) == ["step", "load", "load_q0.1", "load_q0.9", "temperature", "temperature_q0.1",
@@ -177,7 +177,7 @@ def test_detect_scores_before_it_learns(table, tmp_path):
 
 def test_detect_fits_on_first_rows(table, tmp_path):
     out = tmp_path / "s.json"
-    assert run("detect", table, "--columns", "load", "--fit", 300, "--epochs", 2, "--hidden", 8, "--out", out) == 0
+    assert run("detect", table, "--columns", "load", "--fit", 300, "--epochs", 2, "--hidden-size", 8, "--out", out) == 0
     scores = np.array(json.loads(out.read_text())["score"])
     assert not scores[:300].any() and len(scores) == STEPS
 
@@ -186,8 +186,8 @@ def test_detect_fits_on_first_rows(table, tmp_path):
 
 def test_train_saves_a_model_in_the_units_of_the_table(series, table, tmp_path, capsys):
     out, plot = tmp_path / "model.npz", tmp_path / "losses.pdf"
-    assert run("train", table, "--target", "load", "--ahead", 3, "--epochs", 60, "--hidden", 16, "--rate", 0.01,
-               "--out", out, "--plot", plot) == 0
+    assert run("train", table, "--target", "load", "--ahead", 3, "--epochs", 60, "--hidden-size", 16, "--learning-rate",
+               0.01, "--out", out, "--plot", plot) == 0
     said = capsys.readouterr().out
     errors = next(line for line in said.splitlines() if line.startswith("  load")).split()[1:]
     model_rmse, naive_rmse = map(float, errors)
@@ -201,7 +201,7 @@ def test_train_saves_a_model_in_the_units_of_the_table(series, table, tmp_path, 
 
 
 def test_train_resumes_to_the_same_bits(table, tmp_path):
-    options = ["train", table, "--target", "load", "--hidden", 8, "--window", 20]
+    options = ["train", table, "--target", "load", "--hidden-size", 8, "--tbptt", 20]
     assert run(*options, "--epochs", 6, "--out", tmp_path / "whole.npz") == 0
     checkpoint = tmp_path / "run.ckpt"
     code = f"""
@@ -229,7 +229,7 @@ def test_train_passes_over_missing_values(series, tmp_path, capsys):
     lines = [f"{'' if i % 11 == 5 else f'{a:.3f}'},{'NA' if i % 13 == 2 else f'{b:.3f}'}"
              for i, (a, b) in enumerate(zip(load, temperature, strict=True))]
     table = csv(tmp_path / "gaps.csv", ["load,temperature", *lines])
-    assert run("train", table, "--target", "load", "temperature", "--epochs", 3, "--hidden", 8) == 0
+    assert run("train", table, "--target", "load", "temperature", "--epochs", 3, "--hidden-size", 8) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     assert [row[0] for row in rows] == ["load", "temperature"]
     assert all(0 < float(number) < 100 for row in rows for number in row[1:])
@@ -239,7 +239,7 @@ def test_train_passes_over_missing_values(series, tmp_path, capsys):
 
 def test_gradients_of_fresh_layers(tmp_path, capsys):
     out, plot = tmp_path / "g.csv", tmp_path / "g.png"
-    assert run("gradients", "--length", 60, "--hidden", 8, "--forget-bias", 4, "--out", out, "--plot", plot) == 0
+    assert run("gradients", "--length", 60, "--hidden-size", 8, "--forget-bias", 4, "--out", out, "--plot", plot) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[:4]] == ["layer", "rnn", "gru", "lstm"]
     found = columns(out)
     assert len(found["step"]) == 60
@@ -290,8 +290,8 @@ def test_times_come_as_they_are_told(tmp_path):
     found = tables.read(path).times("t", "--time")
     assert found.astype(str).tolist() == ["2024-01-31T00:00:00.000000", "2024-01-31T13:00:00.000000",
                                           "2024-01-31T11:00:00.500000"]
-    assert tables.told(found[:2]) == ["2024-01-31T00:00", "2024-01-31T13:00"]
-    assert tables.told(found[:1]) == ["2024-01-31"]
+    assert tables.iso_times(found[:2]) == ["2024-01-31T00:00", "2024-01-31T13:00"]
+    assert tables.iso_times(found[:1]) == ["2024-01-31"]
 
 
 @pytest.mark.parametrize("library", ["polars", "pandas"])
@@ -308,7 +308,7 @@ def test_parquet(library, series, tmp_path, monkeypatch):
     found = tables.read(path)
     assert np.array_equal(found.times("time", "--time"), times)
     assert np.array_equal(found.numbers("load", "--target"), load.astype(np.float32))
-    assert found.numeric() == ["load", "count", "temperature"] or found.numeric(but=("time",)) == ["load", "count",
+    assert found.numeric() == ["load", "count", "temperature"] or found.numeric(exclude=("time",)) == ["load", "count",
                                                                                                   "temperature"]
     assert run("detect", path, "--columns", "load", "temperature") == 0
     path.write_bytes(b"PAR1 and no more")
@@ -357,7 +357,7 @@ BAD_TABLES = {
 CALLS = {
     "forecast": ["--target", "load", "--horizon", "3", "--time", "time", "--updates", "2"],
     "detect": ["--columns", "load", "--time", "time"],
-    "train": ["--target", "load", "--inputs", "load", "--epochs", "1"],
+    "train": ["--target", "load", "--columns", "load", "--epochs", "1"],
     "gradients": [],
 }
 
@@ -398,7 +398,7 @@ def test_a_file_that_is_none_is_one_line(command, name, said, tmp_path, capsys):
     (["detect", "{}", "--fit", "24"], "--fit"),
     (["detect", "{}", "--plot", "plot.csv"], "--plot"),
     (["train", "{}", "--target", "load", "--ahead", "20"], "too few"),
-    (["train", "{}", "--target", "load", "--stretches", "2", "--inputs", "far"], "too far apart"),
+    (["train", "{}", "--target", "load", "--batch-size", "2", "--columns", "far"], "too far apart"),
     (["train", "{}", "--target", "load", "--out", "model.pt"], "--out"),
     (["gradients", "--data", "{}", "--length", "100"], "--length"),
     (["gradients", "{}"], "{}"),
@@ -425,7 +425,7 @@ def test_what_cannot_be_done_is_one_line(arguments, said, tmp_path, capsys, monk
     (["detect", "x.csv", "--margin", "nan"], "--margin"),
     (["detect", "x.csv", "--join", "0"], "--join"),
     (["train", "x.csv"], "--target"),
-    (["train", "x.csv", "--target", "a", "--rate", "inf"], "--rate"),
+    (["train", "x.csv", "--target", "a", "--learning-rate", "inf"], "--learning-rate"),
     (["gradients", "--forget-bias", "nan"], "--forget-bias"),
     (["gradients", "--cell", "transformer"], "--cell"),
 ])
@@ -442,7 +442,7 @@ def test_help_gives_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
         run(command, "--help")
     out = capsys.readouterr().out
-    assert stop.value.code == 0 and f"example:\n  python -m fastrnn {command} " in out
+    assert stop.value.code == 0 and f"examples:\n  python -m fastrnn {command} " in out
 
 
 @pytest.mark.parametrize("arguments", [
@@ -458,6 +458,6 @@ def test_without_matplotlib_a_plot_is_refused_before_the_work(arguments, tmp_pat
 
 def test_without_tqdm_progress_is_plain_lines(table, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    assert run("train", table, "--target", "load", "--epochs", 3, "--hidden", 4) == 0
+    assert run("train", table, "--target", "load", "--epochs", 3, "--hidden-size", 4) == 0
     out, err = capsys.readouterr()
     assert "epoch 3 of 3" in err and "epoch 3 of 3" not in out

@@ -259,7 +259,7 @@ def test_a_missing_package_exits_1_naming_the_extra(several, monkeypatch, capsys
 def test_help_gives_an_example(command):
     result = subprocess.run([sys.executable, "-m", "fastrnn", command, "--help"], capture_output=True, text=True,
                             check=True)
-    assert f"example:\n  python -m fastrnn {command} model" in result.stdout
+    assert f"examples:\n  python -m fastrnn {command} model" in result.stdout
     assert all(about in result.stdout for about in interop.FORMATS.values())
 
 
