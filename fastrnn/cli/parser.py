@@ -24,14 +24,13 @@ def program() -> str:
 
 
 def closest(name: str, names: Iterable[str]) -> str | None:
-    """The name that `name` was most likely meant to be: the most similar one, or one that has it as a part."""
+    """The name that `name` was most likely meant to be: one that has it as a part, else the most similar one."""
     names = list(names)
     if OTHER_NAMES.get(name) in names:
         return OTHER_NAMES[name]
-    similar = difflib.get_close_matches(name, names, n=1)
     word = name.strip("-")
-    holding = [other for other in names if word in other.strip("-").split("-")]
-    return next(iter(similar + holding), None)
+    longer = [other for other in names if word in other.strip("-").split("-")]
+    return next(iter(longer + difflib.get_close_matches(name, names, n=1)), None)
 
 
 class Parser(argparse.ArgumentParser):

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 import fastrnn
 from fastrnn import cli, datasets
-from fastrnn.cli import demo
+from fastrnn.cli import demo, tables
 
 COMMANDS = ("demo", "bench", "info", "inspect", "convert")
 
@@ -56,6 +57,7 @@ def test_info_prints_the_instruction_set():
     (["demo", "--hidden-size", "wide"], "--hidden-size"),
     (["demo", "--horizon", "25"], "--horizon"),
     (["demo", "--random-state", "-1"], "--random-state"),
+    (["demo", "--hidden-size", "0"], "--hidden-size"),
     (["bench", "--seconds", "nan"], "--seconds"),
     (["bench", "--seconds", "-1"], "--seconds"),
     (["info", "more"], "more"),
@@ -68,6 +70,57 @@ def test_wrong_arguments_exit_2_with_one_line(arguments, said, capsys):
     assert out == ""
     assert err.count("\n") == 1
     assert said in err
+
+
+@pytest.mark.parametrize(("arguments", "suggestion"), [
+    (["forcast"], "forecast"),
+    (["forecast", "x.csv", "--target", "a", "--horizon", "1", "--hiden-size", "8"], "--hidden-size"),
+    (["forecast", "x.csv", "--targets", "a"], "--target"),              # before what is missing
+    (["forecast", "x.csv", "--season=24"], "--seasons"),
+    (["demo", "--hidden", "8"], "--hidden-size"),
+    (["demo", "--seed", "8"], "--random-state"),
+    (["train", "x.csv", "--target", "a", "--rate", "0.1"], "--learning-rate"),
+    (["train", "x.csv", "--target", "a", "--lr", "0.1"], "--learning-rate"),
+    (["gradients", "--layers", "2"], "--num-layers"),
+])
+def test_a_misspelt_name_gets_a_suggestion(arguments, suggestion, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and err.count("\n") == 1
+    assert f"did you mean {suggestion}?" in err
+
+
+def test_a_name_unlike_any_gets_none(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["detect", "x.csv", "--zzz", "1"])
+    err = capsys.readouterr().err
+    assert "there is no option --zzz (see" in err
+
+
+@pytest.mark.parametrize("name, program", [
+    ("/usr/bin/fastrnn", "fastrnn"), (r"fastrnn.exe", "fastrnn"), ("/lib/fastrnn/__main__.py", "python -m fastrnn")])
+def test_messages_begin_with_what_was_typed(name, program, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name])
+    with pytest.raises(SystemExit):
+        cli.main(["detect", "--help"])
+    assert f"usage: {program} detect FILE" in capsys.readouterr().out
+    assert cli.main(["inspect", "no such file"]) == 1
+    assert capsys.readouterr().err.startswith(f"{program} inspect: ")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes break otherwise on Windows")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [("info",), ("forecast", "--help"), ("gradients", "--length", "5")])
+def test_a_closed_pipe_ends_quietly(arguments, unbuffered):
+    """As ``| head`` closes it. argparse itself passes over the error where it can write the help at once."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "wb") as closed:
+        result = subprocess.run([sys.executable, "-m", "fastrnn", *arguments], stdout=closed, stderr=subprocess.PIPE,
+                                timeout=120, text=True, env={**os.environ, "PYTHONUNBUFFERED": unbuffered})
+    assert result.stderr == ""
+    assert result.returncode == 141 or ("--help" in arguments and unbuffered and result.returncode == 0)
 
 
 def test_wrong_command_exits_2_as_a_process():
@@ -106,6 +159,46 @@ def test_layers_do_not_load_the_commands():
     code = "import sys, fastrnn; print([m for m in sys.modules if m.startswith('fastrnn.')])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not any(f"'fastrnn.{name}'" in loaded for name in ("cli", "demo", "bench", "__main__")), loaded
+
+
+# ---- The examples of the help, on the data that ships ---------------------------------------------
+
+def examples(command, capsys):
+    """The argument lists of a command's examples."""
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    _, _, lines = capsys.readouterr().out.partition("examples:\n")
+    weather = '"$(python -m fastrnn info --weather)"'
+    return [shlex.split(line.replace(weather, shlex.quote(str(datasets.WEATHER))).partition("python -m fastrnn ")[2])
+            for line in lines.splitlines()]
+
+
+def test_the_path_of_the_weather_is_printed(capsys):
+    assert cli.main(["info", "--weather"]) == 0
+    assert capsys.readouterr().out == f"{datasets.WEATHER}\n"
+    assert cli.main(["info"]) == 0
+    assert str(datasets.WEATHER) in capsys.readouterr().out
+
+
+def test_the_weather_is_read_as_a_table():
+    """Its header stands below a line that begins with #."""
+    table, weather = tables.read(datasets.WEATHER), datasets.load_weather()
+    assert table.numeric() == ["temperature_degC", "ghi_W_per_m2"]
+    assert np.array_equal(table.numbers("temperature_degC", "--target"), weather.temperature)
+    assert np.array_equal(table.numbers("ghi_W_per_m2", "--target"), weather.irradiance)
+
+
+def test_the_examples_run_on_the_weather(tmp_path, monkeypatch, capsys):
+    """The first example of each command, one after the other; ``train`` writes the model that the others read."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    for command in ("train", "inspect", "convert", "gradients", "forecast", "detect"):
+        chosen = [arguments for arguments in examples(command, capsys)
+                  if str(datasets.WEATHER) in arguments or "model.npz" in arguments]
+        assert cli.main(chosen[0]) == 0, chosen[0]
+        out, err = capsys.readouterr()
+        assert out and "Traceback" not in err
+    assert {"model.npz", "layer.onnx", "scores.png"} <= set(os.listdir(tmp_path))
 
 
 # ---- Demo ---------------------------------------------------------------------------------------

@@ -239,7 +239,8 @@ def test_train_passes_over_missing_values(series, tmp_path, capsys):
 
 def test_gradients_of_fresh_layers(tmp_path, capsys):
     out, plot = tmp_path / "g.csv", tmp_path / "g.png"
-    assert run("gradients", "--length", 60, "--hidden-size", 8, "--forget-bias", 4, "--out", out, "--plot", plot) == 0
+    assert run("gradients", "--length", 60, "--hidden-size", 8, "--cell", "RNN", "Gru", "lstm", "--forget-bias", 4,
+               "--out", out, "--plot", plot) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[:4]] == ["layer", "rnn", "gru", "lstm"]
     found = columns(out)
     assert len(found["step"]) == 60
@@ -422,6 +423,8 @@ def test_what_cannot_be_done_is_one_line(arguments, said, tmp_path, capsys, monk
     (["forecast", "x.csv", "--target", "a", "--horizon", "1", "--time-features", "day"], "--time"),
     (["forecast", "x.csv", "--target", "a", "--horizon", "1", "--held-out", "-1"], "--held-out"),
     (["detect", "x.csv", "--threshold", "0"], "--threshold"),
+    (["detect", "x.csv", "--threshold", "2"], "--threshold"),
+    (["detect", "x.csv", "--cell", "transformer"], "--cell"),
     (["detect", "x.csv", "--margin", "nan"], "--margin"),
     (["detect", "x.csv", "--join", "0"], "--join"),
     (["train", "x.csv"], "--target"),
