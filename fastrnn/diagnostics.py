@@ -15,6 +15,8 @@ from .nn.modules import Embedding, Linear, Sequential
 from .nn.parameters import NAMES, PLAIN, UNDRAWN, layer_suffix
 from .nn.recurrent import Recurrent
 
+__all__ = ["GradientFlow", "LayerFlow", "gradient_flow"]
+
 _AT_ONCE = 2 ** 14      # rows of a kernel call that makes Jacobians: bounds the memory
 
 

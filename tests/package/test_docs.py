@@ -1,5 +1,6 @@
 """Every code block of the documentation and of the README runs, and prints what the page says it prints."""
 
+import importlib
 import os
 import re
 import subprocess
@@ -46,6 +47,33 @@ def test_every_block_of_the_readme_runs_alone(number, line, tmp_path):
 def test_links_lead_to_files(page):
     for target in LINK.findall(CODE.sub("", page.read_text("utf-8"))):
         assert (page.parent / target).exists(), target
+
+
+REFERENCE = re.compile(r"^\.\. currentmodule:: (\S+)\n\n\.\. autosummary::\n(?:   :.*\n)*\n((?:   \w+\n)+)",
+                       re.MULTILINE)
+
+
+def documented():
+    """The dotted names that the pages of docs/reference list."""
+    return {f"{module}.{name}" for page in (pages.ROOT / "docs" / "reference").glob("*.md")
+            for module, names in REFERENCE.findall(page.read_text("utf-8")) for name in names.split()}
+
+
+@pytest.mark.parametrize("module", ["fastrnn", "fastrnn.training", "fastrnn.losses", "fastrnn.optim",
+                                    "fastrnn.forecasting", "fastrnn.anomaly", "fastrnn.diagnostics", "fastrnn.interop",
+                                    "fastrnn.pytorch", "fastrnn.datasets"])
+def test_the_reference_has_every_public_name(module):
+    package = importlib.import_module(module)
+    names = getattr(package, "__all__", None) or [
+        name for name, value in vars(package).items() if getattr(value, "__module__", "") == module and name[0] != "_"]
+    public = {f"{module}.{name}" for name in names if callable(getattr(package, name))}
+    assert public and public <= documented()
+
+
+def test_the_reference_names_what_there_is():
+    for dotted in documented():
+        module, _, name = dotted.rpartition(".")
+        assert hasattr(importlib.import_module(module), name), dotted
 
 
 def test_differing_output_and_errors_fail(tmp_path):
