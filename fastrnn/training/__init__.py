@@ -1,7 +1,7 @@
-"""Training without a framework: ``fit`` trains a model on sequences, ``evaluate`` takes its loss on data.
+"""Training without a framework: ``fit`` trains a model on sequences, ``evaluate`` computes its loss on data.
 
-``run`` has both, ``data`` the minibatches, ``history`` the numbers of every epoch, ``checkpoints`` what a killed run
-goes on from.
+``run`` has both functions, ``data`` the minibatches, ``history`` the numbers of every epoch, and ``checkpoints`` the
+files from which a killed run goes on.
 """
 
 from .history import History

@@ -1,14 +1,19 @@
 """The checkpoints of ``training.fit``: all that a training needs to go on as if it had never stopped.
 
-A checkpoint is a .npz like a model file: arrays, and in "fastrnn" a JSON object. Its arrays are, by the beginning of
-their names, "model." (parameters), "best." (those of the best epoch), "optimizer." (what is kept for each parameter),
-"history." (a number for each epoch), "carried." (the state between two pieces of tbptt), and "sums" of the epoch begun.
-Nothing else has an influence: what is random follows from the seed and the position.
+A checkpoint is a .npz file like a model file: arrays, and a JSON object under "fastrnn". The beginnings of the arrays'
+names say what they are: "model." parameters, "best." parameters of the best epoch, "optimizer." what is kept for each
+parameter, "history." a number for each epoch, "carried." the state between two pieces of truncated back-propagation;
+"sums" are those of the epoch that has begun. Nothing else has an influence: everything random follows from the seed and
+the position.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import json
 import os
 import zlib
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,86 +22,91 @@ from .._base import validation as check
 from ..losses import Loss
 from ..nn import files, parameters
 
+if TYPE_CHECKING:
+    from .._base.typing import Array
+    from .data import Data
+    from .run import Run
+
 _POSITION = ("epoch", "batch", "start")
 
 
-def save(path, run):
-    """Writes the checkpoint of a training (``training._Run``): at once, and on the disk when this returns."""
-    carried = []
-    told = {"version": named_arrays.VERSION, "class": "checkpoint", "run": run.description, "seed": run.seed,
-            "position": {name: getattr(run, name) for name in _POSITION}, "steps": run.optimizer.steps,
-            "carried": _taken_apart(run.carried, carried), "history": list(run.history)}
+def save(path: str, run: Run) -> None:
+    """Writes the checkpoint of a training; it replaces an older one at once, and is on the disk when this returns."""
+    carried: list[Array] = []
+    metadata = {"version": named_arrays.VERSION, "class": "checkpoint", "run": run.description, "seed": run.seed,
+                "position": {name: getattr(run, name) for name in _POSITION}, "steps": run.optimizer.steps,
+                "carried": _state_to_json(run.carried, carried), "history": list(run.history)}
     optimizer = run.optimizer.state_dict()
-    arrays = {"learning_rate": optimizer.pop("learning_rate"), "sums": list(run.sums.values()),
+    arrays = {"learning_rate": optimizer.pop("learning_rate"), "sums": dataclasses.astuple(run.sums),
               **{f"model.{name}": value for name, value in run.model.parameters.items()},
               **{f"best.{name}": value for name, value in (run.best or {}).items()},
               **{f"optimizer.{name}": value for name, value in optimizer.items() if name != "steps"},
               **{f"history.{name}": run.history[name] for name in run.history},
               **{f"carried.{i}": value for i, value in enumerate(carried)}}
     with reading.replacing(path, draft=os.path.basename(os.fsdecode(path)) + ".tmp") as file:
-        np.savez(file, **arrays, fastrnn=np.frombuffer(json.dumps(told).encode(), np.uint8))
+        np.savez(file, **arrays, fastrnn=np.frombuffer(json.dumps(metadata).encode(), np.uint8))
 
 
-def resume(path, run):
-    """Brings a training to where a checkpoint was written; ValueError where that was another training.
+def resume(path: str, run: Run) -> bool:
+    """Brings a training to where a checkpoint was written, if there is one; the result says whether there is.
 
-    Returns
-    -------
-    bool
-        Whether there is such a file.
+    A checkpoint of another training is a ValueError that says what differs.
     """
     if not os.path.exists(path):
         return False
-    arrays, told = named_arrays.read_npz(path)
+    arrays, metadata = named_arrays.read_npz(path)
     with reading.refusing(path):
-        if told is None or told.get("class") != "checkpoint":
+        if metadata is None or metadata.get("class") != "checkpoint":
             raise reading.ModelFormatError("not a checkpoint of fastrnn.training.fit")
-        found = dict(told["run"])
-    differs = [f"{name} {found.get(name)!r:.60}, here {value!r:.60}" for name, value in run.description.items()
-               if found.get(name) != value]
-    if differs:
-        raise ValueError(f"checkpoint: {os.fsdecode(path)} is of another training: {'; '.join(differs)}")
+        description = dict(metadata["run"])
+    differences = [f"{name} {description.get(name)!r:.60}, here {value!r:.60}"
+                   for name, value in run.description.items() if description.get(name) != value]
+    if differences:
+        raise ValueError(f"checkpoint: {os.fsdecode(path)} is of another training: {'; '.join(differences)}")
     with reading.refusing(path):
-        _restore(run, told, arrays)
+        _restore(run, metadata, arrays)
     return True
 
 
-def _restore(run, told, arrays):
-    groups = {}
+def _restore(run: Run, metadata: dict[str, Any], arrays: dict[str, Array]) -> None:
+    groups: dict[str, dict[str, Array]] = {}
     for name, value in arrays.items():
         group, _, rest = name.partition(".")
         groups.setdefault(group, {})[rest] = value
     best = groups.get("best")
-    run.best = best if best is None else parameters.load(best, run.model.parameters, run.model.dtype, True)
-    run.optimizer.load_state_dict({**groups.get("optimizer", {}), "steps": told["steps"],
+    run.best = None if best is None else parameters.load(best, run.model.parameters, run.model.dtype, True)
+    run.optimizer.load_state_dict({**groups.get("optimizer", {}), "steps": metadata["steps"],
                                    "learning_rate": arrays["learning_rate"].item()})
     run.model.load_state_dict(groups["model"])
-    run.seed = check.size(told["seed"], "seed", least=0)
+    run.seed = check.size(metadata["seed"], "seed", least=0)
     for name in _POSITION:
-        setattr(run, name, check.size(told["position"][name], name, least=0))
-    run.sums = dict(zip(run.sums, check.shaped(arrays["sums"], "sums", (len(run.sums),)).tolist()))
+        setattr(run, name, check.size(metadata["position"][name], name, least=0))
+    count = len(dataclasses.fields(run.sums))
+    run.sums = type(run.sums)(*check.shaped(arrays["sums"], "sums", (count,)).tolist())
     run.history = type(run.history)({name: check.shaped(groups["history"][name], name, (run.epoch,)).tolist()
-                                     for name in told["history"]})
-    run.carried = _put_together(told["carried"], groups.get("carried", {}))
+                                     for name in metadata["history"]})
+    run.carried = _state_from_json(metadata["carried"], groups.get("carried", {}))
 
 
-def description(run):
-    """What must be the same for a training to go on: JSON."""
+def description(run: Run) -> dict[str, Any]:
+    """What must be the same for a training to go on, as JSON."""
+    options = {name: list(value) if isinstance(value, tuple) else value
+               for name, value in run.optimizer.options().items()}
+    loss = run.options.loss
     return {"model": files.configuration(run.model), "optimizer": type(run.optimizer).__name__,
-            "learning_rate": run.optimizer.learning_rate,
-            "options": {name: list(value) if isinstance(value, tuple) else value
-                        for name, value in run.optimizer.options().items()},
-            "loss": repr(run.loss) if isinstance(run.loss, Loss) else _named(run.loss), "batch_size": run.batch_size,
-            "tbptt": run.tbptt, "clip_norm": repr(run.clip_norm), "shuffle": run.shuffle, "data": checksum(run.data),
+            "learning_rate": run.optimizer.learning_rate, "options": options,
+            "loss": repr(loss) if isinstance(loss, Loss) else _name_of(loss), "batch_size": run.options.batch_size,
+            "tbptt": run.options.tbptt, "clip_norm": repr(run.options.clip_norm), "shuffle": run.options.shuffle,
+            "data": checksum(run.data),
             "validation": None if run.validation is None else checksum(run.validation)}
 
 
-def _named(function):
-    return getattr(function, "__qualname__", type(function).__qualname__)
+def _name_of(function: Any) -> str:
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
-def checksum(data):
-    """CRC-32 of a ``training.Data``."""
+def checksum(data: Data) -> int:
+    """The CRC-32 of training data: of names, dtypes, shapes and contents."""
     total = 0
     for name, part in [*data.parts.items(), ("lengths", data.lengths)]:
         for a in part if isinstance(part, list) else [part]:
@@ -106,17 +116,17 @@ def checksum(data):
     return total
 
 
-def _taken_apart(state, arrays):
+def _state_to_json(state: Any, arrays: list[Array]) -> Any:
     """A state as JSON: the number of an array, null, or a list; the arrays are appended to `arrays`."""
     if isinstance(state, tuple):
-        return [_taken_apart(part, arrays) for part in state]
+        return [_state_to_json(part, arrays) for part in state]
     if state is None:
         return None
     arrays.append(state)
     return len(arrays) - 1
 
 
-def _put_together(told, arrays):
-    if isinstance(told, list):
-        return tuple(_put_together(part, arrays) for part in told)
-    return None if told is None else arrays[str(told)]
+def _state_from_json(value: Any, arrays: dict[str, Array]) -> Any:
+    if isinstance(value, list):
+        return tuple(_state_from_json(part, arrays) for part in value)
+    return None if value is None else arrays[str(value)]

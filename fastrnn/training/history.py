@@ -1,83 +1,143 @@
 """``History``: the losses and other numbers of every epoch."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._base import validation as check
 from .._base.figures import new_figure
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
-class History(Mapping):
-    """What ``fit`` saw: a mapping of name to a list with a number for each epoch.
+    from matplotlib.axes import Axes
 
-    Keys: "loss" (the mean over the epoch's minibatches, each before its update), "validation_loss" (where there were
-    validation data), "gradient_norm" (the mean, before clipping), "skipped" (updates left out because that norm was not
-    finite), "learning_rate" (after the epoch), "seconds".
+
+class History(Mapping[str, list[float]]):
+    """The numbers of a training: a mapping of names to lists with one number for each epoch.
+
+    ``fit`` returns one. Its keys are
+
+    - "loss": the mean over the minibatches of the epoch, each taken before its update;
+    - "validation_loss": the loss on the validation data after the epoch, where there are such data;
+    - "gradient_norm": the mean norm of the gradients before clipping;
+    - "skipped": the number of updates that were skipped because that norm was not finite;
+    - "learning_rate": the learning rate after the epoch;
+    - "seconds": the time that the epoch took.
+
+    Parameters
+    ----------
+    values : mapping of str to sequence of float, optional
+        The numbers of the epochs so far. Without them the history is empty.
 
     Examples
     --------
-    >>> history = History()
-    >>> history.add({"loss": 2.0, "validation_loss": 3.0})
-    >>> history.add({"loss": 1.0, "validation_loss": 4.0})
-    >>> history["loss"], history.best_epoch
-    ([2.0, 1.0], 0)
+    >>> from fastrnn.training import History
+    >>> history = History({"loss": [2.0, 1.0], "validation_loss": [3.0, 4.0]})
+    >>> history["loss"], history.epochs, history.best_epoch
+    ([2.0, 1.0], 2, 0)
     """
 
-    def __init__(self, values=()):
+    def __init__(self, values: Mapping[str, Iterable[float]] | Iterable[tuple[str, Iterable[float]]] = ()) -> None:
         self._values = {name: [float(value) for value in column] for name, column in dict(values).items()}
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> list[float]:
         return self._values[name]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._values)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<History of {self.epochs} epochs: {self.note()}>"
 
     @property
-    def epochs(self):
-        """How many there were."""
-        return len(next(iter(self._values.values()), ()))
+    def epochs(self) -> int:
+        """The number of epochs."""
+        columns: Any = self._values.values()
+        return len(next(iter(columns), ()))
 
-    def add(self, numbers):
-        """Appends one epoch's: a mapping of names to numbers."""
+    def add(self, numbers: Mapping[str, float]) -> None:
+        """Append the numbers of one epoch.
+
+        Parameters
+        ----------
+        numbers : mapping of str to float
+            One number for each name.
+
+        Raises
+        ------
+        TypeError
+            `numbers` is not a mapping.
+
+        Examples
+        --------
+        >>> from fastrnn.training import History
+        >>> history = History()
+        >>> history.add({"loss": 2.0})
+        >>> history["loss"]
+        [2.0]
+        """
         check.mapping(numbers, "numbers")
         for name, value in numbers.items():
             self._values.setdefault(name, []).append(float(value))
 
     @property
-    def best_epoch(self):
-        """The first epoch with the smallest validation loss, or training loss where that is all; None before one is
-        finite."""
-        values = np.array(self._values.get("validation_loss", self._values.get("loss", [])))
-        return int(np.nanargmin(np.where(np.isfinite(values), values, np.inf))) if np.isfinite(values).any() else None
+    def best_epoch(self) -> int | None:
+        """The first epoch, counted from 0, with the smallest validation loss; None before one is finite.
 
-    def note(self):
-        """The last epoch's losses in a few words."""
+        Without validation data the training loss decides.
+        """
+        losses = np.array(self._values.get("validation_loss", self._values.get("loss", [])))
+        finite = np.isfinite(losses)
+        return int(np.argmin(np.where(finite, losses, np.inf))) if finite.any() else None
+
+    def note(self) -> str:
+        """Describe the losses of the last epoch in a few words.
+
+        Returns
+        -------
+        str
+            The names and numbers, for example "loss 0.25, validation loss 0.3".
+
+        Examples
+        --------
+        >>> from fastrnn.training import History
+        >>> History({"loss": [2.0, 0.25], "validation_loss": [1.0, 0.3]}).note()
+        'loss 0.25, validation loss 0.3'
+        """
         return ", ".join(f"{name.replace('_', ' ')} {self._values[name][-1]:.4g}"
                          for name in ("loss", "validation_loss") if self._values.get(name))
 
-    def plot(self, ax=None):
-        """Draws the losses over the epochs.
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the losses over the epochs.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes, optional
-            A new figure's if not given.
+            Where to draw. If it is not given, a new figure is made, without pyplot.
 
         Returns
         -------
         matplotlib.axes.Axes
+            The axes that were drawn in; ``ax.figure.savefig(path)`` writes the figure.
 
         Raises
         ------
         ImportError
-            matplotlib is missing: ``pip install fastrnn[plot]``.
+            Matplotlib is missing: ``pip install fastrnn[plot]``.
+
+        Examples
+        --------
+        >>> from fastrnn.training import History
+        >>> ax = History({"loss": [2.0, 1.0, 0.5]}).plot()
+        >>> ax.get_xlabel(), ax.get_ylabel()
+        ('epoch', 'loss')
         """
         if ax is None:
             ax = new_figure("History.plot", 6, 4).add_subplot()

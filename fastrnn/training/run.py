@@ -1,282 +1,382 @@
-"""``fit`` and ``evaluate``: epochs, minibatches, pieces of truncated back-propagation."""
+"""``fit`` and ``evaluate``: epochs, minibatches, pieces of truncated back-propagation.
+
+Reading order: the two functions, ``Options`` (what a caller asks for, checked), ``Run`` (how far a training is, and
+what it does next).
+"""
+
+from __future__ import annotations
 
 import math
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import losses
 from .._base import validation as check
 from .._base.progress import Progress
-from ..nn.base import Parametrised
+from ..nn.base import Parametrised as Module
 from ..nn.modules import recurrent
 from ..optim import Optimizer, clip_grad_norm
 from . import checkpoints
 from .data import Data, cut
 from .history import History
 
+if TYPE_CHECKING:
+    from .._base.typing import Array, ArrayLike, IntArray, PathLike, Rng
+    from ..losses import LossFunction
+    from .data import Rows
 
-def fit(model, x, y, *, loss, optimizer, epochs, batch_size, lengths=None, mask=None, tbptt=None, clip_norm=math.inf,
-        validation=None, patience=None, checkpoint=None, checkpoint_every=None, shuffle=True, rng=None, progress=True):
-    """Trains a model on sequences.
+
+def fit(model: Module, x: Rows, y: Rows, *, loss: LossFunction, optimizer: Optimizer, epochs: int, batch_size: int,
+        lengths: ArrayLike | None = None, mask: Rows | None = None, tbptt: int | None = None,
+        clip_norm: float = math.inf, validation: tuple[Rows, Rows] | Mapping[str, Any] | None = None,
+        patience: int | None = None, checkpoint: PathLike | None = None, checkpoint_every: int | None = None,
+        shuffle: bool = True, rng: Rng = None, progress: bool = True) -> History:
+    """Train a model on sequences.
 
     Parameters
     ----------
-    model : layer or Sequential
-        Its parameters are changed.
-    x : array [T, N, I], or [N, T, I] of a batch_first model; or a list of N arrays [T_n, I]
-        The model's input: N rows of T steps. Whole numbers, which an Embedding reads, have no last axis.
-    y : array or list of arrays
-        Targets, [T, N, ...] laid out as x: for every row and step what `loss` compares the output with.
-    loss : function (output, target, mask) -> (value, d_output)
-        ``losses.MSE()``, ...
+    model : layer, Linear, Embedding or Sequential
+        The model; its parameters are changed.
+    x : array_like or list of array_like
+        The inputs of N rows with T steps: [T, N, I], or [N, T, I] if the model is ``batch_first``, or a list of N
+        arrays [T_n, I]. Whole numbers, which an Embedding reads, have no last axis.
+    y : array_like or list of array_like
+        The targets, [T, N, ...] laid out as x: for every row and step what `loss` compares the output with.
+    loss : callable
+        ``losses.MSE()`` or another loss, or a function (output, target, mask) that returns (value, d_output).
     optimizer : fastrnn.optim.Optimizer
-        Of this model.
+        The optimizer of this model.
     epochs : int
+        The number of passes over the data.
     batch_size : int
-        Rows of a minibatch.
-    lengths : ints [N], optional
-        Valid steps of each row; later ones do not count. Rows of like length meet in a minibatch, which is as long as
-        its longest row. A list has the lengths of its arrays.
-    mask : array [T, N], as x is laid out, or a list of arrays, optional
-        Which steps count in the loss (bools), or how much (numbers of at least 0).
+        The number of rows in a minibatch.
+    lengths : array_like, optional
+        The number of valid steps of each row, [N]; later steps do not count. Rows of similar length share a minibatch,
+        which is as long as its longest row. With a list for x the lengths are those of its arrays.
+    mask : array_like or list of array_like, optional
+        Which steps count in the loss (bools), or how much (numbers of at least 0): [T, N] laid out as x.
     tbptt : int, optional
-        Truncated back-propagation through time (Williams & Peng 1990): sequences are walked in pieces of so many steps,
-        with an update after each; the state is carried from piece to piece, gradients are not.
+        Truncated back-propagation through time [1]_: sequences are processed in pieces of so many steps, with an update
+        after each. The state is carried from piece to piece, gradients are not. If it is not given, a sequence is one
+        piece.
     clip_norm : float
-        Gradients are scaled down to this common norm. Where the norm is not finite the update is skipped, the
-        weights stay, and a RuntimeWarning says so.
-    validation : tuple (x, y), or mapping with "x", "y" and, where needed, "lengths" and "mask", optional
-        Data whose loss is taken after every epoch. At the end the model has the weights of the best epoch.
+        Gradients are scaled down to this common norm. Where the norm is not finite, the update is skipped, the weights
+        stay as they are, and a RuntimeWarning says so.
+    validation : tuple or mapping, optional
+        The pair (x, y), or a mapping with "x", "y" and, where needed, "lengths" and "mask". The loss on these data is
+        taken after every epoch. At the end the model has the weights of the best epoch.
     patience : int, optional
-        Early stopping: no more epochs after so many without a better validation loss.
+        Early stopping: training ends after so many epochs without a better validation loss.
     checkpoint : str or path-like, optional
-        A file that is written after every epoch, whole at any moment. Where it is there already, training goes on from
-        it: it has model, optimizer, best weights, history, position, the seed of all that is random and the state that
-        tbptt carries, so that a run killed and started again ends with the same bits as one never killed. Then the
-        model's present parameters and `rng` do not matter; everything but `epochs` and `patience` must be as it was, or
-        it is a ValueError. (A schedule, a function, cannot be compared.)
+        A file that is written after every epoch and is complete at any moment. If it exists already, training goes on
+        from it: it holds the model, the optimizer, the best weights, the history, the position, the seed of everything
+        random and the state that `tbptt` carries. A run that was killed and started again therefore ends with the same
+        bits as one that was never killed. The model's present parameters and `rng` do not matter then. All other
+        arguments but `epochs` and `patience` must be as they were, or it is a ValueError. Only schedules, which are
+        functions, cannot be compared.
     checkpoint_every : int, optional
-        Write it after so many updates, too.
+        Write the checkpoint also after every so many updates.
     shuffle : bool
-        False: the same minibatches in the same order every epoch.
-    rng : numpy.random.Generator, int seed or None
-        Of the order of rows and of dropout.
+        False for the same minibatches in the same order in every epoch.
+    rng : numpy.random.Generator, int or None
+        The random state of the order of rows and of dropout.
     progress : bool
-        Show epochs: tqdm's bar where it is installed (``pip install fastrnn[demo]``), else about ten plain lines.
+        Show on stderr how far the training is: a bar where stderr is a terminal and tqdm is installed
+        (``pip install fastrnn[demo]``), else about ten lines.
 
     Returns
     -------
     History
+        The losses and other numbers of every epoch.
 
     Raises
     ------
     TypeError, ValueError
-        An unsuitable argument, by name, or a checkpoint of another training.
+        An argument is unsuitable, and the message names it; or the checkpoint is of another training.
     fastrnn.ModelFormatError
-        A file in the checkpoint's place that is none, or broken.
+        The file in the checkpoint's place is broken, or is no checkpoint.
     OSError
         The checkpoint cannot be read or written.
 
+    References
+    ----------
+    .. [1] R. J. Williams and J. Peng, "An efficient gradient-based algorithm for on-line training of recurrent network
+       trajectories", Neural Computation 2, 1990.
+
     Examples
     --------
+    >>> import numpy as np
     >>> import fastrnn
+    >>> from fastrnn import losses, optim, training
     >>> model = fastrnn.Sequential(fastrnn.GRU(1, 8, rng=0), fastrnn.Linear(8, 1, rng=1))
     >>> wave = np.sin(np.arange(200) / 5).astype(np.float32).reshape(-1, 1, 1)
-    >>> history = fit(model, wave[:-1], wave[1:], loss=fastrnn.losses.MSE(), optimizer=fastrnn.optim.Adam(model, 0.01),
-    ...               epochs=10, batch_size=1, tbptt=20, progress=False)
+    >>> history = training.fit(model, wave[:-1], wave[1:], loss=losses.MSE(), optimizer=optim.Adam(model, 0.01),
+    ...                        epochs=10, batch_size=1, tbptt=20, progress=False)
     >>> history["loss"][-1] < history["loss"][0] / 4
     True
     """
-    run = _Run(model, x, y, loss, optimizer, epochs, batch_size, lengths, mask, tbptt, clip_norm, validation, patience,
-               checkpoint, checkpoint_every, shuffle, rng)
-    return run.go(check.flag(progress, "progress"))
+    options = Options(model=model, loss=loss, optimizer=optimizer, epochs=epochs, batch_size=batch_size, tbptt=tbptt,
+                      clip_norm=clip_norm, validates=validation is not None, patience=patience, checkpoint=checkpoint,
+                      checkpoint_every=checkpoint_every, shuffle=shuffle, progress=progress)
+    data = Data(model, x, y, lengths, mask)
+    held_out = None if validation is None else _validation_data(validation, model, data)
+    return Run(options, data, held_out, rng).train()
 
 
-def evaluate(model, x, y, *, loss, batch_size=256, lengths=None, mask=None):
-    """The loss of a model on data, by calling it (no dropout). Arguments as ``fit`` has them.
+def evaluate(model: Module, x: Rows, y: Rows, *, loss: LossFunction, batch_size: int = 256,
+             lengths: ArrayLike | None = None, mask: Rows | None = None) -> float:
+    """Compute the loss of a model on data, without dropout.
+
+    Parameters
+    ----------
+    model : layer, Linear, Embedding or Sequential
+        The model, which is called and not changed.
+    x : array_like or list of array_like
+        The inputs, as ``fit`` takes them.
+    y : array_like or list of array_like
+        The targets, as ``fit`` takes them.
+    loss : callable
+        ``losses.MSE()`` or another loss, or a function (output, target, mask) that returns (value, d_output).
+    batch_size : int
+        The number of rows in a minibatch; it has no influence on the result but for rounding.
+    lengths : array_like, optional
+        The number of valid steps of each row, [N].
+    mask : array_like or list of array_like, optional
+        Which steps count in the loss (bools), or how much (numbers of at least 0): [T, N] laid out as x.
 
     Returns
     -------
     float
-        The mean over all that counts, whatever the minibatches.
+        The mean over everything that counts; NaN if nothing does.
 
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is unsuitable; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
     >>> import fastrnn
+    >>> from fastrnn import losses, training
     >>> model = fastrnn.Linear(1, 1, bias=False)
     >>> model.load_state_dict({"weight": np.array([[2.0]], np.float32)})
-    >>> evaluate(model, np.ones((3, 2, 1), np.float32), np.ones((3, 2, 1)), loss=fastrnn.losses.MSE())
+    >>> training.evaluate(model, np.ones((3, 2, 1), np.float32), np.ones((3, 2, 1)), loss=losses.MSE())
     1.0
     """
     _check_model_and_loss(model, loss)
     return _evaluate(model, Data(model, x, y, lengths, mask), loss, check.size(batch_size, "batch_size"))
 
 
-def _check_model_and_loss(model, loss):
-    if not isinstance(model, Parametrised):
+def _check_model_and_loss(model: Any, loss: Any) -> None:
+    if not isinstance(model, Module):
         raise TypeError(f"model: expected a layer or a Sequential, got {type(model).__name__}")
     if not callable(loss):
         raise TypeError(f"loss: expected a function (output, target, mask), got {type(loss).__name__}")
 
 
-def _of(loss, output, target, mask):
-    found = loss(output, target, mask)
-    if not isinstance(found, tuple) or len(found) != 2:
-        raise TypeError(f"loss: expected it to give (value, d_output), got {type(found).__name__}")
-    return check.real(found[0], "loss's value"), found[1]
+def _validation_data(validation: Any, model: Module, data: Data) -> Data:
+    """The validation data, which must have targets of the same kind as the training data."""
+    if isinstance(validation, Mapping):
+        if not {"x", "y"} <= validation.keys() <= {"x", "y", "lengths", "mask"}:
+            raise ValueError(f"validation: expected x, y and perhaps lengths and mask, got {', '.join(validation)}")
+        arguments = dict(validation)
+    elif isinstance(validation, (tuple, list)) and len(validation) == 2:
+        arguments = {"x": validation[0], "y": validation[1]}
+    else:
+        raise TypeError("validation: expected a pair (x, y), or a mapping with x, y, lengths, mask")
+    held_out = Data(model, arguments["x"], arguments["y"], arguments.get("lengths"), arguments.get("mask"),
+                    "validation ")
+    if held_out.axes("validation y") != data.axes("y"):
+        raise ValueError(f"validation y: expected {data.axes('y')} beside rows and steps, as y has, got "
+                         f"{held_out.axes('validation y')}")
+    return held_out
 
 
-def _evaluate(model, data, loss, batch_size):
+def _loss_of(loss: LossFunction, output: Array, target: Array, mask: Array | None) -> tuple[float, Array]:
+    result = loss(output, target, mask)
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"loss: expected it to return (value, d_output), got {type(result).__name__}")
+    return check.real(result[0], "loss's value"), result[1]
+
+
+def _evaluate(model: Module, data: Data, loss: LossFunction, batch_size: int) -> float:
     total, count = 0.0, 0.0
     for rows in data.batches(batch_size, None):
         x, y, lengths, mask = data.take(rows)
         output = model(x, lengths=lengths)[0]
         weight = losses.total_weight(mask, output.shape)
-        total += weight * _of(loss, output, y, mask)[0]
+        total += weight * _loss_of(loss, output, y, mask)[0]
         count += weight
     return total / count if count else math.nan
 
 
 # ---- Training -------------------------------------------------------------------------------------
 
-class _Run:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The arguments of ``fit`` other than the data, checked and converted when the object is made."""
+
+    model: Module
+    loss: LossFunction
+    optimizer: Optimizer
+    epochs: int
+    batch_size: int
+    tbptt: int | None
+    clip_norm: float
+    validates: bool                 # whether there are validation data
+    patience: int | None
+    checkpoint: PathLike | None     # a str once it is checked
+    checkpoint_every: int | None
+    shuffle: bool
+    progress: bool
+
+    def __post_init__(self) -> None:
+        _check_model_and_loss(self.model, self.loss)
+        if not isinstance(self.optimizer, Optimizer):
+            raise TypeError(f"optimizer: expected one of fastrnn.optim, got {type(self.optimizer).__name__}")
+        if self.optimizer.model is not self.model:
+            raise ValueError("optimizer: it is of another model")
+        if self.patience is not None and not self.validates:
+            raise ValueError("patience: it needs validation data")
+        if self.checkpoint_every is not None and self.checkpoint is None:
+            raise ValueError("checkpoint_every: it needs the path of a checkpoint")
+        converted = {
+            "epochs": check.size(self.epochs, "epochs", least=0),
+            "batch_size": check.size(self.batch_size, "batch_size"),
+            "clip_norm": check.bound(self.clip_norm, "clip_norm"),
+            "shuffle": check.flag(self.shuffle, "shuffle"),
+            "progress": check.flag(self.progress, "progress"),
+            "checkpoint": None if self.checkpoint is None else check.path(self.checkpoint, "checkpoint"),
+            **{name: check.size(value, name) for name in ("tbptt", "patience", "checkpoint_every")
+               if (value := getattr(self, name)) is not None}}
+        for name, value in converted.items():
+            object.__setattr__(self, name, value)
+        if self.tbptt is not None and any(layer.bidirectional or layer.reverse for layer in recurrent([self.model])):
+            raise ValueError("tbptt: a reversed direction starts at the sequence's end and carries no state forward")
+
+
+@dataclass
+class Sums:
+    """Sums over the epoch that has begun; the history gets its means from them. A checkpoint has them as floats."""
+
+    loss: float = 0.0           # each loss times its weight
+    weight: float = 0.0         # of the elements that counted
+    norms: float = 0.0          # of the gradients, where finite
+    pieces: float = 0.0         # trained on: one update each, unless it was skipped
+    skipped: float = 0.0        # updates
+    seconds: float = 0.0
+
+
+class Run:
     """One training: what is to be done, and how far it is."""
 
-    def __init__(self, model, x, y, loss, optimizer, epochs, batch_size, lengths, mask, tbptt, clip_norm, validation,
-                 patience, checkpoint, checkpoint_every, shuffle, rng):
-        _check_model_and_loss(model, loss)
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer: expected one of fastrnn.optim, got {type(optimizer).__name__}")
-        if optimizer.model is not model:
-            raise ValueError("optimizer: it is of another model")
-        self.model, self.loss, self.optimizer = model, loss, optimizer
-        self.epochs = check.size(epochs, "epochs", least=0)
-        self.batch_size = check.size(batch_size, "batch_size")
-        self.data = Data(model, x, y, lengths, mask)
-        self.batch_first = self.data.batch_first
-        self.tbptt = None if tbptt is None else check.size(tbptt, "tbptt")
-        layers = recurrent([model])
-        if tbptt is not None and any(layer.bidirectional or layer.reverse for layer in layers):
-            raise ValueError("tbptt: a reversed direction starts at the sequence's end and carries no state forward")
-        self.drops = any(layer.dropout for layer in layers)
-        self.clip_norm = check.bound(clip_norm, "clip_norm")
-        self.validation = None if validation is None else self._validation_data(validation)
-        self.patience = None if patience is None else check.size(patience, "patience")
-        if patience is not None and validation is None:
-            raise ValueError("patience: it needs validation data")
-        if checkpoint_every is not None and checkpoint is None:
-            raise ValueError("checkpoint_every: it needs the path of a checkpoint")
-        self.checkpoint = None if checkpoint is None else check.path(checkpoint, "checkpoint")
-        self.every = None if checkpoint_every is None else check.size(checkpoint_every, "checkpoint_every")
-        self.shuffle = check.flag(shuffle, "shuffle")
-        # One number stands for all that is random: position and seed give every order and every dropout mask.
+    def __init__(self, options: Options, data: Data, validation: Data | None, rng: Rng) -> None:
+        self.options, self.data, self.validation = options, data, validation
+        self.model, self.optimizer = options.model, options.optimizer
+        self.batch_first = data.batch_first
+        self.drops = any(layer.dropout for layer in recurrent([options.model]))
+        # One number stands for everything random: every order and every dropout mask follows from it and the position.
         self.seed = int(check.generator(rng).integers(2**63))
-        self.epoch = self.batch = self.start = 0        # the next piece to train on: epoch, minibatch, step
-        self.carried = None                             # the state before it, where start > 0
-        self.sums = dict.fromkeys(_SUMS, 0.0)
+        self.epoch = self.batch = self.start = 0        # the position: the next epoch, minibatch and step to train on
+        self.carried: Any = None                        # the state before that step, where start > 0
+        self.sums = Sums()
         self.history = History()
-        self.best = None                                # parameters of the epoch with the best validation loss
-        self.since = time.perf_counter()                # the time from here on is not in sums["seconds"] yet
-        if self.checkpoint is not None:
-            self.description = checkpoints.description(self)
+        self.best: Mapping[str, Array] | None = None    # parameters of the epoch with the best validation loss
+        self.clock = time.perf_counter()                # the time since then is not in sums.seconds yet
+        self.checkpoint = None if options.checkpoint is None else str(options.checkpoint)
+        self.description = {} if self.checkpoint is None else checkpoints.description(self)
 
-    def _validation_data(self, given):
-        if isinstance(given, Mapping):
-            if not {"x", "y"} <= given.keys() <= {"x", "y", "lengths", "mask"}:
-                raise ValueError(f"validation: expected x, y and perhaps lengths and mask, got {', '.join(given)}")
-        elif isinstance(given, (tuple, list)) and len(given) == 2:
-            given = dict(zip(("x", "y"), given))
-        else:
-            raise TypeError("validation: expected a pair (x, y), or a mapping with x, y, lengths, mask")
-        data = Data(self.model, given["x"], given["y"], given.get("lengths"), given.get("mask"), "validation ")
-        if data.axes("validation y") != self.data.axes("y"):
-            raise ValueError(f"validation y: expected {self.data.axes('y')} beside rows and steps, as y has, got "
-                             f"{data.axes('validation y')}")
-        return data
-
-    def go(self, progress):
+    def train(self) -> History:
+        """Trains to the end, from a checkpoint if there is one."""
         if self.checkpoint is not None:
             checkpoints.resume(self.checkpoint, self)
-        with Progress(self.epochs, "epoch", "training", done=self.epoch, shown=progress) as shown:
-            while self.epoch < self.epochs and not self._stopped():
+        epochs = self.options.epochs
+        with Progress(epochs, "epoch", "training", done=self.epoch, shown=self.options.progress) as progress:
+            while self.epoch < epochs and not self._stopped_early():
                 self._train_epoch()
                 self._end_epoch()
                 self._save()
-                shown.advance(self.history.note())
+                progress.advance(self.history.note())
         if self.best is not None:
             self.model.load_state_dict(self.best)
         return self.history
 
-    def _stopped(self):
-        best = self.history.best_epoch
-        return self.patience is not None and self.epoch - 1 - (-1 if best is None else best) >= self.patience
+    def _stopped_early(self) -> bool:
+        patience, best = self.options.patience, self.history.best_epoch
+        return patience is not None and self.epoch - 1 - (-1 if best is None else best) >= patience
 
-    def _save(self):
+    def _save(self) -> None:
         if self.checkpoint is not None:
-            self._clock()
+            self._count_time()
             checkpoints.save(self.checkpoint, self)
 
-    def _clock(self):
+    def _count_time(self) -> None:
         now = time.perf_counter()
-        self.sums["seconds"] += now - self.since
-        self.since = now
+        self.sums.seconds += now - self.clock
+        self.clock = now
 
-    def _train_epoch(self):
-        order = np.random.default_rng((self.seed, 0, self.epoch)) if self.shuffle else None
-        batches = self.data.batches(self.batch_size, order)
+    def _train_epoch(self) -> None:
+        order = np.random.default_rng((self.seed, 0, self.epoch)) if self.options.shuffle else None
+        batches = self.data.batches(self.options.batch_size, order)
         while self.batch < len(batches):
             self._train_batch(batches[self.batch])
             self.batch, self.start, self.carried = self.batch + 1, 0, None
 
-    def _train_batch(self, rows):
+    def _train_batch(self, rows: IntArray) -> None:
         x, y, lengths, mask = self.data.take(rows)
         steps = x.shape[1 if self.batch_first else 0]
-        piece = self.tbptt or max(1, steps)
+        size, every = self.options.tbptt or max(1, steps), self.options.checkpoint_every
         while self.start < steps:
-            stop = min(steps, self.start + piece)
-            part = [None if a is None else cut(a, self.start, stop, self.batch_first) for a in (x, y, mask)]
-            self._train_piece(*part, None if lengths is None else np.clip(lengths - self.start, 0, stop - self.start))
+            start, stop = self.start, min(steps, self.start + size)
+            x_piece, y_piece = cut(x, start, stop, self.batch_first), cut(y, start, stop, self.batch_first)
+            mask_piece = None if mask is None else cut(mask, start, stop, self.batch_first)
+            lengths_piece = None if lengths is None else np.clip(lengths - start, 0, stop - start)
+            self._train_piece(x_piece, y_piece, mask_piece, lengths_piece)
             self.start = stop
-            if self.every is not None and self.sums["pieces"] % self.every == 0:
+            if every is not None and self.sums.pieces % every == 0:
                 self._save()
 
-    def _train_piece(self, x, y, mask, lengths):
+    def _train_piece(self, x: Array, y: Array, mask: Array | None, lengths: IntArray | None) -> None:
         rng = np.random.default_rng((self.seed, 1, self.epoch, self.batch, self.start)) if self.drops else None
         output, self.carried, cache = self.model.forward(x, self.carried, lengths, rng=rng)
         weight = losses.total_weight(mask, output.shape)
         if not weight:
-            return                      # nothing here counts: the state was all that was wanted
-        self.sums["pieces"] += 1
-        value, d_output = _of(self.loss, output, y, mask)
+            return                      # nothing counts here: only the state was needed
+        self.sums.pieces += 1
+        value, d_output = _loss_of(self.options.loss, output, y, mask)
         gradients = self.model.backward(cache, d_output, need_input=False).parameters
-        norm = clip_grad_norm(gradients, self.clip_norm)
-        self.sums["weight"] += weight
-        self.sums["loss"] += weight * value
+        norm = clip_grad_norm(gradients, self.options.clip_norm)
+        self.sums.weight += weight
+        self.sums.loss += weight * value
         if math.isfinite(norm):
             self.optimizer.step(gradients)
-            self.sums["norms"] += norm
+            self.sums.norms += norm
         else:
-            if not self.sums["skipped"]:
+            if not self.sums.skipped:
+                # the level of the caller of fit
                 warnings.warn(f"the gradient's norm is {norm} in epoch {self.epoch}, minibatch {self.batch}: update "
                               "skipped", RuntimeWarning, stacklevel=6)
-            self.sums["skipped"] += 1
+            self.sums.skipped += 1
 
-    def _end_epoch(self):
-        sums, found = self.sums, {}
-        found["loss"] = sums["loss"] / sums["weight"] if sums["weight"] else math.nan
+    def _end_epoch(self) -> None:
+        sums, numbers = self.sums, {}
+        numbers["loss"] = sums.loss / sums.weight if sums.weight else math.nan
         if self.validation is not None:
-            found["validation_loss"] = _evaluate(self.model, self.validation, self.loss, max(self.batch_size, 64))
-        updates = sums["pieces"] - sums["skipped"]
-        found["gradient_norm"] = sums["norms"] / updates if updates else math.nan
-        found["skipped"] = sums["skipped"]
-        found["learning_rate"] = self.optimizer.current_learning_rate
-        self._clock()
-        found["seconds"] = sums["seconds"]
-        self.history.add(found)
+            numbers["validation_loss"] = _evaluate(self.model, self.validation, self.options.loss,
+                                                   max(self.options.batch_size, 64))
+        updates = sums.pieces - sums.skipped
+        numbers["gradient_norm"] = sums.norms / updates if updates else math.nan
+        numbers["skipped"] = sums.skipped
+        numbers["learning_rate"] = self.optimizer.current_learning_rate
+        self._count_time()
+        numbers["seconds"] = sums.seconds
+        self.history.add(numbers)
         if self.validation is not None and self.history.best_epoch == self.epoch:
             self.best = dict(self.model.parameters)
-        self.epoch, self.batch, self.sums = self.epoch + 1, 0, dict.fromkeys(_SUMS, 0.0)
-
-
-_SUMS = ("loss", "weight", "norms", "pieces", "skipped", "seconds")        # over an epoch
+        self.epoch, self.batch, self.sums = self.epoch + 1, 0, Sums()
