@@ -49,7 +49,7 @@ dropin: $(VENV)/.build  ## g2p_en, g2pM, madmom and nagisa with fastrnn in place
 parts: $(VENV)/.test  ## micro-benchmarks of the parts
 	$(BIN)/python -m pytest benchmarks/test_parts.py --benchmark-columns=median,iqr,rounds
 
-lint: $(VENV)/.lint  ## ruff, cython-lint, stubs against the compiled modules
+lint: $(VENV)/.lint  ## ruff, cython-lint, types, stubs against the compiled modules, docstrings
 	$(BIN)/ruff check .
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint src/*.pyx src/*.pxi
 	$(BIN)/python -m mypy.stubtest fastrnn._core --ignore-disjoint-bases --mypy-config-file pyproject.toml

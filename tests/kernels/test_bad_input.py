@@ -419,7 +419,7 @@ def constructions():
             table[option] = [*table.get(option, []), *faults]
         for option, faults in table.items():
             for error, wrong in faults:
-                yield pytest.param(cls, option, error, wrong, id=f"{cls.__name__}-{option}-{wrong!r:.40}")
+                yield pytest.param(cls, option, error, wrong, id=f"{cls.__name__}-{option}-{repr(wrong).partition(" at 0x")[0]:.40}")
 
 
 @pytest.mark.parametrize("cls, option, error, wrong", list(constructions()))
