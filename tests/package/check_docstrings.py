@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
-from numpydoc.docscrape import get_doc_object
+from numpydoc.docscrape import NumpyDocString, get_doc_object
 from numpydoc.validate import Validator, validate
 from public_names import members, objects
 
@@ -50,7 +50,8 @@ def is_record(value: object) -> bool:
     """Whether it is a class whose constructor takes its attributes, and which documents them as Attributes."""
     if not inspect.isclass(value):
         return False
-    attributes = {name for parameter in get_doc_object(value)["Attributes"] for name in parameter.name.split(", ")}
+    written = NumpyDocString(inspect.getdoc(value) or "")["Attributes"]
+    attributes = {name for parameter in written for name in parameter.name.split(", ")}
     return bool(attributes) and set(inspect.signature(value).parameters) <= attributes
 
 
