@@ -58,7 +58,7 @@ def draw_shares(measured, path):
         ax.set_xticks(range(len(rows)), [", ".join(map(str, row["case"])) for row in rows], rotation=60, ha="right",
                       fontsize=7)
         ax.axhline(1, color="0.3", linewidth=0.8)
-        ax.set(title=title, ylabel="share of the sgemm rate", ylim=(0, 1.15))
+        ax.set(title=title, ylabel="share of the sgemm rate", ylim=(0, 1.25))
         ax.legend(fontsize=8, frameon=False, ncols=3, loc="upper left")
     finish(figure, f"T, N, I, H; {measured['machine']}; {measured['measured']}", path)
 
@@ -80,6 +80,7 @@ def draw_others(measured, path):
     ax.set_xticks(*zip(*ticks, strict=True), fontsize=8)
     ax.set(ylabel="time over fastrnn's float32", xlabel="input size → hidden size", ylim=(0, 1.45))
     ax.axhline(1, color="0.3", linewidth=0.8)
+    ax.legend([ax.patches[0], ax.patches[1]], ["fastrnn, float32", "others"], fontsize=8, frameon=False, ncols=2)
     finish(figure, f"LSTM step, N = 1; {measured['machine']}; November 2026", path)
 
 
