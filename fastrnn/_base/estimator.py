@@ -1,13 +1,25 @@
 """scikit-learn's protocol without scikit-learn: what the forecaster and the anomaly detector share.
 
-``clone``, pipelines, searches and ``check_estimator`` take such an estimator; none of it imports scikit-learn, save for
-what scikit-learn itself asks (``__sklearn_tags__``).
+scikit-learn's ``clone``, pipelines, searches and ``check_estimator`` work with such an estimator. None of this imports
+scikit-learn, except where scikit-learn itself calls (``__sklearn_tags__``).
 """
+
+from __future__ import annotations
 
 import inspect
 import sys
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from . import validation as check
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from .typing import ArrayLike, Float64Array
+
+CELLS = ("rnn", "gru", "lstm")
 
 
 class NotFittedError(ValueError, AttributeError):
@@ -15,9 +27,10 @@ class NotFittedError(ValueError, AttributeError):
 
 
 class Estimator:
-    """Parameters are the arguments of ``__init__``, kept as they came and checked by ``fit``.
+    """Base class of estimators: parameters by name, and the checks of what was fitted.
 
-    Fitted attributes end in an underscore; ``n_features_in_`` is the number of columns of X.
+    Parameters are the arguments of ``__init__``, kept as they came and checked by ``fit``. Fitted attributes end in an
+    underscore; ``n_features_in_`` is the number of columns of X.
 
     Examples
     --------
@@ -28,21 +41,61 @@ class Estimator:
     Mean(power=2)
     """
 
-    _estimator_type = None      # "regressor", "outlier_detector": what scikit-learn's tags say
-    _multi_output = False       # whether y may have columns
+    _estimator_type: str | None = None      # "regressor", "outlier_detector": what scikit-learn's tags say
+    _multi_output = False                   # whether y may have columns
+    n_features_in_: int
 
     @classmethod
-    def _defaults(cls):
-        """Name -> default of every parameter, in order."""
+    def _defaults(cls) -> dict[str, Any]:
+        """The default of every parameter by name, in the order of ``__init__``."""
         arguments = list(inspect.signature(cls.__init__).parameters.values())[1:]
         return {argument.name: argument.default for argument in arguments}
 
-    def get_params(self, deep=True):
-        """The parameters, by name. `deep` is scikit-learn's: there are no estimators within."""
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters by name.
+
+        Parameters
+        ----------
+        deep : bool
+            Part of scikit-learn's protocol; it changes nothing here, where no estimator holds another.
+
+        Returns
+        -------
+        dict of str to object
+            Every argument of the constructor, with its present value.
+
+        Examples
+        --------
+        >>> from fastrnn.anomaly import RNNAnomalyDetector
+        >>> RNNAnomalyDetector(hidden_size=16).get_params()["hidden_size"]
+        16
+        """
         return {name: getattr(self, name) for name in self._defaults()}
 
-    def set_params(self, **params):
-        """Sets parameters by name and returns the estimator; ValueError for a name that is none, and nothing is set."""
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name; an unknown name is an error, and nothing is set then.
+
+        Parameters
+        ----------
+        **params
+            New values. They are checked by the next ``fit``.
+
+        Returns
+        -------
+        Estimator
+            This one.
+
+        Raises
+        ------
+        ValueError
+            A name that is no parameter.
+
+        Examples
+        --------
+        >>> from fastrnn.anomaly import RNNAnomalyDetector
+        >>> RNNAnomalyDetector().set_params(hidden_size=16, refractory=30)
+        RNNAnomalyDetector(hidden_size=16, refractory=30)
+        """
         known = self._defaults()
         for name in params:
             if name not in known:
@@ -51,29 +104,29 @@ class Estimator:
             setattr(self, name, value)
         return self
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         changed = [f"{name}={getattr(self, name)!r}" for name, default in self._defaults().items()
                    if not _same(getattr(self, name), default)]
         return f"{type(self).__name__}({', '.join(changed)})"
 
     # ---- What fitted estimators check -----------------------------------------------------------
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> bool:
         return any(name.endswith("_") and not name.startswith("_") for name in vars(self))
 
-    def _check_fitted(self):
+    def _check_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():
             sklearn = sys.modules.get("sklearn.exceptions")
             error = NotFittedError if sklearn is None else sklearn.NotFittedError
             raise error(f"this {type(self).__name__} is not fitted yet: call fit first")
 
-    def _check_features(self, count):
-        """Columns of X as in fit, else ValueError in scikit-learn's words."""
+    def _check_features(self, count: int) -> None:
+        """Raise ValueError, in scikit-learn's words, unless X has as many columns as in ``fit``."""
         if count != self.n_features_in_:
             raise ValueError(f"X has {count} features, but {type(self).__name__} is expecting {self.n_features_in_} "
                              "features as input")
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags  # its caller is scikit-learn
         regressor = RegressorTags(poor_score=True) if self._estimator_type == "regressor" else None
         return Tags(estimator_type=self._estimator_type, regressor_tags=regressor,
@@ -81,15 +134,27 @@ class Estimator:
                     input_tags=InputTags(allow_nan=True))
 
 
-def columns(X, name="X", least=1):
+def cell_name(value: str) -> str:
+    """The parameter `cell` of an estimator in lower case; it may be written in any."""
+    return check.choice(value.lower() if isinstance(value, str) else value, "cell", CELLS)
+
+
+def columns(X: ArrayLike, name: str = "X", least: int = 1) -> Float64Array:
     """X as float64 [rows, columns], NaN where a value is missing; errors in scikit-learn's words where it has some.
 
     Parameters
     ----------
-    X : array_like, or frame
-        Sparse and complex ones are refused, and infinite values.
+    X : array_like or frame
+        Sparse and complex arrays are refused, and infinite values.
+    name : str
+        What messages call X.
     least : int
         Rows and columns there must be.
+
+    Returns
+    -------
+    array of float64, [rows, columns]
+        The values.
     """
     if X is None:
         raise TypeError(f"{name}: expected an array, got None")
@@ -106,23 +171,23 @@ def columns(X, name="X", least=1):
     return values
 
 
-def numbers(values, name):
+def numbers(values: ArrayLike, name: str) -> Float64Array:
     """Any array_like of numbers as float64; None and NaN are missing values, infinite ones an error."""
-    values = np.asarray(values)
-    if values.dtype.kind == "c":
-        raise ValueError(f"{name}: Complex data not supported, got dtype {values.dtype}")
-    if values.dtype.kind not in "fiubO":
-        raise TypeError(f"{name}: expected numbers, got dtype {values.dtype}")
+    array = np.asarray(values)
+    if array.dtype.kind == "c":
+        raise ValueError(f"{name}: Complex data not supported, got dtype {array.dtype}")
+    if array.dtype.kind not in "fiubO":
+        raise TypeError(f"{name}: expected numbers, got dtype {array.dtype}")
     try:
-        values = values.astype(np.float64)
+        result = array.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from None
-    if np.isinf(values).any():
+    if np.isinf(result).any():
         raise ValueError(f"{name}: Input {name} contains infinity")
-    return values
+    return result
 
 
-def _same(a, b):
+def _same(a: object, b: object) -> bool:
     try:
         return a is b or (type(a) is type(b) and bool(a == b))
     except ValueError:          # an array's comparison

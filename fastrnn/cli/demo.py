@@ -357,7 +357,7 @@ def _run(args: argparse.Namespace) -> int:
     streamed, forecast_times = stream(model, series)
     streamed = streamed[:, :HOURS - args.horizon + 1].reshape(backtest.quantile_forecasts.shape)
     difference = float(np.abs(streamed - backtest.quantile_forecasts).max())
-    layer = model.models_[0][0]
+    layer = model.models_[0].layer
     of_steps = step_times(layer)
     print_times(forecast_times, difference, layer, of_steps)
     try:

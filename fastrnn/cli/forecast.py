@@ -113,7 +113,7 @@ def _run(args: argparse.Namespace, held_out: int) -> int:
         model = model.apply(**_arguments(all_series))
         future = [series.future for series in all_series] if args.known else args.horizon
         forecasts = np.asarray(model.predict(future, quantiles=bool(args.quantiles)))
-    quantiles = model.options_["quantiles"] or (0.5,)
+    quantiles = model.options_.quantiles or (0.5,)
     forecasts = forecasts.reshape(len(all_series), args.horizon, len(quantiles))
     if args.out:
         tables.write(args.out, _forecast_columns(args, all_series, forecasts, quantiles))

@@ -1,76 +1,101 @@
-"""How a series becomes a network's inputs and targets, and its outputs forecasts.
+"""How a series becomes a network's inputs and targets, and how the network's outputs become forecasts.
 
-With z the series or its logarithm (and filled where values are missing), c_t and s_t its level and scale over the last
+With z the series or its logarithm (filled where values are missing), and c_t and s_t its level and scale over the last
 `window` steps, the network reads at step t
 
     (z_t - c_t) / s_t,   (z_t - z_{t-1}) / s_t,
-    for every season m:  (z_t - z_{t-m}) / s_t,  and what is to come as it was one season before,
+    for every season m:  (z_t - z_{t-m}) / s_t,  and the steps to come as they were one season before,
                          (z_{t+k-m} - c_t) / s_t,  k = 1 ... min(m, horizon)
-    1 where y_t is missing (if any was in training),  sines and cosines of the time,
+    1 where y_t is missing (if values were missing in training),  sines and cosines of the time,
     past columns at t, known columns at t ... t+horizon, all standardised
 
-and its outputs o_k, k = 1 ... horizon, mean  z_{t+k} = r_{t,k} + s_t o_k  with the reference r_{t,k}: the level c_t, or
-with difference = m the last value that is a whole number of times m steps before t+k.
+and its outputs o_k, k = 1 ... horizon, stand for  z_{t+k} = r_{t,k} + s_t o_k.  The reference r_{t,k} is the level c_t;
+with difference = m it is the last value that lies a multiple of m steps before t+k.
 """
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .._base.typing import Array, ArrayLike, BoolArray, Float64Array, IntArray
+    from .series import Series
 
 PERIODS = {"day": 86_400.0, "week": 7 * 86_400.0, "year": 365.2425 * 86_400.0}      # in seconds
 HARMONICS = 2
 LARGEST = 1e100         # of the values' size: squares of larger ones would overflow
 TINY = 1e-9             # a scale below this part of the level is rounding
 FLOOR = 0.05            # the scale is at least this part of the largest it has been
-LOGS = {True: (np.log, np.exp, math.log, 0.0), "1p": (np.log1p, np.expm1, math.log1p, -1.0)}
-# log: its array function, the inverse, its function of one number, and what values must be above
+
+
+@dataclass(frozen=True)
+class Logarithm:
+    """What the parameter `log` asks for: the function of arrays, its inverse, that of one number, and the bound that
+    values must be above."""
+
+    forward: Callable[..., Any]
+    inverse: Callable[..., Any]
+    scalar: Callable[[float], float]
+    above: float
+
+
+LOGARITHMS: dict[bool | str, Logarithm] = {True: Logarithm(np.log, np.exp, math.log, 0.0),
+                                           "1p": Logarithm(np.log1p, np.expm1, math.log1p, -1.0)}
 
 
 @dataclass
 class Encoded:
-    """x [T, I] float32; z, level, scale [T], and the largest scale so far; observed [T]: y is there."""
+    """A series of T steps as the network reads it."""
 
-    x: np.ndarray
-    z: np.ndarray
-    level: np.ndarray
-    scale: np.ndarray
-    largest: np.ndarray
-    observed: np.ndarray
+    x: Array                    # inputs of the network [T, I], float32
+    z: Float64Array             # values or their logarithms [T], filled where they are missing
+    level: Float64Array         # [T]
+    scale: Float64Array         # [T]
+    largest: Float64Array       # the largest scale up to each step [T]
+    observed: BoolArray         # whether the series has a value there [T]
 
 
 class Encoding:
-    """The options above, and what was learnt of the training series: means and scales of columns.
+    """How series are read, with the means and scales of the training series' columns.
 
     Parameters
     ----------
     horizon, window, log, scaling, difference, seasons, time_features
         As RNNForecaster has them, checked.
-    series : list of Series
+    series : sequence of Series
         Those trained on.
     """
 
-    def __init__(self, horizon, window, log, scaling, difference, seasons, time_features, series):
+    def __init__(self, horizon: int, window: int, log: bool | str, scaling: str | None, difference: int,
+                 seasons: tuple[int, ...], time_features: tuple[str, ...], series: Sequence[Series]) -> None:
         self.horizon, self.window, self.log, self.scaling = horizon, window, log, scaling
         self.difference, self.seasons, self.time_features = difference, seasons, time_features
-        self.missing = any(np.isnan(one.y[first_observed(one.y):]).any() for one in series)
-        self.known, self.past = (_statistics(np.concatenate([getattr(one, kind) for one in series]))
-                                 for kind in ("known", "past"))
+        self.missing = any(bool(np.isnan(each.y[first_observed(each.y):]).any()) for each in series)
+        self.known = _statistics(np.concatenate([each.known for each in series]))       # mean and scale of each column
+        self.past = _statistics(np.concatenate([each.past for each in series]))
         self.profiles = [min(m, horizon) for m in seasons]
         self.reach = max([1, difference, *seasons])         # how far back a step looks for single values
         n_known, n_past = len(self.known[0]), len(self.past[0])
+        # First inputs of the past and of the known columns:
         self.past_at = 2 + len(seasons) + sum(self.profiles) + self.missing + self.times_size
         self.known_at = self.past_at + n_past
         self.size = self.known_at + n_known * (1 + horizon)
 
     @property
-    def times_size(self):
+    def times_size(self) -> int:
+        """How many inputs say the time."""
         return 2 * HARMONICS * len(self.time_features)
 
     # ---- A series at once -----------------------------------------------------------------------
 
-    def encode(self, series):
-        """Every step of a series, whose first value is there."""
+    def encode(self, series: Series) -> Encoded:
+        """Every step of a series, which begins with a value."""
         y, T = series.y, len(series)
         observed = ~np.isnan(y)
         z = self.transformed(y)
@@ -86,7 +111,7 @@ class Encoding:
             parts.append(np.where(np.isnan(profile), 0, (profile - level[:, None]) * inverse[:, None]))
         if self.missing:
             parts.append(~observed)
-        if self.time_features:
+        if self.time_features and series.clock is not None:
             parts.append(self.times(series.clock.seconds(np.arange(T))))
         parts.append(self.standardised(series.past, self.past))
         known = self.standardised(series.known_to(T + self.horizon), self.known)
@@ -95,51 +120,52 @@ class Encoding:
         x[:] = np.concatenate([part.reshape(T, -1) for part in parts], 1)
         return Encoded(x, z, level, scale, largest, observed)
 
-    def targets(self, encoded, series, first):
-        """o [T, horizon] float32, NaN where it is unknown, or not to be learnt: before step `first`."""
+    def targets(self, encoded: Encoded, series: Series, first: int) -> Array:
+        """o [T, horizon] as float32, NaN where it is unknown or not to be learnt, which is before step `first`."""
         T, H = len(series), self.horizon
         z = np.concatenate([np.where(encoded.observed, encoded.z, np.nan), np.full(H, np.nan)])
         truth = np.lib.stride_tricks.sliding_window_view(z[1:], H)[:T]
         reference = self.ahead(encoded.z, self.difference) if self.difference else encoded.level[:, None]
-        found = (truth - reference) / encoded.scale[:, None]
-        found[:first] = np.nan
-        found[encoded.largest <= TINY * np.abs(encoded.level)] = np.nan        # nothing has varied yet
-        return found.astype(np.float32)
+        targets = (truth - reference) / encoded.scale[:, None]
+        targets[:first] = np.nan
+        targets[encoded.largest <= TINY * np.abs(encoded.level)] = np.nan       # nothing has varied yet
+        return targets.astype(np.float32)
 
-    def reference(self, encoded, at):
+    def reference(self, encoded: Encoded, at: IntArray) -> Float64Array:
         """r [len(at), horizon] of the steps `at`."""
         if not self.difference:
             return np.repeat(encoded.level[at, None], self.horizon, 1)
-        found = self.ahead(encoded.z, self.difference, at)
-        return np.where(np.isnan(found), encoded.z[at, None], found)
+        before = self.ahead(encoded.z, self.difference, at)
+        return np.where(np.isnan(before), encoded.z[at, None], before)
 
-    def decode(self, encoded, at, outputs):
+    def decode(self, encoded: Encoded, at: IntArray, outputs: Float64Array) -> Float64Array:
         """Forecasts [len(at), horizon, ...] of the steps `at`, from the network's outputs there."""
         shape = len(at), self.horizon, *(1,) * (outputs.ndim - 2)
-        z = self.reference(encoded, at).reshape(shape) + encoded.scale[at].reshape(-1, *shape[2:], 1) * outputs
-        return LOGS[self.log][1](z) if self.log else z
+        z: Float64Array = (self.reference(encoded, at).reshape(shape)
+                           + encoded.scale[at].reshape(-1, *shape[2:], 1) * outputs)
+        return LOGARITHMS[self.log].inverse(z) if self.log else z
 
-    def transformed(self, y):
+    def transformed(self, y: Float64Array) -> Float64Array:
         """z of y, a fresh array."""
-        return LOGS[self.log][0](y) if self.log else y.copy()
+        return LOGARITHMS[self.log].forward(y) if self.log else y.copy()
 
-    def ahead(self, z, m, at=None):
+    def ahead(self, z: Float64Array, m: int, at: IntArray | None = None) -> Float64Array:
         """For each step t, or those of `at`, z[t + k - m * ceil(k / m)], k = 1 ... horizon; NaN before its start."""
-        at = np.arange(len(z)) if at is None else at
-        source = np.asarray(at)[:, None] + self.offsets(m)
+        steps = np.arange(len(z)) if at is None else np.asarray(at)
+        source = steps[:, None] + self.offsets(m)
         return np.where(source < 0, np.nan, z[np.maximum(source, 0)])
 
-    def offsets(self, m):
+    def offsets(self, m: int) -> IntArray:
         """From a step to what is m steps, or a multiple, before each step of the horizon; none is above 0."""
         k = np.arange(1, self.horizon + 1)
         return k - m * -(-k // m)
 
     @staticmethod
-    def _lag(z, m):
+    def _lag(z: Float64Array, m: int) -> Float64Array:
         """z_t - z_{t-m}, 0 where there is no z_{t-m}."""
         return np.concatenate([np.zeros(min(m, len(z))), z[m:] - z[:-m]])
 
-    def _rolling(self, z, observed):
+    def _rolling(self, z: Float64Array, observed: BoolArray) -> tuple[Float64Array, Float64Array, Float64Array]:
         """Level and scale over the observed values of the last `window` steps, and the largest scale so far."""
         T, w = len(z), self.window
         if self.scaling is None:
@@ -147,7 +173,7 @@ class Encoding:
         base = z[0]
         moved = np.where(observed, z - base, 0)
 
-        def total(values):
+        def total(values: Array) -> Float64Array:
             sums = np.concatenate([[0.0], np.cumsum(values)])
             return sums[1:] - sums[np.maximum(np.arange(1, T + 1) - w, 0)]
 
@@ -166,30 +192,30 @@ class Encoding:
         largest = np.maximum.accumulate(scale)
         return level, np.where(largest > TINY * np.abs(level), np.maximum(scale, FLOOR * largest), 1.0), largest
 
-    def times(self, seconds):
+    def times(self, seconds: ArrayLike) -> Float64Array:
         """Sines and cosines of times [T] in seconds, [T, times_size]."""
-        angles = [2 * math.pi * n / PERIODS[name] for name in self.time_features for n in range(1, HARMONICS + 1)]
-        angles = np.asarray(seconds)[:, None] * np.array(angles)
+        frequencies = [2 * math.pi * n / PERIODS[name] for name in self.time_features for n in range(1, HARMONICS + 1)]
+        angles = np.asarray(seconds)[:, None] * np.array(frequencies)
         return np.stack([np.sin(angles), np.cos(angles)], 2).reshape(len(angles), -1)
 
     @staticmethod
-    def standardised(values, statistics):
-        """Columns less their training mean, by their training scale; 0 where one is missing."""
-        found = (values - statistics[0]) / statistics[1]
-        found[np.isnan(found)] = 0
-        return found
+    def standardised(values: Float64Array, statistics: tuple[Float64Array, Float64Array]) -> Float64Array:
+        """Columns less their training mean, divided by their training scale; 0 where a value is missing."""
+        result = (values - statistics[0]) / statistics[1]
+        result[np.isnan(result)] = 0
+        return result
 
 
-def _statistics(values):
-    """Mean and standard deviation of columns, of what is there; 1 for a column that does not vary."""
-    there = ~np.isnan(values)
-    count = np.maximum(there.sum(0), 1)
-    mean = np.where(there, values, 0).sum(0) / count
-    spread = np.sqrt(np.where(there, (values - mean) ** 2, 0).sum(0) / count)
-    return mean, np.where(spread > TINY * np.abs(mean), spread, 1.0)
+def _statistics(values: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Mean and standard deviation of each column's values that are not missing; 1 for a column that does not vary."""
+    observed = ~np.isnan(values)
+    count = np.maximum(observed.sum(0), 1)
+    mean = np.where(observed, values, 0).sum(0) / count
+    deviation = np.sqrt(np.where(observed, (values - mean) ** 2, 0).sum(0) / count)
+    return mean, np.where(deviation > TINY * np.abs(mean), deviation, 1.0)
 
 
-def first_observed(y):
-    """Where the first value is; len(y) if there is none."""
-    there = ~np.isnan(y)
-    return int(np.argmax(there)) if there.any() else len(y)
+def first_observed(y: Float64Array) -> int:
+    """The step of the first value; len(y) if all are missing."""
+    observed = ~np.isnan(y)
+    return int(np.argmax(observed)) if observed.any() else len(y)

@@ -1,76 +1,392 @@
-"""The network of a forecaster."""
+"""The network of a forecaster: a recurrent layer, and a linear map of its outputs and its inputs."""
+
+from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..nn import Gradients, Linear, Sequential
+from .._base import validation as check
+from .._base.registry import in_files
+from ..nn import Gradients, Linear, Stream
+from ..nn.modules import Container, sizes
+from ..nn.recurrent import Recurrent
+
+if TYPE_CHECKING:
+    from .._base.typing import Array, ArrayLike, BoolArray, IntArray, Rng
 
 
-class Network(Sequential):
-    """A recurrent layer and a linear map of its outputs h and inputs x, side by side:
+@in_files
+class ForecastNetwork(Container):
+    """A recurrent layer and a linear map of its outputs h and inputs x, side by side.
+
+    ::
 
         y_t = W [h_t, x_t] + b
 
-    The network forecasts linearly from its inputs, and the recurrent layer adds what that misses. Where an output goes
-    with one input of many (known columns, the values one season before), the layer's few units would be a bottleneck.
+    The network forecasts linearly from its inputs, and the recurrent layer adds what that misses. Where an output
+    follows one input of many (known columns, the values one season before), the few units of the layer would be a
+    bottleneck. It has the manners of the recurrent layers: ``forward`` and ``backward``, ``state_dict``, ``save``,
+    ``stream``. Its state is the layer's.
 
     Parameters
     ----------
     layer : RNN, LSTM or GRU
-    size : int
-        Outputs.
-    rng : numpy.random.Generator, int seed or None
-        Of W and b.
+        One that walks forward only.
+    head : Linear
+        The map [h_t, x_t] -> y_t: it reads as many values as the layer gives and reads together.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An unsuitable argument, by name.
 
     Examples
     --------
-    >>> from fastrnn import GRU
-    >>> network = Network(GRU(3, 8, rng=0), 2, rng=0)
-    >>> network(np.ones((5, 1, 3), np.float32))[0].shape, network.head
-    ((5, 1, 2), Linear(11, 2))
+    >>> import numpy as np
+    >>> from fastrnn import GRU, Linear
+    >>> network = ForecastNetwork(GRU(3, 8, rng=0), Linear(8 + 3, 2, rng=1))
+    >>> network
+    ForecastNetwork(GRU(3, 8), Linear(11, 2))
+    >>> x = np.ones((5, 3), np.float32)
+    >>> y, state = network(x)
+    >>> stream = network.stream()
+    >>> bool(np.array_equal([stream.step(x_t) for x_t in x], y))
+    True
     """
 
-    def __init__(self, layer, size, rng=None):
-        head = Linear(layer.hidden_size + layer.input_size, size, dtype=layer.dtype, rng=rng)
-        self.modules, self.dtype, self.batch_first = (layer, head), layer.dtype, False
+    def __init__(self, layer: Recurrent, head: Linear) -> None:
+        if not isinstance(layer, Recurrent):
+            raise TypeError(f"layer: expected an RNN, LSTM or GRU, got {type(layer).__name__}")
+        if layer.bidirectional or layer.reverse:
+            raise ValueError(f"layer: expected one that walks forward only, got {layer!r}")
+        if not isinstance(head, Linear):
+            raise TypeError(f"head: expected a Linear, got {type(head).__name__}")
+        input_size = layer.input_size + sizes(layer)[1]
+        if head.in_features != input_size:
+            raise ValueError(f"head: expected a Linear of {input_size} values, as {layer!r} gives and reads together, "
+                             f"got {head!r}")
+        super().__init__(layer, head)
+        self.layer, self.head = layer, head
 
-    def __copy__(self):
-        twin = object.__new__(Network)
-        vars(twin).update(vars(self), modules=tuple(map(copy.copy, self.modules)))
+    def __copy__(self) -> ForecastNetwork:
+        twin: ForecastNetwork = super().__copy__()
+        twin.layer, twin.head = twin.modules
         return twin
 
-    def stream(self, batch_size=1):
-        """Refused: what streams is the forecaster."""
-        raise TypeError("a forecaster's network does not stream by itself: take the forecaster's stream()")
+    @property
+    def input_size(self) -> int:
+        """How many values it reads at every step."""
+        return self.layer.input_size
 
     @property
-    def layer(self):
-        return self.modules[0]
+    def output_size(self) -> int:
+        """How many values it gives at every step."""
+        return self.head.out_features
 
-    @property
-    def head(self):
-        return self.modules[1]
-
-    def last(self, x, lengths):
-        """y after the last valid step of each row."""
+    def last(self, x: Array, lengths: IntArray) -> Array:
+        """The output after the last valid step of each row, [N, output_size]; x is [T, N, I]."""
         _, state = self.layer(x, lengths=lengths)
         h = state[0] if isinstance(state, tuple) else state
         return self.head(np.concatenate([h[-1], x[lengths - 1, np.arange(len(lengths))]], -1))[0]
 
-    def __call__(self, x, state=None, *, lengths=None):
-        h, state = self.layer(x, state, lengths=lengths)
-        return self.head(np.concatenate([h, x], -1))[0], state
+    # ---- Forward and backward -------------------------------------------------------------------
 
-    def forward(self, x, state=None, lengths=None, reset_mask=None, rng=None):
-        h, state, cache = self.layer.forward(x, state, lengths, reset_mask, rng)
-        y, _, of_head = self.head._keep(np.concatenate([h, x], -1))
-        return y, state, (cache, of_head)
+    def __call__(self, x: ArrayLike, state: Any = None, *, lengths: ArrayLike | None = None,
+                 reset_mask: ArrayLike | None = None) -> tuple[Array, Any]:
+        """Run the network over sequences; nothing is kept for ``backward``.
 
-    def backward(self, cache, d_output, d_state=None, need_input=True):
-        of_head = self.head.backward(cache[1], d_output)
-        dh, dx = np.split(of_head.input, [self.layer.hidden_size], -1)
-        of_layer = self.layer.backward(cache[0], dh, d_state, need_input)
-        return Gradients(of_layer.input + dx if need_input else None, of_layer.state,
-                         {f"{i}.{name}": value for i, part in enumerate((of_layer, of_head))
-                          for name, value in part.parameters.items()})
+        Parameters
+        ----------
+        x : array_like
+            [T, N, I], [N, T, I] of a batch_first layer, or unbatched [T, I].
+        state : array, or pair of arrays for an LSTM, optional
+            The layer's initial state; zeros if not given.
+        lengths : array_like of int, optional
+            Valid steps of each row; later outputs are exactly 0.
+        reset_mask : array_like of bool, optional
+            The state of row n is zeroed before step t, [T, N].
+
+        Returns
+        -------
+        output : array
+            [T, N, output_size], laid out as x.
+        state : array, or pair of arrays for an LSTM
+            The layer's last state.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn import GRU, Linear
+        >>> network = ForecastNetwork(GRU(3, 8, rng=0), Linear(11, 2, rng=1))
+        >>> output, state = network(np.ones((5, 4, 3), np.float32), lengths=[5, 3, 0, 1])
+        >>> output.shape, bool(output[3:, 1].any())
+        ((5, 4, 2), False)
+        """
+        x = check.array(x, "x", self.dtype)
+        h, state = self.layer(x, state, lengths=lengths, reset_mask=reset_mask)
+        output, past = self.head(np.concatenate([h, x], -1))[0], self._past(x, lengths)
+        return output if past is None else _cleared(output, past), state
+
+    def forward(self, x: ArrayLike, state: Any = None, lengths: ArrayLike | None = None,
+                reset_mask: ArrayLike | None = None, rng: Rng = None) -> tuple[Array, Any, Trace]:
+        """Run the network and keep what ``backward`` needs; dropout acts here.
+
+        Parameters
+        ----------
+        x, state, lengths, reset_mask
+            As for a call.
+        rng : numpy.random.Generator, int or None
+            For the dropout masks.
+
+        Returns
+        -------
+        output : array
+            As from a call.
+        state : array, or pair of arrays for an LSTM
+            As from a call.
+        cache : Trace
+            For ``backward``, any number of times.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn import GRU, Linear
+        >>> network = ForecastNetwork(GRU(3, 8, rng=0), Linear(11, 2, rng=1))
+        >>> output, state, cache = network.forward(np.ones((5, 4, 3), np.float32))
+        >>> network.backward(cache, np.ones_like(output)).input.shape
+        (5, 4, 3)
+        """
+        x = check.array(x, "x", self.dtype)
+        h, state, layer_cache = self.layer.forward(x, state, lengths, reset_mask, rng)
+        output, _, head_cache = self.head._keep(np.concatenate([h, x], -1))
+        past = self._past(x, lengths)
+        return (output if past is None else _cleared(output, past), state,
+                Trace(self, layer_cache, head_cache, past))
+
+    def _past(self, x: Array, lengths: ArrayLike | None) -> BoolArray | None:
+        """Which steps lie past their row's end, as the leading axes of x; None where there are none."""
+        if lengths is None:
+            return None
+        unbatched = x.ndim == 2
+        T = x.shape[1 if self.batch_first and not unbatched else 0]
+        past: BoolArray = np.arange(T)[:, None] >= np.atleast_1d(np.asarray(lengths))
+        if not past.any():
+            return None
+        return past[:, 0] if unbatched else past.T if self.batch_first else past
+
+    def backward(self, cache: Trace, d_output: ArrayLike, d_state: Any = None, need_input: bool = True) -> Gradients:
+        """Compute the gradients of a loss L by back-propagation through time.
+
+        Parameters
+        ----------
+        cache : Trace
+            From this network's ``forward``.
+        d_output : array_like
+            dL/doutput, shaped as the output; values past a row's length are not used.
+        d_state : array, or pair of arrays for an LSTM, optional
+            dL/dstate, shaped as the last state.
+        need_input : bool
+            False: dL/dx is not computed, and is None.
+
+        Returns
+        -------
+        Gradients
+            Of the input, the initial state and the parameters.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An unsuitable argument, by name.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn import GRU, Linear
+        >>> network = ForecastNetwork(GRU(3, 8, rng=0), Linear(11, 2, rng=1))
+        >>> output, state, cache = network.forward(np.ones((5, 4, 3), np.float32))
+        >>> list(network.backward(cache, np.ones_like(output)).parameters)[-2:]
+        ['1.weight', '1.bias']
+        """
+        if not isinstance(cache, Trace):
+            raise TypeError(f"cache: expected what forward returned, got {type(cache).__name__}")
+        if cache.network is not self:
+            raise ValueError("cache: it is of another network's forward")
+        dy = check.array(d_output, "d_output", self.dtype)
+        if cache.past is not None:
+            dy = _cleared(check.shaped(dy, "d_output", (*cache.past.shape, self.output_size)), cache.past)
+        head = self.head.backward(cache.head, dy)
+        dh, dx = np.split(head.input, [head.input.shape[-1] - self.input_size], -1)
+        layer = self.layer.backward(cache.layer, dh, d_state, need_input)
+        parameters = {f"{i}.{name}": value for i, part in enumerate((layer, head))
+                      for name, value in part.parameters.items()}
+        return Gradients(layer.input + dx if need_input else None, layer.state, parameters)
+
+    # ---- Streaming ------------------------------------------------------------------------------
+
+    def stream(self, batch_size: int = 1) -> NetworkStream:
+        """Begin a stream: the weights as they are now, and a state of its own.
+
+        Parameters
+        ----------
+        batch_size : int
+            Rows that are stepped together.
+
+        Returns
+        -------
+        NetworkStream
+            From state zero. Updates of the network do not change it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn import GRU, Linear
+        >>> ForecastNetwork(GRU(3, 8, rng=0), Linear(11, 2, rng=1)).stream(4).step(np.ones((4, 3), np.float32)).shape
+        (4, 2)
+        """
+        return NetworkStream(self, batch_size)
+
+
+class Trace(NamedTuple):
+    """The cache of a ForecastNetwork: the caches of its parts, and which outputs lie past a row's end."""
+
+    network: ForecastNetwork
+    layer: Any
+    head: Any
+    past: BoolArray | None
+
+
+class NetworkStream:
+    """A running ForecastNetwork: stepped like a layer's stream, with the bits of a call on the whole sequence.
+
+    Parameters
+    ----------
+    network : ForecastNetwork
+        Its weights are kept as they are now.
+    batch_size : int
+        Rows that are stepped together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import LSTM, Linear
+    >>> network = ForecastNetwork(LSTM(3, 8, rng=0), Linear(11, 2, rng=1))
+    >>> stream = NetworkStream(network)
+    >>> stream.step(np.ones(3, np.float32)).shape, stream
+    ((2,), <NetworkStream of 1 row, ForecastNetwork(LSTM(3, 8), Linear(11, 2))>)
+    """
+
+    def __init__(self, network: ForecastNetwork, batch_size: int = 1) -> None:
+        self._stream: Stream = network.layer.stream(batch_size)
+        self.batch_size = batch_size
+        self._network = copy.copy(network)      # keeps the parameters of now: an update replaces, never writes to them
+
+    def step(self, x: ArrayLike, out: Array | None = None) -> Array:
+        """Take one time step.
+
+        Parameters
+        ----------
+        x : array_like
+            [N, I], or [I] where batch_size is 1.
+        out : array, optional
+            Written in place and returned.
+
+        Returns
+        -------
+        array
+            The network's output, [N, output_size] or [output_size].
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn import GRU, Linear
+        >>> stream = ForecastNetwork(GRU(3, 8, rng=0), Linear(11, 2, rng=1)).stream()
+        >>> stream.step(np.ones(3, np.float32)).shape
+        (2,)
+        """
+        x = check.array(x, "x", self._network.dtype)
+        if out is not None:
+            check.output(out, "out", (*x.shape[:-1], self._network.output_size), self._network.dtype)
+        y: Array = self._network.head(np.concatenate([self._stream.step(x), x], -1))[0]
+        if out is None:
+            return y
+        out[...] = y
+        return out
+
+    def run(self, block: ArrayLike, out: Array | None = None) -> Array:
+        """Take many steps in one call.
+
+        Parameters
+        ----------
+        block : array_like
+            [T, N, I], [N, T, I] of a batch_first layer, or [T, I] where batch_size is 1.
+        out : array, optional
+            Written in place and returned.
+
+        Returns
+        -------
+        array
+            The outputs of all steps, laid out as the block.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn import GRU, Linear
+        >>> stream = ForecastNetwork(GRU(3, 8, rng=0), Linear(11, 2, rng=1)).stream()
+        >>> stream.run(np.ones((5, 3), np.float32)).shape
+        (5, 2)
+        """
+        block = check.array(block, "block", self._network.dtype)
+        if out is not None:
+            check.output(out, "out", (*block.shape[:-1], self._network.output_size), self._network.dtype)
+        y: Array = self._network.head(np.concatenate([self._stream.run(block), block], -1))[0]
+        if out is None:
+            return y
+        out[...] = y
+        return out
+
+    @property
+    def state(self) -> Any:
+        """The layer's state, h or the pair (h, c): copies. Assigning checks and copies."""
+        return self._stream.state
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        self._stream.state = value
+
+    def reset(self, rows: ArrayLike | None = None) -> None:
+        """Zero the state of all rows, or of some.
+
+        Parameters
+        ----------
+        rows : int, array_like of int or bool mask, optional
+            Which rows; all of them if not given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn import GRU, Linear
+        >>> stream = ForecastNetwork(GRU(3, 8, rng=0), Linear(11, 2, rng=1)).stream()
+        >>> first = stream.step(np.ones(3, np.float32))
+        >>> stream.reset()
+        >>> bool(np.array_equal(stream.step(np.ones(3, np.float32)), first))
+        True
+        """
+        self._stream.reset(rows)
+
+    @classmethod
+    def _restored(cls, network: ForecastNetwork, batch_size: int, state: Any) -> NetworkStream:
+        stream = cls(network, batch_size)
+        stream.state = state
+        return stream
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._restored, (self._network, self.batch_size, self.state)
+
+    def __repr__(self) -> str:
+        return f"<NetworkStream of {self.batch_size} row{'s' * (self.batch_size > 1)}, {self._network!r}>"
+
+
+def _cleared(a: Array, past: BoolArray) -> Array:
+    return np.where(past[..., None], a.dtype.type(0), a)

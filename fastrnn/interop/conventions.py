@@ -6,6 +6,7 @@ import re
 import numpy as np
 
 from .._base.reading import ModelFormatError, refusing
+from .._base.registry import CONTAINERS
 from ..nn import GRU, LSTM, RNN
 from ..nn.files import build, members
 
@@ -117,7 +118,7 @@ def layers_of(path, tensors, configuration=None, skipped=None, **options):
             return find_layers(tensors, {None: options}, skipped)
         except ModelFormatError as error:
             raise ModelFormatError(f"{os.fsdecode(path)}: {error}") from error.__cause__
-    if configuration.get("class") == "Sequential":      # its recurrent layers; readers may have left out the others
+    if configuration.get("class") in CONTAINERS:        # its recurrent layers; readers may have left out the others
         with refusing(path):
             modules = members(configuration, tensors)
         found = [(str(i), layers_of(path, part, one, skipped, **options)) for i, (one, part) in enumerate(modules)

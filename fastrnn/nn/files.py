@@ -8,7 +8,7 @@ import numpy as np
 
 from .._base.named_arrays import VERSION, read_npz, read_safetensors, safetensors_package
 from .._base.reading import ModelFormatError, refusing, replacing
-from .._base.registry import MODELS
+from .._base.registry import CONTAINERS, MODELS, model_class
 from .parameters import UNDRAWN
 
 
@@ -99,7 +99,7 @@ def configuration(model):
     name = type(model).__name__
     if MODELS.get(name) is not type(model):
         raise TypeError(f"model: expected one of {', '.join(MODELS)}, got {type(model).__qualname__}")
-    if name == "Sequential":
+    if name in CONTAINERS:
         return {"version": VERSION, "class": name, "modules": [configuration(module) for module in model.modules]}
     arguments = {argument.name: None for cls in reversed(type(model).__mro__) if "__init__" in vars(cls)
                  for argument in inspect.signature(cls.__init__).parameters.values()
@@ -112,24 +112,25 @@ def configuration(model):
 def build(found, tensors, path, **options):
     """The model of a configuration and its parameters; options stand above what the configuration says."""
     with refusing(path):
-        classes, name = MODELS, found.get("class")
-        if name not in classes:
-            raise ModelFormatError(f"class: expected one of {', '.join(classes)}, got {name!r:.200}")
-        if name == "Sequential":
-            return classes[name](*(build(one, part, path) for one, part in members(found, tensors)))
+        name = found.get("class")
+        cls = model_class(name)
+        if cls is None:
+            raise ModelFormatError(f"class: expected one of {', '.join(MODELS)}, got {name!r:.200}")
+        if name in CONTAINERS:
+            return cls(*(build(one, part, path) for one, part in members(found, tensors)))
         options = {**found, **options}
         del options["class"], options["version"]
         if isinstance(options.get("num_layers"), int) and options["num_layers"] > len(tensors):
             raise ModelFormatError(f"num_layers {options['num_layers']}, but {len(tensors)} arrays")
         if options.get("dtype") not in ("float32", "float64"):          # NumPy takes far more for a dtype
             raise ModelFormatError(f"dtype: expected float32 or float64, got {options.get('dtype')!r:.200}")
-        model = classes[name](**options, rng=UNDRAWN)
+        model = cls(**options, rng=UNDRAWN)
         model.load_state_dict(tensors)
         return model
 
 
 def members(found, tensors):
-    """A Sequential's configuration taken apart: of each module its configuration, and the tensors "i.name" by name."""
+    """A container's configuration taken apart: of each module its configuration, and the tensors "i.name" by name."""
     modules = found.get("modules")
     if found.keys() != {"version", "class", "modules"} or not isinstance(modules, list):
         raise ModelFormatError(f"a Sequential: expected version, class and a list of modules, got {found!r:.200}")

@@ -5,6 +5,7 @@ is what a recurrent layer carries; Linear and Embedding have none, and say None.
 """
 
 import copy
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -194,6 +195,68 @@ class Embedding(Pointwise):
         return Gradients(None, None, {"weight": found})
 
 
+class Container(Parametrised):
+    """A model made of several modules, whose parameters it holds under the modules' numbers.
+
+    The parameters are named "0.weight_ih_l0", "0.bias_ih_l0", ..., "1.weight": the number of the module, then its own
+    name. What a container computes from its modules is for the derived class to say.
+
+    Parameters
+    ----------
+    *modules : recurrent layers, Linear, Embedding or containers
+        The modules, all of one dtype, none of them twice. Recurrent layers agree in ``batch_first``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Something else is among the modules, or they do not go together.
+    """
+
+    def __init__(self, *modules):
+        if not modules:
+            raise ValueError("modules: expected at least one")
+        for i, module in enumerate(modules):
+            if not isinstance(module, (Recurrent, Pointwise, Container)):
+                raise TypeError(f"modules: expected recurrent layers, Linear, Embedding or Sequential, got "
+                                f"{type(module).__name__} at {i}")
+            if any(module is other for other in modules[:i]):
+                raise ValueError(f"modules: {module!r} at {i} is there twice; a copy.deepcopy has weights of its own")
+            if module.dtype != modules[0].dtype:
+                raise ValueError(f"modules: expected all of {modules[0].dtype}, got {module.dtype} at {i}")
+        orders = {layer.batch_first for layer in recurrent(modules)}
+        if len(orders) > 1:
+            raise ValueError("modules: expected batch_first of all recurrent layers alike, got both")
+        self.modules = modules
+        self.dtype = modules[0].dtype
+        self.batch_first = True in orders
+
+    @property
+    def recurrent(self):
+        """The recurrent layers, those of inner containers included."""
+        return recurrent(self.modules)
+
+    @property
+    def _parameters(self):
+        return {f"{i}.{name}": value for i, module in enumerate(self.modules)
+                for name, value in module._parameters.items()}
+
+    @_parameters.setter
+    def _parameters(self, values):
+        for i, module in enumerate(self.modules):
+            module._parameters = {name: values[f"{i}.{name}"] for name in module._parameters}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)         # the modules have frozen their own parameters
+
+    def __copy__(self):
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__, modules=tuple(map(copy.copy, self.modules)))
+        return twin
+
+    def __repr__(self):
+        return f"{type(self).__name__}({', '.join(map(repr, self.modules))})"
+
+
 @dataclass(frozen=True)
 class Trace:
     """The cache of a Sequential: its modules' caches, and which outputs lie past a row's end."""
@@ -204,7 +267,7 @@ class Trace:
 
 
 @in_files
-class Sequential(Parametrised):
+class Sequential(Container):
     """Modules in a chain, each reading the output of the one before.
 
     Its parameters are the modules', named "0.weight_ih_l0", "0.bias_ih_l0", ..., "1.weight", as torch names them. Its
@@ -233,47 +296,12 @@ class Sequential(Parametrised):
     """
 
     def __init__(self, *modules):
-        if not modules:
-            raise ValueError("modules: expected at least one")
-        for i, module in enumerate(modules):
-            if not isinstance(module, (Recurrent, Pointwise, Sequential)):
-                raise TypeError(f"modules: expected recurrent layers, Linear, Embedding or Sequential, got "
-                                f"{type(module).__name__} at {i}")
-            if any(module is other for other in modules[:i]):
-                raise ValueError(f"modules: {module!r} at {i} is there twice; a copy.deepcopy has weights of its own")
-            if module.dtype != modules[0].dtype:
-                raise ValueError(f"modules: expected all of {modules[0].dtype}, got {module.dtype} at {i}")
-            given, read = sizes(modules[i - 1])[1] if i else None, sizes(module)[0]
-            if i and given != read:
-                raise ValueError(f"modules: {module!r} at {i} reads {read or 'whole numbers'}, the one before gives "
-                                 f"{given}")
-        orders = {layer.batch_first for layer in recurrent(modules)}
-        if len(orders) > 1:
-            raise ValueError("modules: expected batch_first of all recurrent layers alike, got both")
-        self.modules = modules
-        self.dtype = modules[0].dtype
-        self.batch_first = True in orders
-
-    @property
-    def recurrent(self):
-        """The recurrent layers, those of inner Sequentials too."""
-        return recurrent(self.modules)
-
-    @property
-    def _parameters(self):
-        return {f"{i}.{name}": value for i, module in enumerate(self.modules)
-                for name, value in module._parameters.items()}
-
-    @_parameters.setter
-    def _parameters(self, values):
-        for i, module in enumerate(self.modules):
-            module._parameters = {name: values[f"{i}.{name}"] for name in module._parameters}
-
-    def __setstate__(self, state):
-        self.__dict__.update(state)         # the modules have frozen their own parameters
-
-    def __copy__(self):
-        return Sequential(*map(copy.copy, self.modules))
+        super().__init__(*modules)
+        for i, (before, module) in enumerate(itertools.pairwise(modules), start=1):
+            output_size, input_size = sizes(before)[1], sizes(module)[0]
+            if output_size != input_size:
+                raise ValueError(f"modules: {module!r} at {i} reads {input_size or 'whole numbers'}, the one before "
+                                 f"gives {output_size}")
 
     def __len__(self):
         return len(self.modules)
@@ -283,9 +311,6 @@ class Sequential(Parametrised):
 
     def __getitem__(self, i):
         return self.modules[i]
-
-    def __repr__(self):
-        return f"Sequential({', '.join(map(repr, self.modules))})"
 
     # ---- Forward ---------------------------------------------------------------------------------
 
@@ -354,7 +379,7 @@ class Sequential(Parametrised):
     def _past(self, output, lengths):
         """Bools of the leading axes: outputs past their row's end. None where there are none, or the kernels clear
         them."""
-        if lengths is None or isinstance(self.modules[-1], (Recurrent, Sequential)):
+        if lengths is None or isinstance(self.modules[-1], (Recurrent, Container)):
             return None
         leading = output.shape[:-1]
         T, N = (*leading, 1)[:2] if len(leading) == 1 else leading[::-1] if self.batch_first else leading
@@ -518,7 +543,7 @@ def recurrent(modules):
 
 def sizes(module):
     """(size of the input's last axis, or None for whole numbers; size of the output's)."""
-    if isinstance(module, Sequential):
+    if isinstance(module, Container):
         return sizes(module.modules[0])[0], sizes(module.modules[-1])[1]
     if isinstance(module, Linear):
         return module.in_features, module.out_features

@@ -158,7 +158,8 @@ def test_a_time_left_out_is_a_missing_value():
     (ValueError, "difference", {"difference": -1}),
     (ValueError, "time_features", {"time_features": "hour"}), (ValueError, "times", {"time_features": "day"}),
     (ValueError, "quantiles", {"quantiles": (0.1, 1.0)}), (ValueError, "dropout", {"dropout": 0.5}),
-    (ValueError, "lr", {"lr": 0}), (ValueError, "patience", {"patience": 0}), (ValueError, "ensemble", {"ensemble": 0}),
+    (ValueError, "learning_rate", {"learning_rate": 0}), (ValueError, "patience", {"patience": 0}),
+    (ValueError, "ensemble", {"ensemble": 0}), (ValueError, "random_state", {"random_state": -1}),
     (TypeError, "random_state", {"random_state": "seed"}), (TypeError, "progress", {"progress": 1}),
     (ValueError, "sequence", {"sequence": 1})])
 def test_unsuitable_parameters(error, name, options):
@@ -258,6 +259,28 @@ def test_pickled_and_cloned():
                          "updates=40, random_state=0)"
 
 
+@pytest.mark.parametrize("make", [lambda: 7, lambda: np.int64(7), lambda: np.random.default_rng(7),
+                                  lambda: np.random.RandomState(7)])
+def test_random_states_as_scikit_learn_takes_them(make):
+    a, b, other = (fitted(wave(60), updates=2, random_state=state).predict() for state in (make(), make(), 8))
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, other)
+    state = make()
+    same = np.array_equal(*(fitted(wave(60), updates=2, random_state=state).predict() for _ in range(2)))
+    assert same == isinstance(state, (int, np.integer))             # generators go on
+
+
+def test_cells_by_name_in_any_case():
+    a, b = (fitted(wave(60), updates=2, cell=cell).predict() for cell in ("lstm", "LSTM"))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_old_and_misspelt_names_of_parameters_are_errors():
+    for name in ("lr", "rate", "hidden", "seed", "epochs"):
+        with pytest.raises(TypeError, match=name):
+            RNNForecaster(**{name: 1})
+
+
 # check -> why it does not apply. Rows of X are the steps that follow the series, in order.
 EXCEPTIONS = {
     "check_methods_sample_order_invariance": "a row's forecast depends on its place: the rows are consecutive steps",
@@ -283,7 +306,7 @@ def test_search_over_folds_in_time():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((200, 1))
     y = 3 * X[:, 0] + 0.1 * rng.standard_normal(200)
-    search = selection.GridSearchCV(RNNForecaster(horizon=20, window=12, hidden_size=8, difference=0, lr=0.01,
-                                                  random_state=0), {"updates": [1, 200]},
+    model = RNNForecaster(horizon=20, window=12, hidden_size=8, difference=0, learning_rate=0.01, random_state=0)
+    search = selection.GridSearchCV(model, {"updates": [1, 200]},
                                     cv=selection.TimeSeriesSplit(2, test_size=20)).fit(X, y)
     assert search.best_params_ == {"updates": 200} and search.best_score_ > 0.5

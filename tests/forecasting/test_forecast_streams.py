@@ -100,3 +100,11 @@ def test_a_refused_observation_changes_nothing():
         stream.step(10.0, known=[1.0])
     assert stream.forecast is before
     np.testing.assert_array_equal(stream.step(10.0), model.stream().step(10.0))
+
+
+def test_what_streams_and_backtests_say_of_themselves():
+    model = fitted(wave(60), updates=2)
+    stream = model.stream()
+    stream.step(10.0)
+    assert repr(stream) == "<ForecastStream after 61 observations, horizon 4>"
+    assert repr(model.backtest(wave(60), start=50, refit=False)) == "<Backtest of 7 forecasts, horizon 4, 1 series>"

@@ -6,12 +6,9 @@ import math
 import numpy as np
 import pytest
 from forecasters import SMALL, fitted, wave
-from helpers import assert_close, central_differences, refuses
 
-import fastrnn
 from fastrnn.forecasting import RNNForecaster, mase, smape
 from fastrnn.forecasting.encoding import FLOOR, Encoding
-from fastrnn.forecasting.network import Network
 from fastrnn.forecasting.series import Series
 
 # ---- What the network reads and says ------------------------------------------------------------
@@ -89,35 +86,6 @@ def test_a_value_that_does_not_vary_has_no_targets_until_it_does():
     encoding = Encoding(1, 4, False, "std", 1, (), (), [series])
     targets = encoding.targets(encoding.encode(series), series, 0)
     assert np.isnan(targets[:20]).all() and np.isfinite(targets[20:24]).all() and np.abs(targets[20:24]).max() < 10
-
-
-@pytest.mark.parametrize("layer", [fastrnn.GRU, fastrnn.LSTM])
-def test_the_network_and_its_gradients(layer):
-    rng = np.random.default_rng(0)
-    network = Network(layer(3, 4, rng=0, dtype=np.float64), 2, rng=1)
-    x, dy = rng.standard_normal((5, 2, 3)), rng.standard_normal((5, 2, 2))
-    y, _, cache = network.forward(x)
-    h = network.layer(x)[0]
-    expected = np.concatenate([h, x], -1) @ network.head.parameters["weight"].T + network.head.parameters["bias"]
-    assert_close({"forward": y, "call": network(x)[0], "last": network.last(x, np.array([5, 3]))},
-                 {"forward": expected, "call": expected, "last": np.stack([expected[4, 0], expected[2, 1]])}, 1e-14)
-    grads = network.backward(cache, dy)
-    with network.updating() as values:
-        pass                # writable copies
-
-    def loss():
-        network.load_state_dict(values)
-        return np.sum(dy * network(x)[0])
-
-    assert_close({"input": grads.input, **grads.parameters},
-                 {"input": central_differences(loss, x, 1e-5),
-                  **{name: central_differences(loss, value, 1e-5) for name, value in values.items()}}, 1e-8)
-    loss()                  # once more with the values as they were
-    twin = copy.copy(network)
-    twin.load_state_dict({name: 0 * value for name, value in values.items()})
-    assert_close({"call": network(x)[0]}, {"call": y}, 1e-14)
-    with refuses(TypeError, "a forecaster's network"):
-        network.stream()
 
 
 # ---- Forecasts ----------------------------------------------------------------------------------
@@ -222,7 +190,8 @@ def test_times_tell_the_hour():
     times = np.datetime64("2024-01-01T00:00") + np.arange(24 * 28) * np.timedelta64(1, "h")
     hour = np.arange(len(times)) % 24
     y = np.where((hour >= 8) & (hour < 18), 5.0, 1.0) + 0.05 * np.random.default_rng(0).standard_normal(len(times))
-    model = fitted(y, times=times, time_features="day", horizon=6, hidden_size=16, scaling=None, updates=300, lr=0.01)
+    model = fitted(y, times=times, time_features="day", horizon=6, hidden_size=16, scaling=None, updates=300,
+                   learning_rate=0.01)
     night = np.datetime64("2024-02-01T18:00") + np.arange(14) * np.timedelta64(1, "h")
     early, late = (model.apply(np.ones(5), times=night[part]).predict() for part in (slice(0, 5), slice(9, 14)))
     assert np.abs(early - 1).max() < 1 and np.abs(late[1:] - 5).max() < 1        # late[0] is on the edge
@@ -233,7 +202,8 @@ def test_known_columns_need_no_room_in_the_layer():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((300, 1))
     y = 3 * X[:, 0] + 0.1 * rng.standard_normal(300)
-    model = RNNForecaster(horizon=20, window=12, hidden_size=2, difference=0, scaling=None, lr=0.02, random_state=0)
+    model = RNNForecaster(horizon=20, window=12, hidden_size=2, difference=0, scaling=None, learning_rate=0.02,
+                          random_state=0)
     found = model.backtest(X, y, start=200).scores()
     assert found["forecast"]["MAE"] < 0.25 and found["naive"]["MAE"] > 2
 
@@ -271,7 +241,7 @@ def test_quantiles_rise_and_cover():
 def test_patience_keeps_the_last_horizon_for_validation():
     y = wave(200)
     other = np.concatenate([y[:-4], y[-4:] + 50])
-    a, b = (fitted(one, patience=3, updates=400, lr=0.02).history_[0] for one in (y, other))
+    a, b = (fitted(one, patience=3, updates=400, learning_rate=0.02).history_[0] for one in (y, other))
     assert a["loss"][0] == b["loss"][0] and a["validation_loss"][0] < b["validation_loss"][0]
     assert a.epochs - 1 - a.best_epoch <= 3
 
