@@ -1,18 +1,30 @@
-"""Models of other frameworks as fastrnn layers: one module per format, each with
-``layers(path, skipped=None, **options) -> {name: layer}``.
+"""Models of other frameworks as fastrnn layers, with one module for each format.
 
-``conventions`` holds what frameworks do differently: the order of the gates, activations by name, and how layers are
-told from the names and shapes of their parameters. No module here imports torch or TensorFlow; each is imported when it
-is first named (``interop.onnx``), with the packages it needs.
+``layers(path)`` reads a file of any of them, ``detect(path)`` tells which format it is. Every module has a function
+``layers`` of its own, with the options of its format, such as ``fastrnn.interop.keras.layers``. A module is imported
+when it is first named, with the packages it needs; none imports PyTorch or TensorFlow.
+``conventions`` holds what the frameworks do differently: the order of the gates, and how the names and shapes of
+parameters tell what layer they make.
 """
+
+from __future__ import annotations
 
 import importlib
 import os
 import re
+from typing import TYPE_CHECKING, Any
 
 from .._base.reading import Archive, ModelFormatError, read_bytes
 
-FORMATS = {
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+    from .._base.typing import Activation, DTypeLike, PathLike
+    from . import conventions, keras, npz, onnx, pytorch, rtneural, safetensors
+    from .conventions import Layer
+
+FORMATS: dict[str, str] = {
     "pytorch": "PyTorch .pt, .pth: state_dict or checkpoint",
     "keras": "Keras .keras, .h5",
     "onnx": "ONNX",
@@ -21,15 +33,27 @@ FORMATS = {
     "npz": "NumPy .npz",
 }
 
+__all__ = ["FORMATS", "ModelFormatError", "conventions", "detect", "keras", "layers", "npz", "onnx", "pytorch",
+           "rtneural", "safetensors"]
 
-def __getattr__(name):
-    if name in FORMATS:
+
+def __getattr__(name: str) -> ModuleType:
+    if name in FORMATS or name == "conventions":
         return importlib.import_module("." + name, __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def detect(path):
-    """The format of a model file, told from its contents.
+def __dir__() -> list[str]:
+    return __all__
+
+
+def detect(path: PathLike) -> str:
+    """Tell the format of a model file from its contents.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file. The ending of its name says nothing here.
 
     Returns
     -------
@@ -40,16 +64,20 @@ def detect(path):
     Raises
     ------
     ModelFormatError
-        None of these.
+        The file is of none of these formats.
     OSError
         The file cannot be read.
 
-    >>> import os, tempfile, fastrnn
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import fastrnn
+    >>> from fastrnn import interop
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "model.npz")
     ...     fastrnn.GRU(2, 3).save(path)
-    ...     detect(path), layers(path)
-    ('npz', {'': GRU(2, 3)})
+    ...     interop.detect(path)
+    'npz'
     """
     data, size = read_bytes(path, 0, 512), os.path.getsize(path)
     if data[:4] in (b"PK\3\4", b"PK\5\6"):
@@ -76,27 +104,89 @@ def detect(path):
     raise ModelFormatError(f"{os.fsdecode(path)}: none of {', '.join(FORMATS.values())}")
 
 
-def layers(path, skipped=None, **options):
-    """The recurrent layers of a model file of any format.
+def layers(path: PathLike, skipped: dict[str, str] | None = None, *, batch_first: bool | None = None,
+           dropout: float | None = None, nonlinearity: str | None = None, reset_after: bool | None = None,
+           update: str | None = None, coupled_gates: bool | None = None, reverse: bool | None = None,
+           activations: Sequence[Activation] | None = None, clip: float | None = None, dtype: DTypeLike | None = None,
+           activation: Activation | None = None, recurrent_activation: Activation | None = None,
+           external_data: bool | None = None) -> dict[str, Layer]:
+    """Read the recurrent layers of a model file of any format.
+
+    The format is told from the contents by `detect`. The options say what a file of weights does not tell; each format
+    has only some of them, and one that the format of the file has not is an error. None stands for an option that is
+    not given.
 
     Parameters
     ----------
     path : str or path-like
+        The file.
     skipped : dict, optional
-        Given, it takes name -> reason of layers that cannot be represented, and they raise nothing.
-    **options
-        For the format's own ``layers``: what the file does not tell, such as ``batch_first`` or ``nonlinearity``.
+        If given, it takes name -> reason of the layers that cannot be represented. Without it the first of them is an
+        error.
+    batch_first : bool, optional
+        Whether the layers take [N, T, I] instead of [T, N, I].
+    dropout : float, optional
+        Probability of dropout between stacked layers, in training.
+    nonlinearity : {"tanh", "relu"}, optional
+        Of every plain RNN.
+    reset_after : bool, optional
+        Of every GRU: where its reset gate acts.
+    update : {"torch", "mirror"}, optional
+        Of every GRU: which of the two mixes the update gate is.
+    coupled_gates : bool, optional
+        Of every LSTM: whether its input gate is 1 - f.
+    reverse : bool, optional
+        Whether the layers walk from the last step to the first.
+    activations : sequence, optional
+        Activation functions in ONNX's order f, g, h.
+    clip : float, optional
+        Bound of the sums that activations are taken of.
+    dtype : float32 or float64, optional
+        Of the layers, where the file has only decimal numbers (RTNeural).
+    activation : str or tuple, optional
+        Of Keras layers without a configuration in the file.
+    recurrent_activation : str or tuple, optional
+        Of Keras layers without a configuration in the file.
+    external_data : bool, optional
+        Whether an ONNX model's weights may be read from other files beside it.
 
     Returns
     -------
     dict of str to layer
-        By the file's names.
+        RNN, GRU and LSTM by the names that the file has for them.
 
     Raises
     ------
     ModelFormatError
-        A broken file, one of an unknown format, or layers that cannot be represented.
+        The file is broken or of an unknown format, or a layer cannot be represented.
+    TypeError
+        An option that files of this format do not have.
     OSError
         The file cannot be read.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from fastrnn import interop
+    >>> weights = {"encoder.weight_ih_l0": np.ones((12, 2)), "encoder.weight_hh_l0": np.ones((12, 3))}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "model.npz")
+    ...     np.savez(path, **weights)
+    ...     interop.layers(path, batch_first=True)
+    {'encoder': LSTM(2, 3, bias=False, batch_first=True, dtype=float64)}
     """
-    return importlib.import_module("." + detect(path), __name__).layers(path, skipped, **options)
+    options: dict[str, Any] = {
+        "batch_first": batch_first, "dropout": dropout, "nonlinearity": nonlinearity, "reset_after": reset_after,
+        "update": update, "coupled_gates": coupled_gates, "reverse": reverse, "activations": activations, "clip": clip,
+        "dtype": dtype, "activation": activation, "recurrent_activation": recurrent_activation,
+        "external_data": external_data}
+    options = {name: value for name, value in options.items() if value is not None}
+    kind = detect(path)
+    read = importlib.import_module("." + kind, __name__).layers
+    for name in options:
+        if name not in read.__kwdefaults__:
+            raise TypeError(f"{name}: {FORMATS[kind]} files have no such option; they have "
+                            + ", ".join(read.__kwdefaults__))
+    result: dict[str, Layer] = read(path, skipped, **options)
+    return result

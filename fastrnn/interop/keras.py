@@ -6,11 +6,14 @@ file. Of the weights there are two layouts: by layer names with lists of weight 
 Nothing is deserialised: a class that is not known here is passed over by its name, and no code runs.
 """
 
+from __future__ import annotations
+
 import collections
 import json
 import os
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +21,10 @@ from .._base.reading import EXPANSION, Archive, ModelFormatError, read_bytes, re
 from ..nn import parameters
 from .conventions import keras_parameters, make_layer
 from .formats.hdf5 import Dataset, File, Group
+
+if TYPE_CHECKING:
+    from .._base.typing import Activation, PathLike
+    from .conventions import Layer
 
 KINDS = {"LSTM": "lstm", "GRU": "gru", "SimpleRNN": "rnn", "CuDNNLSTM": "lstm", "CuDNNGRU": "gru"}
 CELLS = {"LSTMCell": "lstm", "GRUCell": "gru", "SimpleRNNCell": "rnn"}
@@ -31,19 +38,25 @@ ACTIVATIONS = {"tanh": "tanh", "sigmoid": "sigmoid", "linear": "affine", "relu":
                "sparse_sigmoid": ("hard_sigmoid", 0.5, 0.5)}
 
 
-def layers(path, skipped=None, *, activation=None, recurrent_activation=None, reset_after=None):
-    """The recurrent layers of a Keras file, with its weights and its options.
+def layers(path: PathLike, skipped: dict[str, str] | None = None, *, activation: Activation | None = None,
+           recurrent_activation: Activation | None = None, reset_after: bool | None = None) -> dict[str, Layer]:
+    """Read the recurrent layers of a Keras file, with its weights and its options.
+
+    The three options are for layers without a configuration in the file, as in files of weights alone.
 
     Parameters
     ----------
     path : str or path-like
-        ``.keras``, ``.h5``, ``.weights.h5``; the kind is told from the contents.
+        A ``.keras``, ``.h5`` or ``.weights.h5`` file; its kind is told from the contents.
     skipped : dict, optional
-        Given, it takes name -> reason of layers that cannot be represented. Otherwise the first of them is an error.
-    activation, recurrent_activation : str, (str, alpha) or (str, alpha, beta), optional
-        Of layers without a configuration in the file: Keras' names, or fastrnn's with their numbers.
+        If given, it takes name -> reason of layers that cannot be represented. Without it the first of them is an
+        error.
+    activation : str, (str, alpha) or (str, alpha, beta), optional
+        Activation of the candidate and the cell state: one of Keras' names, or of fastrnn's with its numbers.
+    recurrent_activation : str, (str, alpha) or (str, alpha, beta), optional
+        Activation of the gates.
     reset_after : bool, optional
-        Of GRUs without a configuration and without a bias (which tells it).
+        Of GRUs without a bias (whose shape tells it).
 
     Returns
     -------
@@ -65,7 +78,7 @@ def layers(path, skipped=None, *, activation=None, recurrent_activation=None, re
     Raises
     ------
     ModelFormatError
-        A broken file, or a layer that cannot be represented: an activation fastrnn has not (gelu, swish, selu,
+        The file is broken, or a layer cannot be represented: an activation fastrnn has not (gelu, swish, selu,
         exponential, functions of one's own), a cell of one's own, a convolutional layer.
     OSError
         The file cannot be read.
@@ -75,7 +88,8 @@ def layers(path, skipped=None, *, activation=None, recurrent_activation=None, re
     Gates are i, f, c, o (LSTM) and z, r, h (GRU) in Keras' order, kernels [I, G*H]; a GRU with reset_after has biases
     [2, 3H]. CuDNNLSTM and CuDNNGRU keep each gate's matrices as cuDNN does, [H, I] in memory, and a flat bias [2*G*H].
     hard_sigmoid is clip(0.2 x + 0.5, 0, 1) in Keras 1 and 2, relu6(x + 3) / 6 in Keras 3: the file's version counts.
-    keras/src/layers/rnn, keras/src/saving/saving_lib.py, keras/src/legacy/saving/legacy_h5_format.py.
+    Keras' own code for this is in keras/src/layers/rnn, keras/src/saving/saving_lib.py and
+    keras/src/legacy/saving/legacy_h5_format.py.
 
     Files of weights alone (``model.save_weights``) have no configuration, nor have layers within classes of one's own.
     These layers are inferred from names and shapes, with tanh and the recurrent activation that was the default of the
@@ -83,7 +97,11 @@ def layers(path, skipped=None, *, activation=None, recurrent_activation=None, re
     tells whether they are so, nor go_backwards. They have Keras' names where the file has them, else those of its
     groups; cells of StackedRNNCells are a layer each, and two directions are a bidirectional layer.
 
-    >>> import h5py, os, tempfile
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import h5py, numpy as np
+    >>> from fastrnn import interop
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "model.h5")
     ...     with h5py.File(path, "w") as file:
@@ -91,7 +109,7 @@ def layers(path, skipped=None, *, activation=None, recurrent_activation=None, re
     ...         group = file.create_group("gru")
     ...         group.attrs["weight_names"] = [b"gru/kernel:0", b"gru/recurrent_kernel:0"]
     ...         group["gru/kernel:0"], group["gru/recurrent_kernel:0"] = np.ones((2, 9)), np.ones((3, 9))
-    ...     layers(path)
+    ...     interop.keras.layers(path)
     {'gru': GRU(2, 3, bias=False, batch_first=True, dtype=float64)}
     """
     _check(activation=activation, recurrent_activation=recurrent_activation)
@@ -548,4 +566,4 @@ def _layer(cells, suffixes, **options):
     values = {name.removesuffix("_l0") + suffix: value for cell, suffix in zip(cells, suffixes, strict=True)
               for name, value in cell.parameters.items()}
     activations = cells[0].activations + (cells[1].activations if "_l0_reverse" in suffixes else ())
-    return make_layer(values, "weights", activations=activations, **cells[0].options, **options)
+    return make_layer(values, "weights", {"activations": activations, **cells[0].options, **options})

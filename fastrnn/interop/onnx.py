@@ -7,9 +7,12 @@ ONNX's order of gates is i, o, f, c (g here) for an LSTM, i, o, f for its peepho
 directions and G gates, W is [D, G*H, I], R [D, G*H, H], P [D, 3*H], B [D, 2*G*H] the input's biases, then the state's.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import os
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +25,15 @@ from ..nn.parameters import ACTIVATIONS, PLAIN, layer_suffix
 from .conventions import GATE_ORDERS, as_float, reorder
 from .formats.protobuf import decimal
 from .onnx_graph import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .._base.typing import Array, ArrayLike, PathLike
+    from .conventions import Layer
+    from .onnx_backend import Backend
+
+__all__ = ["Backend", "export", "layers", "run_node"]
 
 OPERATORS = {"RNN": RNN, "GRU": GRU, "LSTM": LSTM}
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")       # an LSTM's; others have the first 6
@@ -37,16 +49,18 @@ NODE, LAYER = 1 << 9, 1 << 12           # bytes taken by what is kept of a node,
 
 # ---- Reading --------------------------------------------------------------------------------------
 
-def layers(path, skipped=None, *, external_data=False):
-    """The recurrent nodes of an ONNX model.
+def layers(path: PathLike, skipped: dict[str, str] | None = None, *,
+           external_data: bool = False) -> dict[str, Layer]:
+    """Read the recurrent nodes of an ONNX model as layers.
 
     Parameters
     ----------
     path : str or path-like
+        The file.
     skipped : dict, optional
-        Given, it takes name -> reason of nodes that make no layer, such as one whose weights are computed by the model.
-        Otherwise the first of them is an error.
-    external_data : bool
+        If given, it takes name -> reason of nodes that make no layer, such as one whose weights are computed by the
+        model. Without it the first of them is an error.
+    external_data : bool, optional
         Whether weights may be read from other files: those the model names, in its own folder or below it.
 
     Returns
@@ -64,7 +78,7 @@ def layers(path, skipped=None, *, external_data=False):
     Raises
     ------
     ModelFormatError
-        A broken file; a node that makes no layer, by name and with the reason.
+        The file is broken, or a node makes no layer; it is named, with the reason.
     OSError
         The file cannot be read.
 
@@ -74,11 +88,15 @@ def layers(path, skipped=None, *, external_data=False):
     Slice, Split, Concat and Cast, which PyTorch's exporter leaves between them and the node. alpha, beta and clip are
     float32 in the file, and are taken for the shortest decimals that they stand for.
 
-    >>> import os, tempfile, fastrnn
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import fastrnn
+    >>> from fastrnn import interop
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "gru.onnx")
-    ...     export(fastrnn.GRU(2, 3, num_layers=2, bidirectional=True), path)
-    ...     layers(path)
+    ...     interop.onnx.export(fastrnn.GRU(2, 3, num_layers=2, bidirectional=True), path)
+    ...     interop.onnx.layers(path)
     {'GRU': GRU(2, 3, num_layers=2, bidirectional=True)}
     """
     path, found, made, taken = os.fsdecode(path), {}, {}, {}
@@ -212,18 +230,20 @@ def _layer(op_type, weights, options):
                                               dtype=np.result_type(*values.values()), **options)
 
 
-def run_node(op_type, inputs, attributes=None):
-    """Computes an operator RNN, LSTM or GRU of ONNX.
+def run_node(op_type: str, inputs: Mapping[str, ArrayLike | None],
+             attributes: Mapping[str, Any] | None = None) -> dict[str, Array]:
+    """Compute an operator RNN, LSTM or GRU of ONNX.
 
     Parameters
     ----------
     op_type : {"RNN", "LSTM", "GRU"}
+        The operator.
     inputs : mapping of str to array
         X, W, R, and where they are given (None is the same as absent) B, sequence_lens, initial_h, and for an LSTM
         initial_c and P. float32 or float64 as X is; sequence_lens of ints, each from 0 to the steps of X.
-    attributes : mapping of str to value, optional
+    attributes : mapping of str to object, optional
         ONNX's: ``{"hidden_size": 3, "direction": "reverse", "activations": ["Sigmoid", "Tanh", "Relu"], "clip": 2.0,
-        "layout": 1, ...}``.
+        "layout": 1, ...}``. None is the same as absent.
 
     Returns
     -------
@@ -233,11 +253,17 @@ def run_node(op_type, inputs, attributes=None):
 
     Raises
     ------
-    TypeError, ValueError
-        An unsuitable input or attribute, by name.
+    TypeError
+        An input or attribute of a wrong type, by name.
+    ValueError
+        An input or attribute that does not fit, by name.
 
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import interop
     >>> ones = {"X": np.ones((3, 1, 1)), "W": np.ones((1, 1, 1)), "R": np.ones((1, 1, 1))}
-    >>> run_node("RNN", ones, {"activations": ["Relu"]})["Y"].ravel()
+    >>> interop.onnx.run_node("RNN", ones, {"activations": ["Relu"]})["Y"].ravel()
     array([1., 2., 3.])
     """
     names = _input_names(op_type)
@@ -249,7 +275,8 @@ def run_node(op_type, inputs, attributes=None):
     if dtype not in check.DTYPES:
         raise TypeError(f"X: expected float32 or float64, got {X.dtype}")
     weights = {name: None if inputs.get(name) is None else check.array(inputs[name], name, dtype) for name in WEIGHTS}
-    layer = _layer(op_type, weights, _options(op_type, dict(attributes or {})))
+    attributes = {name: value for name, value in (attributes or {}).items() if value is not None}
+    layer = _layer(op_type, weights, _options(op_type, attributes))
     return run_layer(layer, X, *map(inputs.get, ("sequence_lens", "initial_h", "initial_c")))
 
 
@@ -287,22 +314,25 @@ def run_layer(layer, X, sequence_lens=None, initial_h=None, initial_c=None):
 
 # ---- Writing --------------------------------------------------------------------------------------
 
-def export(layer, path):
-    """Writes a layer as an ONNX model, one node for each layer of the stack, that any runtime computes.
+def export(layer: Layer, path: PathLike) -> None:
+    """Write a layer as an ONNX model, which any runtime computes.
+
+    The model has one node for each layer of the stack.
 
     Parameters
     ----------
     layer : RNN, GRU or LSTM
+        The layer.
     path : str or path-like
-        Replaced at once, if it is there, when all is written.
+        The file to write. One that is there already is replaced at once, when all is written.
 
     Raises
     ------
     TypeError
-        No such layer.
+        The layer is none of these.
     ValueError
-        One that ONNX cannot express: with a projection, or ``update="mirror"`` and gates that are not sigmoids. Nothing
-        is written.
+        ONNX cannot express the layer: it has a projection, or ``update="mirror"`` and gates that are not sigmoids.
+        Nothing is written.
     ImportError
         The package onnx is missing: ``pip install fastrnn[onnx]``.
 
@@ -315,10 +345,15 @@ def export(layer, path):
 
     ONNX Runtime (1.32) has float32 alone for these operators; `Backend` computes float64 too.
 
-    >>> import onnx, os, tempfile, fastrnn
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import onnx
+    >>> import fastrnn
+    >>> from fastrnn import interop
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "lstm.onnx")
-    ...     export(fastrnn.LSTM(2, 3), path)
+    ...     interop.onnx.export(fastrnn.LSTM(2, 3), path)
     ...     graph = onnx.load(path).graph
     >>> [value.name for value in graph.input], [value.name for value in graph.output]
     (['x', 'h_0', 'c_0'], ['output', 'h_n', 'c_n'])
@@ -454,8 +489,8 @@ def _restacked(found, config, model):
     return {type(stack).__name__: stack}
 
 
-def __getattr__(name):
-    if name == "Backend":       # a class on top of one of onnx's: made when it is asked for
+def __getattr__(name: str) -> Any:
+    if name == "Backend":       # it derives from one of onnx's classes, so it is made when it is asked for
         from .onnx_backend import Backend
         return Backend
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

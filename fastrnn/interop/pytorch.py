@@ -13,17 +13,26 @@ In the pickle a storage is a persistent id ("storage", type, key, device, elemen
 tensors.
 """
 
+from __future__ import annotations
+
 import io
 import math
 import os
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .._base.reading import Archive, ModelFormatError, read_bytes, refusing
-from .conventions import find_layers
+from .conventions import find_layers, given_options
 from .formats import pickles
 from .formats.pickles import Name, Pairs, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .._base.typing import Activation, Array, PathLike
+    from .conventions import Layer
 
 _ADVICE = "in PyTorch, torch.save(model.state_dict(), path) writes what can be read here"
 _DEEPEST = 100              # containers within containers
@@ -44,28 +53,28 @@ _STORAGES = {
 }
 
 
-def load_state_dict(path):
-    """The tensors of a file that ``torch.save`` wrote, by name.
+def load_state_dict(path: PathLike) -> dict[str, Array]:
+    """Read the tensors of a file that ``torch.save`` wrote, by name.
 
     Parameters
     ----------
-    path : path of a .pt or .pth file
-        Of a state_dict, or of any dicts, lists and tuples that hold tensors, such as a checkpoint.
+    path : str or path-like
+        A .pt or .pth file of a state_dict, or of any dicts, lists and tuples that hold tensors, such as a checkpoint.
 
     Returns
     -------
     dict of str to array
         In the file's order. Nested keys and indices are joined by dots: ``{"model": {"lstm.weight_ih_l0": ...}}`` gives
-        ``"model.lstm.weight_ih_l0"``, a tensor alone ``""``. Whatever is no tensor is left out. dtypes are NumPy's of
-        the same name, bfloat16 comes as float32. Tensors that share memory in PyTorch do so here.
+        ``"model.lstm.weight_ih_l0"``, a tensor alone ``""``. What is no tensor is left out. dtypes are NumPy's of the
+        same name, bfloat16 comes as float32. Tensors that share memory in PyTorch do so here.
 
     Raises
     ------
     ModelFormatError
-        A broken file; or one that holds more than tensors and containers, by the name of what it asks for (a whole
-        module, a TorchScript archive, quantised or sparse tensors, NumPy's numbers): nothing of it is ever run.
+        The file is broken, or holds more than tensors and containers, by the name of what it asks for (a whole module,
+        a TorchScript archive, quantised or sparse tensors, NumPy's numbers). Nothing of it is ever run.
     OSError
-        No such file.
+        The file cannot be read.
 
     Notes
     -----
@@ -74,26 +83,48 @@ def load_state_dict(path):
     Examples
     --------
     >>> import os, tempfile, torch
+    >>> from fastrnn import interop
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "model.pt")
     ...     torch.save({"model": torch.nn.Linear(2, 3).state_dict(), "epoch": 5}, path)
-    ...     {name: array.shape for name, array in load_state_dict(path).items()}
+    ...     {name: array.shape for name, array in interop.pytorch.load_state_dict(path).items()}
     {'model.weight': (3, 2), 'model.bias': (3,)}
     """
     return {".".join(keys): array for keys, array, _ in _read(path)}
 
 
-def layers(path, skipped=None, **options):
-    """The recurrent layers of a file that ``torch.save`` wrote, with its weights.
+def layers(path: PathLike, skipped: dict[str, str] | None = None, *, batch_first: bool | None = None,
+           dropout: float | None = None, nonlinearity: str | None = None, reset_after: bool | None = None,
+           update: str | None = None, coupled_gates: bool | None = None, reverse: bool | None = None,
+           activations: Sequence[Activation] | None = None, clip: float | None = None) -> dict[str, Layer]:
+    """Read the recurrent layers of a file that ``torch.save`` wrote, with its weights.
+
+    The options say what weights do not tell, and hold for every layer of the file that has such an option.
 
     Parameters
     ----------
-    path : path of a .pt or .pth file
-        As for ``load_state_dict``.
+    path : str or path-like
+        A file as for `load_state_dict`.
     skipped : dict, optional
-        Given, it takes name -> reason of what makes no layer, and nothing is raised for that.
-    **options
-        What weights do not tell, for every layer: ``batch_first``, ``dropout``; ``nonlinearity`` for every RNN.
+        If given, it takes name -> reason of what makes no layer. Without it the first of them is an error.
+    batch_first : bool, optional
+        Whether the layers take [N, T, I] instead of [T, N, I].
+    dropout : float, optional
+        Probability of dropout between stacked layers, in training.
+    nonlinearity : {"tanh", "relu"}, optional
+        Of every plain RNN.
+    reset_after : bool, optional
+        Of every GRU: where its reset gate acts. True, the default, is torch's.
+    update : {"torch", "mirror"}, optional
+        Of every GRU: which of the two mixes the update gate is.
+    coupled_gates : bool, optional
+        Of every LSTM: whether its input gate is 1 - f.
+    reverse : bool, optional
+        Whether the layers walk from the last step to the first.
+    activations : sequence, optional
+        Activation functions in ONNX's order f, g, h, of layers that are not torch's own.
+    clip : float, optional
+        Bound of the sums that activations are taken of.
 
     Returns
     -------
@@ -106,20 +137,24 @@ def layers(path, skipped=None, **options):
     Raises
     ------
     ModelFormatError
-        As ``load_state_dict``; besides, parameters under one name that do not make a layer.
+        As `load_state_dict`; besides, parameters under one name do not make a layer.
     OSError
-        No such file.
+        The file cannot be read.
 
     Examples
     --------
     >>> import os, tempfile, torch
+    >>> from fastrnn import interop
     >>> model = torch.nn.ModuleDict({"encoder": torch.nn.LSTM(4, 8, 2), "head": torch.nn.Linear(8, 1)})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "checkpoint.pt")
     ...     torch.save({"model_state": model.state_dict(), "epoch": 5}, path)
-    ...     layers(path, batch_first=True)
+    ...     interop.pytorch.layers(path, batch_first=True)
     {'encoder': LSTM(4, 8, num_layers=2, batch_first=True)}
     """
+    options = given_options({
+        "batch_first": batch_first, "dropout": dropout, "nonlinearity": nonlinearity, "reset_after": reset_after,
+        "update": update, "coupled_gates": coupled_gates, "reverse": reverse, "activations": activations, "clip": clip})
     groups, found = {}, []
     for keys, array, of_optimizer in _read(path):
         if keys and not of_optimizer:

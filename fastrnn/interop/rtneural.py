@@ -1,5 +1,9 @@
 """RTNeural's JSON models, in both dialects: Keras' layers one after the other, or a torch state_dict."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from .._base import reading
@@ -7,22 +11,51 @@ from .._base import validation as check
 from .._base.reading import ModelFormatError
 from . import conventions
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .._base.typing import Activation, Array, DTypeLike, PathLike
+    from .conventions import Layer
+
 TYPES = ("gru", "lstm")             # the recurrent ones of RTNeural's layer types
 
 
-def layers(path, skipped=None, *, dtype=np.float32, **options):
-    """The recurrent layers of an RTNeural JSON model.
+def layers(path: PathLike, skipped: dict[str, str] | None = None, *, dtype: DTypeLike = np.float32,
+           batch_first: bool | None = None, dropout: float | None = None, nonlinearity: str | None = None,
+           reset_after: bool | None = None, update: str | None = None, coupled_gates: bool | None = None,
+           reverse: bool | None = None, activations: Sequence[Activation] | None = None,
+           clip: float | None = None) -> dict[str, Layer]:
+    """Read the recurrent layers of an RTNeural JSON model.
+
+    The options say what the file does not tell, and hold for every layer of it that has such an option.
 
     Parameters
     ----------
     path : str or path-like
+        The file.
     skipped : dict, optional
-        Given, it takes name -> reason of layers that cannot be represented, and they raise nothing.
-    dtype : float32 or float64
-        Of the layers: JSON does not tell.
-    **options
-        For every layer: ``batch_first``, ``activations``, ...; for a torch state_dict also ``nonlinearity="relu"``,
-        which it does not tell.
+        If given, it takes name -> reason of the layers that cannot be represented. Without it the first of them is an
+        error.
+    dtype : float32 or float64, optional
+        Type of the layers, which decimal numbers do not tell.
+    batch_first : bool, optional
+        Whether the layers take [N, T, I] instead of [T, N, I].
+    dropout : float, optional
+        Probability of dropout between stacked layers, in training.
+    nonlinearity : {"tanh", "relu"}, optional
+        Of every plain RNN.
+    reset_after : bool, optional
+        Of every GRU: where its reset gate acts. True, the default, is RTNeural's and torch's.
+    update : {"torch", "mirror"}, optional
+        Of every GRU: which of the two mixes the update gate is.
+    coupled_gates : bool, optional
+        Of every LSTM: whether its input gate is 1 - f.
+    reverse : bool, optional
+        Whether the layers walk from the last step to the first.
+    activations : sequence, optional
+        Activation functions in ONNX's order f, g, h.
+    clip : float, optional
+        Bound of the sums that activations are taken of.
 
     Returns
     -------
@@ -32,7 +65,7 @@ def layers(path, skipped=None, *, dtype=np.float32, **options):
     Raises
     ------
     ModelFormatError
-        A broken file, or a layer whose stored activation is not tanh: RTNeural would run it with tanh all the same,
+        The file is broken, or a layer's stored activation is not tanh: RTNeural would run it with tanh all the same,
         Keras with what is stored. Say which is meant by ``activations=("sigmoid", "tanh", "tanh")`` (LSTM; GRU two).
     OSError
         The file cannot be read.
@@ -44,7 +77,11 @@ def layers(path, skipped=None, *, dtype=np.float32, **options):
     reset_after and a bias [2, 3H] (RTNeural/model_loader.h). The other is ``{"gru.weight_ih_l0": [[...]], ...}``
     (RTNeural/torch_helpers.h), or that under "state_dict", beside "model_data", as guitar amplifier models have it.
 
+    Examples
+    --------
     >>> import json, os, tempfile
+    >>> import numpy as np
+    >>> from fastrnn import interop
     >>> weights = [np.ones((1, 6)), np.ones((2, 6)), np.ones((2, 6))]
     >>> model = {"in_shape": [None, None, 1], "layers": [
     ...     {"type": "gru", "activation": "tanh", "shape": [None, None, 2], "weights": [w.tolist() for w in weights]}]}
@@ -52,7 +89,7 @@ def layers(path, skipped=None, *, dtype=np.float32, **options):
     ...     path = os.path.join(folder, "model.json")
     ...     with open(path, "w") as file:
     ...         json.dump(model, file)
-    ...     layers(path)
+    ...     interop.rtneural.layers(path)
     {'layers.0': GRU(1, 2)}
     """
     dtype = check.model_dtype(dtype)
@@ -62,17 +99,21 @@ def layers(path, skipped=None, *, dtype=np.float32, **options):
         if not isinstance(model, dict):
             raise ModelFormatError(f"expected a JSON object, got {model!r:.50}")
         if "layers" in model:
-            tensors = _keras_layers(model["layers"], skipped, dtype, "activations" in options)
+            tensors = _keras_layers(model["layers"], skipped, dtype, activations is not None)
         else:
             arrays = model.get("state_dict", model)
             if not isinstance(arrays, dict):
                 raise ModelFormatError(f"state_dict: expected an object, got {arrays!r:.50}")
             tensors = {name: _array(value, name, dtype) for name, value in arrays.items()
                        if conventions.is_parameter(name)}
-    return conventions.layers_of(path, tensors, None, skipped, **options)
+    options = conventions.given_options({
+        "batch_first": batch_first, "dropout": dropout, "nonlinearity": nonlinearity, "reset_after": reset_after,
+        "update": update, "coupled_gates": coupled_gates, "reverse": reverse, "activations": activations, "clip": clip})
+    return conventions.layers_of(path, tensors, None, skipped, options)
 
 
-def _keras_layers(entries, skipped, dtype, any_activation):
+def _keras_layers(entries: Any, skipped: dict[str, str] | None, dtype: np.dtype[Any],
+                  any_activation: bool) -> dict[str, Array]:
     """The recurrent layers' arrays under torch's names, with "layers.<place>." before them."""
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ModelFormatError("layers: expected a list of objects")
@@ -90,7 +131,7 @@ def _keras_layers(entries, skipped, dtype, any_activation):
     return tensors
 
 
-def _keras_layer(entry, name, dtype, any_activation):
+def _keras_layer(entry: dict[str, Any], name: str, dtype: np.dtype[Any], any_activation: bool) -> dict[str, Array]:
     kind, weights = entry["type"], entry.get("weights")
     if entry.get("activation", "") not in ("", "tanh") and not any_activation:
         raise ModelFormatError(f"{name}: activation {entry['activation']!r:.50}; RTNeural runs a {kind} with tanh all "
@@ -105,7 +146,7 @@ def _keras_layer(entry, name, dtype, any_activation):
     return conventions.keras_parameters(kind, *arrays)
 
 
-def _array(value, where, dtype):
+def _array(value: Any, where: str, dtype: np.dtype[Any]) -> Array:
     """Nested lists of numbers as an array of one or two axes."""
     if not isinstance(value, list):
         raise ModelFormatError(f"{where}: expected lists of numbers, got {value!r:.50}")
