@@ -19,6 +19,9 @@ test: $(VENV)/.test  ## the whole suite
 bench: $(VENV)/.bench  ## fastrnn beside PyTorch, ONNX Runtime, OpenVINO and JAX; writes out/peers.json, out/peers.png
 	$(BIN)/python benchmarks/peers.py
 
+before: $(VENV)/.test  ## this checkout beside an earlier one, bits and times: make before COMMIT=HEAD~1
+	$(BIN)/python benchmarks/before.py $(COMMIT)
+
 options: $(VENV)/.test  ## cells with options beside the plain cell and NumPy
 	$(BIN)/python benchmarks/options.py
 
@@ -112,4 +115,4 @@ $(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.lint $(VENV)/.docs: $(VENV)/
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[$*]'
 	touch $@
 
-.PHONY: help demo test bench options accelerate dropin training m4 nab streams gradients kills parts lint exhaustive exhaustive-slice fuzz scalar sanitize docs sdist wheel clean
+.PHONY: help demo test bench before options accelerate dropin training m4 nab streams gradients kills parts lint exhaustive exhaustive-slice fuzz scalar sanitize docs sdist wheel clean
