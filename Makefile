@@ -8,7 +8,7 @@ SOURCES = $(wildcard src/*.pyx src/*.pxi src/*.h) setup.py pyproject.toml
 .DEFAULT_GOAL = help
 
 help:           ## this list
-	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 18
 
 demo: $(VENV)/.demo  ## train, forecast and stream a real series; writes out/demo.png
 	$(BIN)/python -m fastrnn demo
@@ -60,7 +60,7 @@ lint: $(VENV)/.lint  ## ruff, cython-lint, types, stubs against the compiled mod
 exhaustive: $(VENV)/.test  ## tanh and sigmoid over all 2^32 float32 inputs, every instruction set (some ten minutes)
 	$(BIN)/python tests/campaigns/exhaustive.py
 
-exhaustive-slice: $(VENV)/.test
+exhaustive-slice: $(VENV)/.test  ## one in 256 of those inputs
 	$(BIN)/python tests/campaigns/exhaustive.py --stride 256
 
 fuzz: $(VENV)/.test  ## junk arguments to every public call, and broken files of every format, for long
@@ -106,6 +106,9 @@ $(VENV)/.package: $(VENV)/.venv
 	$(BIN)/python -m pip install -q build
 	touch $@
 
+# One installation after the other, so that the checks may run side by side.
+environment: $(VENV)/.test $(VENV)/.lint $(VENV)/.docs $(VENV)/.package  ## what the checks of .ci/run need
+
 $(VENV)/.build: $(VENV)/.venv $(SOURCES)
 	$(BIN)/python -m pip install -q 'setuptools>=77' 'cython>=3.1,<3.4' 'numpy>=2.0' wheel
 	$(BIN)/python -m pip install -q --no-build-isolation -e .
@@ -115,4 +118,5 @@ $(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.lint $(VENV)/.docs: $(VENV)/
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[$*]'
 	touch $@
 
-.PHONY: help demo test bench before options accelerate dropin training m4 nab streams gradients kills parts lint exhaustive exhaustive-slice fuzz scalar sanitize docs sdist wheel clean
+# Every target with a plain name is a command, not a file.
+.PHONY: $(shell sed -n 's/^\([a-z0-9-]*\):.*/\1/p' $(MAKEFILE_LIST))
