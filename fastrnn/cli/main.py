@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+import fastrnn
+
 from .._base.reading import ModelFormatError
 from .parser import Parser, closest, printable, program
 from .tables import TableError
@@ -68,6 +70,8 @@ def _main(argv: list[str]) -> int:
                     ["demo --updates 200 --plot demo.png", "forecast --help"],
                     notes="\n".join(["commands:", *(f"  {name:{width}}  {about}" for name, about in COMMANDS.items())]))
     parser.add_argument("command", nargs="?", metavar="COMMAND", help="one of those below; each has its own --help")
+    parser.add_argument("--version", action="version", version=f"fastrnn {fastrnn.__version__}",
+                        help="print the version of fastrnn and exit")
     if not argv:
         parser.print_help()
         return 0

@@ -42,6 +42,11 @@ def test_no_command_prints_the_commands(capsys):
     assert all(name in out for name in COMMANDS)
 
 
+def test_the_version_is_printed():
+    result = run("--version")
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"fastrnn {fastrnn.__version__}\n", "")
+
+
 def test_info_prints_the_instruction_set():
     isa = fastrnn.available_isas()[-1]
     result = run("info", FASTRNN_ISA=isa)

@@ -65,14 +65,19 @@ def check_imports():
     assert packages <= {"numpy", "fastrnn"}, packages
 
 
+def output(command):
+    """What a command prints; it succeeds."""
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+
 def check_command():
     """The command and ``python -m`` run; the version they print is the one that was installed."""
     version = importlib.metadata.version("fastrnn")
     assert version == fastrnn.__version__, (version, fastrnn.__version__)
     script = Path(sysconfig.get_path("scripts")) / ("fastrnn.exe" if sys.platform == "win32" else "fastrnn")
     for command in ([script], [sys.executable, "-P", "-m", "fastrnn"]):
-        printed = subprocess.run([*command, "info"], check=True, capture_output=True, text=True, timeout=120).stdout
-        assert f"fastrnn {version}" in printed and f"instruction set: {fastrnn.active_isa()}" in printed, printed
+        assert output([*command, "--version"]) == f"fastrnn {version}\n"
+        assert f"instruction set: {fastrnn.active_isa()}" in output([*command, "info"])
 
 
 if __name__ == "__main__":
