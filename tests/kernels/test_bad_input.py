@@ -419,7 +419,8 @@ def constructions():
             table[option] = [*table.get(option, []), *faults]
         for option, faults in table.items():
             for error, wrong in faults:
-                yield pytest.param(cls, option, error, wrong, id=f"{cls.__name__}-{option}-{repr(wrong).partition(" at 0x")[0]:.40}")
+                value = repr(wrong).partition(" at 0x")[0]
+                yield pytest.param(cls, option, error, wrong, id=f"{cls.__name__}-{option}-{value:.40}")
 
 
 @pytest.mark.parametrize("cls, option, error, wrong", list(constructions()))
