@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-SOURCES = $(wildcard src/*.pyx src/*.pxi src/*.h) setup.py pyproject.toml
+SOURCES = $(wildcard src/*/*.pyx src/*/*.pxi src/*/*.h) setup.py pyproject.toml
 .DEFAULT_GOAL = help
 
 help:           ## this list
@@ -54,7 +54,7 @@ parts: $(VENV)/.test  ## micro-benchmarks of the parts
 
 lint: $(VENV)/.lint  ## ruff, cython-lint, types, stubs against the compiled modules, docstrings
 	$(BIN)/ruff check .
-	PATH="$(abspath $(BIN)):$$PATH" cython-lint src/*.pyx src/*.pxi
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint src/*/*.pyx src/*/*.pxi
 	$(BIN)/python -m mypy.stubtest fastrnn._core --ignore-disjoint-bases --mypy-config-file pyproject.toml
 
 exhaustive: $(VENV)/.test  ## tanh and sigmoid over all 2^32 float32 inputs, every instruction set (some ten minutes)
@@ -73,6 +73,10 @@ VARIANT_TESTS = $(addprefix tests/kernels/test_,kernels.py options.py packed.py 
 scalar: $(VENV)/.test  ## the suite's core on a build without vector extensions
 	FASTRNN_SCALAR=1 $(BIN)/python setup.py -q build --build-base build/scalar --build-lib build/scalar/lib
 	PYTHONPATH=build/scalar/lib $(BIN)/pytest $(VARIANT_TESTS) $(SLICE)
+
+debug: $(VENV)/.test  ## the suite's core on a build with bounds, overflow and None checks and C assertions
+	FASTRNN_DEBUG=1 $(BIN)/python setup.py -q build --build-base build/debug --build-lib build/debug/lib
+	PYTHONPATH=build/debug/lib $(BIN)/pytest $(VARIANT_TESTS) $(SLICE)
 
 sanitize: $(VENV)/.test  ## the suite's core under AddressSanitizer and UBSan
 	FASTRNN_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib

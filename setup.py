@@ -1,39 +1,115 @@
-"""Builds fastrnn._core and one kernel module for every instruction set and dtype; metadata is in pyproject.toml.
+"""Builds fastrnn._core and one kernel module for every instruction set and dtype; the metadata is in pyproject.toml.
 
-FASTRNN_SCALAR=1 builds the baseline without vector extensions, as a compiler that lacks them would.
-FASTRNN_SANITIZE=address,undefined builds with sanitizers (make sanitize).
+Environment variables:
+
+FASTRNN_SCALAR=1
+    Builds the baseline kernels without vector extensions, as a compiler that lacks them would (make scalar).
+FASTRNN_DEBUG=1
+    Builds with Cython's bounds, overflow and None checks, with C assertions, and with traps where the kernels overflow
+    an integer or leave a C array, at -O1 -g (make debug).
+FASTRNN_SANITIZE=address,undefined
+    Builds with these sanitizers (make sanitize).
+CC
+    The C compiler. On Windows, CC=clang-cl builds every instruction set; Visual C++ has no vector extensions and builds
+    the scalar baseline alone.
 """
 import os
-import platform
+import shutil
 import sys
+import sysconfig
+from glob import glob
+from pathlib import Path
 
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import PlatformError
 
-X86 = platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32
+
+def asked(name):
+    """Whether an environment variable is set to something other than 0."""
+    return os.environ.get(name, "0") not in ("", "0")
+
+
+X86 = sysconfig.get_platform().endswith(("x86_64", "amd64"))
+SCALAR, DEBUG = asked("FASTRNN_SCALAR"), asked("FASTRNN_DEBUG")
+SANITIZE = os.environ.get("FASTRNN_SANITIZE", "")
+CLANG_CL = Path(os.environ.get("CC", "")).stem.lower() == "clang-cl"
+
+# Name of an instruction set: its number in src/kernel/simd.h, and the flags of its modules.
 AVX2 = ["-mavx2", "-mfma"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"]
-SCALAR = os.environ.get("FASTRNN_SCALAR", "0") not in ("", "0")
-SANITIZE = os.environ.get("FASTRNN_SANITIZE", "")
-
-# name -> (FASTRNN_ISA of src/simd.h, compiler flags)
 ISAS = {"baseline": (0 if SCALAR else 1, [])}
 if X86 and not SCALAR:
     ISAS.update(avx2=(2, AVX2), avx512=(3, AVX512))
 
-# FMA is explicit, so contraction is off: one expression, one result, wherever it is inlined. Never -ffast-math.
+# FMA is explicit, so contraction is off: one expression has one result, wherever it is inlined. Never -ffast-math.
 GNU_FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing"]
-HEADERS = ["src/simd.h", "src/activations.h", "src/kernels.h", "src/machine.h"]
-PARTS = ["structs", "declarations", "kernels", "tile", "forward", "lstm", "gru", "rnn", "backward", "packing", "update",
-         "pool", "parameters", "batch", "passes", "stream", "dense", "learning"]
-DEPENDS = HEADERS + [f"src/{part}.pxi" for part in PARTS]
+DEBUG_FLAGS = ["-O1", "-g", "-UNDEBUG", "-fno-omit-frame-pointer", "-fsanitize=signed-integer-overflow,bounds",
+               "-fsanitize-undefined-trap-on-error"]
+# In a kernel module `cdef inline` has to mean inlined: a tile is fast only when its sizes are constants.
+ALWAYS_INLINE = ("CYTHON_INLINE", "__inline__ __attribute__((always_inline))")
+
+NO_COMPILER = ("fastrnn needs a C compiler to build from source: install gcc or clang (Debian and Ubuntu: apt install "
+               "build-essential; macOS: xcode-select --install; Windows: Build Tools for Visual Studio), "
+               "or install a wheel")
 
 
-def extension(name, **options):
-    return Extension(f"fastrnn.{name}", [f"src/{name}.pyx"], include_dirs=["src", numpy.get_include()],
-                     depends=[path for path in DEPENDS if os.path.exists(path)], **options)
+class Build(build_ext):
+    """Gives each extension the flags of the compiler at hand, and says so where there is none."""
+
+    def build_extensions(self):
+        self.find_compiler()
+        if self.compiler.compiler_type == "msvc" and not CLANG_CL:
+            self.scalar_only()
+        else:
+            self.add_gnu_flags()
+        self.parallel = self.parallel or os.cpu_count()
+        super().build_extensions()
+
+    def find_compiler(self):
+        """Makes sure that there is a compiler."""
+        if self.compiler.compiler_type == "msvc":
+            try:
+                self.compiler.initialize(self.plat_name)
+            except PlatformError:
+                raise SystemExit(NO_COMPILER) from None
+            if CLANG_CL:
+                self.compiler.cc = shutil.which(os.environ["CC"]) or os.environ["CC"]
+        command = self.compiler.cc if self.compiler.compiler_type == "msvc" else self.compiler.compiler_so[0]
+        if shutil.which(command) is None:
+            raise SystemExit(f"{NO_COMPILER} ({command!r} was not found)")
+
+    def add_gnu_flags(self):
+        """GCC, Clang and clang-cl."""
+        for extension in self.extensions:
+            flags = [*GNU_FLAGS, *extension.extra_compile_args]
+            if DEBUG:
+                flags += DEBUG_FLAGS
+            if SANITIZE:
+                flags += [f"-fsanitize={SANITIZE}", "-g", "-O1"]
+                extension.extra_link_args = [f"-fsanitize={SANITIZE}"]
+            if CLANG_CL:
+                flags = [f"/clang:{flag}" for flag in flags]
+            extension.extra_compile_args = flags
+            if extension.name != "fastrnn._core":
+                extension.define_macros.append(ALWAYS_INLINE)
+
+    def scalar_only(self):
+        """Any other compiler: the baseline, a vector being one number."""
+        self.extensions = [extension for extension in self.extensions if "avx" not in extension.name]
+        for extension in self.extensions:
+            extension.define_macros = [(name, "0" if name == "FASTRNN_ISA" else value)
+                                       for name, value in extension.define_macros]
+
+
+def extension(name, folder, macros, flags=()):
+    if DEBUG:
+        macros = [*macros, ("FASTRNN_DEBUG", "1")]
+    return Extension(f"fastrnn.{name}", [f"src/{folder}/{name}.pyx"],
+                     include_dirs=["src/kernel", numpy.get_include()], define_macros=list(macros),
+                     extra_compile_args=list(flags), depends=glob("src/*/*.pxi") + glob("src/*/*.h"))
 
 
 def kernel(isa, dtype):
@@ -41,40 +117,21 @@ def kernel(isa, dtype):
     macros = [("FASTRNN_ISA", str(number))]
     if dtype == "float64":
         macros.append(("FASTRNN_DOUBLE", "1"))
-    return extension(f"_{isa}_{dtype}", define_macros=macros, extra_compile_args=flags)
+    return extension(f"_{isa}_{dtype}", "kernel", macros, flags)
 
 
-class Build(build_ext):
-    """Adds the flags of GCC and Clang; another compiler gets the scalar baseline."""
-
-    def build_extensions(self):
-        gnu = self.compiler.compiler_type in ("unix", "mingw32")
-        for ext in self.extensions:
-            if gnu:
-                ext.extra_compile_args = [*GNU_FLAGS, *ext.extra_compile_args]
-                if ext.name != "fastrnn._core":
-                    # cdef inline means inlined: a tile is one only when its sizes are constants
-                    ext.define_macros.append(("CYTHON_INLINE", "__inline__ __attribute__((always_inline))"))
-                if SANITIZE:
-                    ext.extra_compile_args += [f"-fsanitize={SANITIZE}", "-g", "-O1"]
-                    ext.extra_link_args = [f"-fsanitize={SANITIZE}"]
-            else:
-                ext.define_macros = [("FASTRNN_ISA", "0") if name == "FASTRNN_ISA" else (name, value)
-                                     for name, value in ext.define_macros]
-        if not gnu:
-            self.extensions = [ext for ext in self.extensions if "avx" not in ext.name]
-        self.parallel = self.parallel or os.cpu_count()
-        super().build_extensions()
-
+if sys.maxsize <= 2**32:
+    raise SystemExit("fastrnn needs a 64-bit Python: its kernels are neither built nor tested for 32-bit machines")
 
 extensions = [kernel(isa, dtype) for isa in ISAS for dtype in ("float32", "float64")]
-if os.path.exists("src/_core.pyx"):
-    extensions.append(extension("_core", define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]))
+core = extension("_core", "core", [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")])
+core.cython_directives = dict(overflowcheck=DEBUG)      # the kernels trap: Cython cannot raise where a vector returns
+extensions.append(core)
 
 setup(
-    ext_modules=cythonize(extensions, include_path=["src"], build_dir="build",
-                          compiler_directives=dict(language_level=3, boundscheck=False, wraparound=False,
-                                                   cdivision=True, initializedcheck=False,
-                                                   auto_pickle=False, autotestdict=False)),
+    ext_modules=cythonize(
+        extensions, include_path=["src"], build_dir="build/debug" if DEBUG else "build",
+        compiler_directives=dict(language_level=3, boundscheck=DEBUG, nonecheck=DEBUG, initializedcheck=DEBUG,
+                                 wraparound=False, cdivision=True, auto_pickle=False, autotestdict=False)),
     cmdclass={"build_ext": Build},
 )

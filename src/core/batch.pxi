@@ -1,21 +1,40 @@
-# How a batch is walked, and what a direction keeps of it.
+# How the rows of a batch are ordered, and how they are copied in and out.
 #
-# Each direction takes its rows in processing order: step 0 is where it starts, rows by falling length. Outputs and
-# their gradients are walked where the caller has them; x too unless it is ragged, when its rows are gathered into a
-# packed buffer, as is everything that training keeps.
+# Each direction takes its rows in processing order: step 0 is where it starts, rows stand by falling length. Outputs and
+# their gradients are accessed where the caller has them; so is x unless the batch is ragged, when its rows are gathered
+# into packed rows, as is everything that training keeps.
 #
-# A packed batch is in packed rows already, [rows, width] as torch's PackedSequence has them: row n of time index t at
-# offset[t] + n. Only a reversed direction need gather them then.
+# A packed batch is in packed rows already, [rows, width] as in torch's PackedSequence: row n of time index t at
+# offset[t] + n. Only a reversed direction has to gather them.
+#
+# Uses Buffer (buffers), isize (structs).
 
-# lengths: int64 [N], falling; order: int64 [N], the caller's row of each; both None: every row has T steps. A packed
-# batch has lengths, and no order.
 cdef class Batch:
+    """How the rows of a batch are ordered.
+
+    Parameters
+    ----------
+    T, N : int
+        Steps and rows.
+    lengths : ndarray of int64, [N], or None
+        How many steps each row has, falling. None: all T.
+    order : ndarray of int64, [N], or None
+        The caller's row of each row here. None: the same. Not given without lengths.
+    packed : bool, default False
+        True: the caller's arrays are packed rows, [rows, width]. Lengths are given and order is not.
+
+    Attributes
+    ----------
+    rows : int
+        Packed rows: the sum of the lengths. The arguments T, N, lengths and order are attributes, too.
+    """
+
     cdef readonly isize T, N, rows
     cdef readonly cnp.ndarray lengths, order
-    cdef const isize* length
-    cdef const isize* row
+    cdef const isize* length         # the data of lengths, or NULL
+    cdef const isize* row            # the data of order, or NULL
     cdef Buffer offsets
-    cdef const isize* offset
+    cdef const isize* offset         # packed: [T], the packed row where each time index begins; else NULL
 
     def __cinit__(self, isize T, isize N, cnp.ndarray lengths, cnp.ndarray order, bint packed=False):
         cdef isize t, running = N, total = 0
@@ -43,8 +62,9 @@ cdef class Batch:
             n -= 1
         return n
 
-    # Packed rows from [T, N] rows of `size` bytes, or back. Strides of `outside` in bytes.
-    cdef void copy(self, char* outside, isize step, isize row, char* packed, isize packed_row, isize size,
+    # Copies the caller's rows of `size` bytes to packed rows in processing order, or back. `outside` is [T, N], a step
+    # and a row so many bytes apart; of a packed batch it is packed rows.
+    cdef void copy(self, char* outside, isize step, isize row, char* inside, isize inside_row, isize size,
                    bint reverse, bint back) noexcept nogil:
         cdef isize t, n, length, time, running = self.N
         cdef char* at
@@ -61,10 +81,10 @@ cdef class Batch:
                 else:
                     at = outside + time * step + (n if self.row == NULL else self.row[n]) * row
                 if back:
-                    memcpy(at, packed, size)
+                    memcpy(at, inside, size)
                 else:
-                    memcpy(packed, at, size)
-                packed += packed_row
+                    memcpy(inside, at, size)
+                inside += inside_row
 
     # Zeroes what lies past the rows' lengths in columns first..first+width of the caller's [T, N, ...].
     cdef void clear_past(self, cnp.ndarray a, isize first, isize width) noexcept:
@@ -76,7 +96,7 @@ cdef class Batch:
             for t in range(self.length[n], self.T):
                 memset(data + t * cnp.PyArray_STRIDE(a, 0) + self.row[n] * cnp.PyArray_STRIDE(a, 1), 0, width * size)
 
-    # The caller's [N, size] state to padded rows in processing order, or back.
+    # Copies the caller's state, [N] rows of `size` bytes, to padded rows in processing order, or back.
     cdef void copy_state(self, char* outside, isize row, char* padded, isize padded_row, isize size,
                          bint back) noexcept nogil:
         cdef isize n
@@ -88,7 +108,7 @@ cdef class Batch:
             else:
                 memcpy(padded + n * padded_row, at, size)
 
-    # Rows where part i of `parts` begins: parts of equal work.
+    # The first row of part i of `parts` parts of equal work.
     cdef isize split(self, isize i, isize parts) noexcept:
         cdef isize n, done = 0
         if self.length == NULL:
@@ -100,19 +120,10 @@ cdef class Batch:
         return self.N
 
 
-# What one direction keeps between forward and backward.
-cdef class Saved:
-    cdef Parameters parameters
-    cdef Batch batch
-    cdef object x                    # the Buffer or the caller's array that x_data points into
-    cdef const void* x_data
-    cdef isize x_step                # from a packed row of x to the next
-    cdef Buffer h, c, gates, extra, reset
-    cdef bint reverse
-
-
-# Where the kernel finds columns `first`.. of [T, N, ...]: strides in elements, a reversed direction walks back. Ragged
-# rows stand in an order of their own and, reversed, begin at their own last step: `rows` says where each begins.
+# Where a kernel accesses columns `first`.. of the caller's [T, N, ...] in place: the data, the strides in elements from
+# a step and a row to the next, and in `rows` where each row begins, or NULL: at multiples of the row stride. A reversed
+# direction has negative strides. Ragged rows stand in an order of their own and, reversed, begin at their own last step.
+# Returns the buffer that `rows` points into, or None.
 cdef Buffer in_place(Batch batch, cnp.ndarray a, isize first, bint reverse, void** data, isize* step, isize* row,
                      const isize** rows):
     cdef isize size = cnp.PyArray_ITEMSIZE(a), t = cnp.PyArray_STRIDE(a, 0) // size, n
@@ -135,17 +146,17 @@ cdef Buffer in_place(Batch batch, cnp.ndarray a, isize first, bint reverse, void
     return b
 
 
-# One direction's state [N, width] of the caller's [D, N, width], to padded rows or back.
+# Copies one direction's state [N, width] of the caller's [D, N, width] to padded rows, or back.
 cdef void exchange_state(Batch batch, cnp.ndarray a, isize d, Buffer padded, isize padded_row, bint back) noexcept:
     cdef isize size = cnp.PyArray_ITEMSIZE(a)
     batch.copy_state(<char*>cnp.PyArray_DATA(a) + d * cnp.PyArray_STRIDE(a, 0), cnp.PyArray_STRIDE(a, 1),
                      <char*>padded.data, padded_row * size, cnp.PyArray_DIM(a, 2) * size, back)
 
 
-# Rows of the caller's [T, N, width] (a mask: [T, N]; packed: [rows, width]) to packed rows in processing order, and
-# back.
-cdef void exchange_rows(Batch batch, cnp.ndarray a, Buffer packed, isize width, bint reverse, bint back) noexcept:
+# Copies rows of the caller's [T, N, width] (a mask: [T, N]; packed: [rows, width]) to packed rows in processing order,
+# or back.
+cdef void exchange_rows(Batch batch, cnp.ndarray a, Buffer inside, isize width, bint reverse, bint back) noexcept:
     cdef isize size = cnp.PyArray_ITEMSIZE(a) * width
     cdef isize step = cnp.PyArray_STRIDE(a, 0), row = step if batch.offset != NULL else cnp.PyArray_STRIDE(a, 1)
     with nogil:
-        batch.copy(<char*>cnp.PyArray_DATA(a), step, row, <char*>packed.data, size, size, reverse, back)
+        batch.copy(<char*>cnp.PyArray_DATA(a), step, row, <char*>inside.data, size, size, reverse, back)

@@ -6,8 +6,8 @@
  *   real, VLEN, vf            element, elements in a vector, the vector
  *   vload vstore vset         any alignment; vload_part / vstore_part move the first n elements
  *   vfma(a, b, c)             a*b + c, rounded once where the machine has FMA
- *   vsqrt(x)                  the square root
- *   vsigmoid vtanh            see "Elementary functions"
+ *   vmin vmax vsqrt vif_less  minimum, maximum, square root, selection
+ *   vsigmoid vtanh vrelu      see "Elementary functions"
  *
  * Contraction is off (-ffp-contract=off) and FMA explicit, so that each expression has one meaning
  * wherever the compiler inlines it: the bitwise promises rest on that.
@@ -100,7 +100,7 @@ FN vf vset(real x) { return x - (vf){0}; }
 FN vi less(vf a, vf b) { return (vi)(a < b); }
 #endif
 
-/* Asks for the cache lines of n bytes, to be written. */
+/* Prefetches the cache lines of n bytes for writing. */
 FN void prefetch(const void *p, ptrdiff_t n)
 {
 #if defined(__GNUC__) || defined(__clang__)
@@ -161,7 +161,7 @@ FN vf vmin(vf a, vf b) { vi m = less(a, b); return as_real((as_bits(a) & m) | (a
 FN vf vmax(vf a, vf b) { vi m = less(b, a); return as_real((as_bits(a) & m) | (as_bits(b) & ~m)); }
 #endif
 
-/* The square root, rounded right everywhere. */
+/* The square root, correctly rounded on every instruction set. */
 FN vf vsqrt(vf x)
 {
 #if FASTRNN_ISA == 3 && !defined(FASTRNN_DOUBLE)
@@ -246,19 +246,19 @@ FN exp_parts vexp_parts(vf x, const real k)
 }
 
 /* 1 - sigmoid(x) = 1 / (1 + exp(x)). Near sigmoid's upper limit it is small and so is its error; at the lower one
- * it is exactly 1. A product sigmoid(x) y is best taken as y - y (1 - sigmoid(x)), rounded once. */
-FN vf vsigmoid_rest(vf x)
+ * it is exactly 1. A product sigmoid(x) y is most accurate as y - y (1 - sigmoid(x)), which is rounded once. */
+FN vf vsigmoid_complement(vf x)
 {
     exp_parts q = vexp_parts(vmax(vset(-45), vmin(vset(45), x)), 1);
     return vset(1) / vfma(q.p, q.s, q.s + vset(1));
 }
 
 /* float32: 9.0e-8 absolute. */
-FN vf vsigmoid(vf x) { return vset(1) - vsigmoid_rest(x); }
+FN vf vsigmoid(vf x) { return vset(1) - vsigmoid_complement(x); }
 
 /* The same as 1 / (1 + exp(-x)): two operations more, and small values have all their digits. exp(-x) is held to 2^64,
- * where the value is 2^-64 or a hair less: that is taken off (it rounds away elsewhere), so that the lower limit is
- * exactly 0. */
+ * where the value is 2^-64 or slightly less; 2^-64 is subtracted (elsewhere that rounds away), so that the lower limit
+ * is exactly 0. */
 FN vf vsigmoid_small(vf x)
 {
     exp_parts q = vexp_parts(vmax(vset(-45), vmin(vset(REAL(44.36141955583651)), -x)), 1);
@@ -290,7 +290,7 @@ FN vf vtanh(vf x)
 /* max(x, 0), NaN kept. */
 FN vf vrelu(vf x) { return vmax(vset(0), x); }
 
-/* Makes the compiler believe v is used. */
+/* Keeps the compiler from dropping the computation of v. */
 FN void keep_value(vf v)
 {
     volatile real sink;

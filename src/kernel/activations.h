@@ -1,7 +1,7 @@
-/* The activations a gate may have beside sigmoid and tanh (those of ONNX's RNN operators), and their slopes.
+/* The activations that a cell with options may have (those of ONNX's RNN operators), and their slopes.
  *
- * Called once a vector, never inlined: the code of a cell stays small, and the tile's neighbours free of constants.
- * A NaN stays a NaN. Sums beyond +-clip count as +-clip, and have slope 0.
+ * Called once a vector, never inlined: the code of a cell stays small, and no constants of theirs take registers near
+ * the tile. A NaN stays a NaN. Sums beyond +-clip count as +-clip, and have slope 0.
  */
 #ifndef FASTRNN_ACTIVATIONS_H
 #define FASTRNN_ACTIVATIONS_H
@@ -29,7 +29,7 @@ FN vf vexpm1_negative(vf a)
  * series 2 (s + s^3/3 + s^5/5 + ...), whose terms fall by 9 each. */
 FN vf vsoftplus(vf a)
 {
-    const vf least = vset(sizeof(real) == 4 ? -87 : -700);      /* where exp still is a normal number */
+    const vf least = vset(sizeof(real) == 4 ? -87 : -700);      /* exp(least) is a normal number */
     exp_parts e = vexp_parts(vmax(least, -vabs(a)), 1);
     vf u = vfma(e.p, e.s, e.s);
     vf s = u / (u + vset(2)), s2 = s * s;
@@ -59,26 +59,26 @@ CALLED vf vactivate(const activation *f, vf a, double clip)
     }
 }
 
-/* f'(a); at a corner that of the left side, as PyTorch has it. */
+/* f'(a). Where f has a corner: the slope on its left, as in PyTorch. */
 CALLED vf vslope(const activation *f, vf a, double clip)
 {
-    vf alpha = vset((real)f->alpha), beta = vset((real)f->beta), one = vset(1), none = vset(0), d, y;
+    vf alpha = vset((real)f->alpha), beta = vset((real)f->beta), one = vset(1), zero = vset(0), d, y;
     vf outside = vabs(a);
     a = vclip(a, clip);
     switch (f->function) {
     case SIGMOID: y = vsigmoid_small(a); d = y * (one - y); break;
     case TANH: y = vtanh(a); d = one - y * y; break;
-    case RELU: d = vif_less(none, a, one, none); break;
+    case RELU: d = vif_less(zero, a, one, zero); break;
     case AFFINE: d = alpha; break;
-    case LEAKY_RELU: d = vif_less(none, a, one, alpha); break;
-    case THRESHOLDED_RELU: d = vif_less(alpha, a, one, none); break;
+    case LEAKY_RELU: d = vif_less(zero, a, one, alpha); break;
+    case THRESHOLDED_RELU: d = vif_less(alpha, a, one, zero); break;
     case SCALED_TANH: y = vtanh(beta * a); d = alpha * beta * (one - y * y); break;
-    case HARD_SIGMOID: y = vfma(alpha, a, beta); d = vif_less(none, y, vif_less(y, one, alpha, none), none); break;
-    case ELU: d = vif_less(none, a, one, vfma(alpha, vexpm1_negative(a), alpha)); break;
+    case HARD_SIGMOID: y = vfma(alpha, a, beta); d = vif_less(zero, y, vif_less(y, one, alpha, zero), zero); break;
+    case ELU: d = vif_less(zero, a, one, vfma(alpha, vexpm1_negative(a), alpha)); break;
     case SOFTSIGN: y = one / (vabs(a) + one); d = y * y; break;
     default: d = vsigmoid_small(a); break;
     }
-    return vif_less(vset((real)clip), outside, none, d);
+    return vif_less(vset((real)clip), outside, zero, d);
 }
 
 #endif

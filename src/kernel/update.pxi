@@ -1,5 +1,8 @@
-# Optimizers: one pass over the elements of a parameter, all that is kept of them read and written once. The options of
-# a rule are numbers (update_numbers of kernels.h), those that are not wanted have no effect; equations as in optim.py.
+# Optimizers: one pass over the elements of a parameter, which reads and writes the parameter and its averages once. The
+# options of a rule are numbers (update_numbers of kernels.h) whose neutral values switch an option off. Equations as in
+# fastrnn/optim.py.
+#
+# Uses update_rule (structs), load_output, store_output (forward), vfma, vmax, vsqrt, vset (declarations).
 
 cdef void update_sgd(update_rule* u) noexcept nogil:
     cdef isize i
@@ -71,7 +74,7 @@ cdef int update(update_rule* u) noexcept nogil:
     return 0
 
 
-# The sum of squares in double, whatever `real` is: for norms.
+# The sum of squares, summed in double for float32 too: for norms of gradients.
 cdef double squares(const void* data, isize n) noexcept nogil:
     cdef const real* x = <const real*>data
     cdef double[8] total

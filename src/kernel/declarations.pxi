@@ -1,4 +1,5 @@
-# The C side as Cython sees it: simd.h (per ISA) and kernels.h (shared). `real` and `vf` are whatever simd.h says.
+# The C side as Cython sees it: simd.h and activations.h (for each instruction set) and kernels.h (shared). Cython takes
+# `real` and `vf` for float; the C compiler knows what simd.h makes of them. Uses structs.
 
 cdef extern from "simd.h" nogil:
     ctypedef float real
@@ -18,7 +19,7 @@ cdef extern from "simd.h" nogil:
     vf vmax(vf a, vf b)
     vf vsqrt(vf x)
     vf vsigmoid(vf x)
-    vf vsigmoid_rest(vf x)
+    vf vsigmoid_complement(vf x)
     vf vtanh(vf x)
     vf vrelu(vf x)
     void keep_value(vf v)

@@ -1,7 +1,8 @@
-# kernels.h for Cython: the comments are there.
+# kernels.h as Cython sees it: shapes, owners and aliasing of every field are said there. Uses nothing.
 
 cdef extern from "kernels.h" nogil:
     ctypedef Py_ssize_t isize
+    void CHECK(bint condition)
     enum: RNN_TANH
     enum: RNN_RELU
     enum: LSTM
@@ -27,7 +28,7 @@ cdef extern from "kernels.h" nogil:
         const void* data
         isize panels, width, outer, depth
 
-    ctypedef struct cell:
+    ctypedef struct packed_cell:
         int kind
         isize input, hidden, state, units, state_units, saved, deltas
         matrix w_ih, w_hh, w_hn, w_hr, w_ih_t, w_hh_t, w_hn_t, w_hr_t
@@ -46,40 +47,45 @@ cdef extern from "kernels.h" nogil:
         unsigned long thread
         unsigned long long mode
 
-    ctypedef struct run:
-        const cell* c
-        isize T, N, n0, n1
+    ctypedef struct layer_run:
+        const packed_cell* cell
+        isize T, N, n0, n1, rows
         const isize* lengths
         const unsigned char* reset
-        isize rows
-        bint packed
-        const void* x
-        isize x_t, x_n
-        void* y
-        void* y_c
-        isize y_t, y_n, yc_t, yc_n
-        const isize* y_rows
-        const isize* yc_rows
-        const isize* dy_rows
+        bint packed, keep
         void* h
-        void* c_state
-        void* h_n
-        void* c_n
-        int keep
+        void* c
         void* gates
         void* extra
         void* scratch
-        int turn
+        poll_state* poll
+        isize work
+
+    ctypedef struct forward_args:
+        layer_run run
+        const void* x
+        isize x_t, x_n
+        void* y
+        isize y_t, y_n
+        const isize* y_rows
+        void* y_c
+        isize yc_t, yc_n
+        const isize* yc_rows
+        void* h_n
+        void* c_n
         isize chunk
+        int turn
+
+    ctypedef struct backward_args:
+        layer_run run
         const void* dy
         isize dy_t, dy_n
+        const isize* dy_rows
         void* dh
         void* dc
         void* dgates
         void* dstate
         void* dpeephole
-        poll_state* poll
-        isize work
 
     ctypedef struct outer_product:
         const void* left
@@ -123,11 +129,12 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct kernel_table:
         isize vlen, itemsize
-        int (*forward)(run*) noexcept nogil
-        int (*backward)(run*) noexcept nogil
+        int (*forward)(forward_args*) noexcept nogil
+        int (*backward)(backward_args*) noexcept nogil
+        isize (*plan_forward)(forward_args*) noexcept nogil
+        isize (*plan_backward)(backward_args*) noexcept nogil
         int (*accumulate)(outer_product*) noexcept nogil
         int (*multiply)(product*) noexcept nogil
-        isize (*plan)(run*) noexcept nogil
         void (*read)(const void*, isize) noexcept nogil
         void (*tanh)(void*, const void*, isize) noexcept nogil
         void (*sigmoid)(void*, const void*, isize) noexcept nogil

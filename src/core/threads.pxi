@@ -1,8 +1,10 @@
-# Threads: a pool of plain OS threads that wait on CPython's own locks. No OpenMP: its runtimes clash, and hang after
-# a fork.
+# Threads: a pool of plain OS threads that wait on CPython's own locks. Without OpenMP, whose runtimes clash with each
+# other and hang after a fork.
 #
 # run_tasks() gives task i to thread i % threads; thread 0 is the caller. Tasks write disjoint memory and a split never
 # changes the order of a sum, so results do not depend on how many threads there are, nor on whether the pool was free.
+#
+# Uses fp_mode, read_fp, flush_subnormals, restore_fp (_core), poll_state, clock_seconds (structs).
 
 from libc.stdlib cimport malloc
 
@@ -19,7 +21,7 @@ cdef extern from "pythread.h" nogil:
     unsigned long PyThread_start_new_thread(void (*function)(void*) noexcept nogil, void* argument)
 
 cdef extern from "Python.h" nogil:
-    int PyErr_CheckSignals()         # holds the GIL when look() calls it; the exception stays with this thread
+    int PyErr_CheckSignals()         # look() holds the GIL when it calls this; an exception stays with its thread
     ctypedef int PyGILState_STATE
     PyGILState_STATE PyGILState_Ensure()
     void PyGILState_Release(PyGILState_STATE state)
@@ -36,13 +38,13 @@ cdef struct task:
     int result
 
 cdef struct worker:
-    PyThread_type_lock go, done      # both held while idle
-    task* tasks
+    PyThread_type_lock go, done      # both held while the worker is idle
+    task* tasks                      # its share: tasks first, first + step, ... below count
     int first, step, count
 
 cdef worker* workers[MAX_THREADS]
 cdef int started = 0
-cdef int generation = 1              # of this process: raised by a fork
+cdef int generation = 1              # one more in every child of a fork: tells this process's threads from its parent's
 cdef PyThread_type_lock pool_lock = PyThread_allocate_lock()
 
 
@@ -77,7 +79,7 @@ cdef bint start_worker(int i) noexcept nogil:
     return PyThread_start_new_thread(work, w) != NOT_STARTED
 
 
-# Runs signal handlers; nonzero when one raised. Only the caller's thread looks, and only every LOOK_INTERVAL.
+# Runs signal handlers; nonzero when one raised. Only the caller's thread does, and only every LOOK_INTERVAL.
 cdef int look(poll_state* poll) noexcept nogil:
     cdef fp_mode mode = read_fp()
     cdef PyGILState_STATE gil = PyGILState_Ensure()
@@ -103,7 +105,7 @@ cdef int run_tasks(task* tasks, int count, int threads, poll_state* poll) noexce
     global started
     cdef int i, used = 1, wanted = min(min(threads, count), <int>MAX_THREADS)
     cdef bint pooled = wanted > 1 and PyThread_acquire_lock(pool_lock, 0) != 0
-    if pooled:      # else another caller has the pool: the same work on this thread alone
+    if pooled:      # else another call has the pool, and this one does the same work on its own thread
         while started < wanted - 1 and start_worker(started):
             started += 1
         used = min(wanted, started + 1)
@@ -122,11 +124,11 @@ cdef int run_tasks(task* tasks, int count, int threads, poll_state* poll) noexce
     for i in range(count):
         if tasks[i].result:
             return -1
-    return -1 if poll.cancelled else 0      # a handler may have raised when the last task was through
+    return -1 if poll.cancelled else 0      # a handler may have raised after the last task
 
 
 def forget_pool():
-    """After a fork the child has none of the parent's threads: start afresh."""
+    """Start a new pool of threads. Called in the child after a fork, which has none of its parent's threads."""
     global started, pool_lock, generation
     generation += 1
     started = 0

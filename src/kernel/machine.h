@@ -1,4 +1,4 @@
-/* What the kernels ask of the machine: which ISA it runs, its clock, and flushing of subnormal numbers. */
+/* What differs between machines: which instruction sets run, the clock, and how subnormal numbers are flushed to zero. */
 #ifndef FASTRNN_MACHINE_H
 #define FASTRNN_MACHINE_H
 
@@ -19,7 +19,7 @@ static inline double clock_seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Asked about every million vector operations. Only the caller's thread looks for signals, and not often: it needs the GIL. */
+/* Called about every million vector operations. Only the caller's thread looks for signals, and rarely: it needs the GIL. */
 static inline int should_stop(poll_state *p)
 {
     if (p->cancelled) return 1;
@@ -52,7 +52,7 @@ static inline int cpu_runs(int isa)
 #else
 static inline int cpu_runs(int isa)
 {
-#if (defined(__x86_64__) || defined(__i386__)) && (defined(__GNUC__) || defined(__clang__))
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
     __builtin_cpu_init();
     if (isa == 2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (isa == 3)
@@ -63,14 +63,14 @@ static inline int cpu_runs(int isa)
 }
 #endif
 
-/* The floating-point mode of a thread, and the one kernels run in: subnormal results and operands are zero. Restoring
- * a mode drops the exception flags a kernel raised, which would surface as NumPy warnings. */
+/* The floating-point mode of a thread. Kernels run in one where subnormal operands and results are zero. Restoring the
+ * old mode also drops the exception flags that a kernel raised, which would surface as NumPy warnings. */
 typedef unsigned long long fp_mode;
 #if defined(__SSE2__) || defined(_M_X64)
 #include <emmintrin.h>
 static inline fp_mode read_fp(void) { return _mm_getcsr(); }
 static inline void restore_fp(fp_mode mode) { _mm_setcsr((unsigned int)mode); }
-#define FLUSHING 0x8040u        /* FTZ, DAZ */
+#define FLUSH_TO_ZERO 0x8040u        /* FTZ, DAZ */
 #elif defined(__aarch64__) && defined(__GNUC__)
 static inline fp_mode read_fp(void)
 {
@@ -79,17 +79,17 @@ static inline fp_mode read_fp(void)
     return mode;
 }
 static inline void restore_fp(fp_mode mode) { __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)mode)); }
-#define FLUSHING (1u << 24)     /* FZ */
+#define FLUSH_TO_ZERO (1u << 24)     /* FZ */
 #else
 static inline fp_mode read_fp(void) { return 0; }
 static inline void restore_fp(fp_mode mode) { (void)mode; }
-#define FLUSHING 0
+#define FLUSH_TO_ZERO 0
 #endif
 
 static inline fp_mode flush_subnormals(void)
 {
     fp_mode old = read_fp();
-    restore_fp(old | FLUSHING);
+    restore_fp(old | FLUSH_TO_ZERO);
     return old;
 }
 

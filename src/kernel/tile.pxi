@@ -7,21 +7,23 @@
 #
 # R and P are constants once `tile` is inlined into a line of "Instances": its loops unroll whole. An instance
 # is called through TILES and never inlined beside an activation, whose constants would spill the accumulators.
+#
+# Uses real, vf, VLEN, vload, vstore, vset, vfma, ROWS1..4 (declarations), isize, CHECK (structs).
 
-cdef struct operand:                # a summand: outer blocks of depth products
-    const real* w                   # w[(o * depth + k) * w_step + q * VLEN]
+cdef struct operand:                # one summand: `outer` blocks of `depth` products
+    const real* w                   # w[(o * depth + k) * w_step + q * VLEN], aligned to a vector
     const real* v                   # v[o * v_outer + k * v_step + r * v_row]
     isize v_row, v_step, v_outer, outer, depth
-    isize w_panel                   # tile_row: from a panel to the next
+    isize w_panel                   # tile_row: from one panel to the next
 
 cdef struct tile_args:
-    real* acc                       # acc[r * acc_row + q * VLEN]
+    real* acc                       # the result: acc[r * acc_row + q * VLEN]
     isize acc_row
-    const real* init                # as acc; init_row 0: one bias for every row
+    const real* init                # where the sums start, laid out as acc, and may be acc; init_row 0: one for all rows
     isize init_row
     isize w_step
-    isize acc_panel, init_panel     # tile_row: from a panel to the next
-    isize operands
+    isize acc_panel, init_panel     # tile_row: from one panel to the next
+    isize operands                  # how many of `of` are summed
     operand[2] of                   # summed in this order: x W_ih, then h W_hh
 
 ctypedef void (*tile_function)(const tile_args*) noexcept nogil
@@ -48,7 +50,7 @@ cdef inline void tile(const tile_args* a, const int R, const int P) noexcept nog
         for o in range(a.of[i].outer):
             v = a.of[i].v + o * a.of[i].v_outer
             for k in range(depth):
-                if R > P:       # keep the operand with fewer vectors in registers, the other passes through
+                if R > P:       # the operand with fewer vectors stays in registers
                     for q in range(P):
                         b[q] = vload(w + q * VLEN)
                     for r in range(R):
@@ -69,7 +71,7 @@ cdef inline void tile(const tile_args* a, const int R, const int P) noexcept nog
             vstore(out + r * acc_row + q * VLEN, acc[r][q])
 
 
-# One row, Q panels at once: enough independent sums to hide the latency of FMA. The same order of sums.
+# One row, Q panels at once: enough independent sums to hide the latency of FMA. Each sum has the same order.
 cdef inline void tile_row(const tile_args* a, const int P, const int Q) noexcept nogil:
     cdef vf acc[4][4]
     cdef vf x
@@ -147,105 +149,51 @@ ROWS = [0, ROWS1, ROWS2, ROWS3, ROWS4]
 ROW_PANELS = [1, 4, 4, 2, 2]
 
 
-# Rows of the next tile when `left` remain: near-equal tiles, 16 rows by at most 6 go as 6, 5, 5.
-cdef inline isize tile_rows(isize left, isize most) noexcept nogil:
+# Rows of the next tile when `remaining` are to be done. Tiles are nearly equal: 16 rows in tiles of at most 6 are taken
+# as 6, 5, 5.
+cdef inline isize tile_rows(isize remaining, isize most) noexcept nogil:
     cdef isize tiles
-    if left <= most:        # a division costs a short step several nanoseconds
-        return left
-    tiles = (left + most - 1) // most
-    return (left + tiles - 1) // tiles
+    if remaining <= most:       # saves the division, which costs a short step several nanoseconds
+        return remaining
+    tiles = (remaining + most - 1) // most
+    return (remaining + tiles - 1) // tiles
 
 
-# bias[o] + left[m][k] w[k][o] for rows m0..m1: out (columns wide, unpadded).
-cdef int multiply(product* s) noexcept nogil:
+# Calls the tile of R rows and P vectors; or, for one row, the one that takes ROW_PANELS[P] panels at once.
+cdef inline void call_tile(const tile_args* a, isize P, isize R) noexcept nogil:
+    CHECK(1 <= P and P <= 4 and 1 <= R and R <= ROWS[P])
+    CHECK(a.operands >= 1 and a.operands <= 2 and <size_t>a.of[0].w % sizeof(vf) == 0)
+    TILES[P][R](a)
+
+
+cdef inline void call_tile_row(const tile_args* a, isize P) noexcept nogil:
+    CHECK(1 <= P and P <= 4 and a.operands >= 1 and a.operands <= 2 and <size_t>a.of[0].w % sizeof(vf) == 0)
+    ROW[P](a)
+
+
+# An operand that is a packed matrix's panel p times vectors v, rows v_row apart; the blocks of the summed index lie
+# v_outer apart.
+cdef inline void set_operand(operand* of, const matrix* w, isize p, const real* v, isize v_row,
+                             isize v_outer) noexcept nogil:
+    of.w = <const real*>w.data + p * w.outer * w.depth * w.width * VLEN
+    of.w_panel = w.depth * w.width * VLEN
+    of.v = v
+    of.v_row = v_row
+    of.v_step = 1
+    of.v_outer = v_outer
+    of.outer = w.outer
+    of.depth = w.depth
+
+
+# out[r][q] = init[r][q] + panel p of w times row r of v, r < R.
+cdef inline void panel_product(const matrix* w, isize p, const real* v, isize v_row, isize v_outer,
+                               const real* init, isize init_row, real* out, isize out_row, isize R) noexcept nogil:
     cdef tile_args a
-    cdef vf[32] acc
-    cdef isize P = s.w.width, size = s.w.outer * s.w.depth
-    cdef isize p, m, R, r, q, first
-    cdef vf zero = vset(0)
-    cdef vf[4] start
-    cdef real* out
-    start[0] = start[1] = start[2] = start[3] = zero
-    a.acc = <real*>acc
-    a.acc_row = P * VLEN
-    a.init = <const real*>start
-    a.init_row = 0
-    a.w_step = P * VLEN
+    a.acc = out
+    a.acc_row = out_row
+    a.init = init
+    a.init_row = init_row
+    a.w_step = w.width * VLEN
     a.operands = 1
-    a.of[0].v_row = s.left_row
-    a.of[0].v_step = 1
-    a.of[0].v_outer = s.left_outer
-    a.of[0].outer = s.w.outer
-    a.of[0].depth = s.w.depth
-    for p in range(s.w.panels):
-        a.of[0].w = <const real*>s.w.data + p * size * P * VLEN
-        if s.bias != NULL:
-            a.init = <const real*>s.bias + p * P * VLEN
-        m = s.m0
-        while m < s.m1:
-            R = tile_rows(s.m1 - m, ROWS[P])
-            if should_stop_after(s.poll, &s.work, R * size * P):
-                return -1
-            a.of[0].v = <const real*>s.left + m * s.left_row
-            TILES[P][R](&a)
-            for r in range(R):
-                out = <real*>s.out + (m + r) * s.out_row
-                for q in range(P):
-                    first = (p * P + q) * VLEN
-                    if first < s.columns:
-                        vstore_part(out + first, acc[r * P + q], s.columns - first)
-            m += R
-    return 0
-
-
-cdef enum: BLOCK = 96
-
-
-# out[r][k] = sum over m of left[m][r] right[m][k], panels p0..p1. m in order, in blocks that keep a panel's
-# piece of `right` in L1 while all of `left` passes over it.
-cdef int accumulate(outer_product* s) noexcept nogil:
-    cdef tile_args a
-    cdef isize P = s.width
-    cdef isize p, m, k, q, R, i, depth, size = s.depth * P * VLEN
-    cdef real* out
-    cdef real* bias
-    cdef const real* right
-    cdef vf[4] total
-    a.acc_row = a.init_row = P * VLEN
-    a.w_step = s.right_step
-    a.operands = 1
-    a.of[0].v_row = 1
-    a.of[0].v_step = s.left_step
-    a.of[0].v_outer = 0
-    a.of[0].outer = 1
-    memset(<real*>s.out + s.p0 * size, 0, <size_t>((s.p1 - s.p0) * size) * sizeof(real))
-    if s.bias != NULL:
-        memset(<real*>s.bias + s.p0 * P * VLEN, 0, <size_t>((s.p1 - s.p0) * P * VLEN) * sizeof(real))
-    m = 0
-    while m < s.rows:
-        depth = a.of[0].depth = min(<isize>BLOCK, s.rows - m)
-        for p in range(s.p0, s.p1):
-            out = <real*>s.out + p * size
-            right = <const real*>s.right + p * s.right_panel + m * s.right_step
-            a.of[0].w = right
-            k = 0
-            while k < s.depth:
-                R = tile_rows(s.depth - k, ROWS[P])
-                if should_stop_after(s.poll, &s.work, R * depth * P):
-                    return -1
-                a.acc = out + k * P * VLEN
-                a.init = a.acc
-                a.of[0].v = <const real*>s.left + m * s.left_step + k
-                TILES[P][R](&a)
-                k += R
-            if s.bias != NULL:
-                bias = <real*>s.bias + p * P * VLEN
-                for q in range(P):
-                    total[q] = vload(bias + q * VLEN)
-                for i in range(depth):
-                    for q in range(P):
-                        total[q] = total[q] + vload(right + i * s.right_step + q * VLEN)
-                for q in range(P):
-                    vstore(bias + q * VLEN, total[q])
-        m += depth
-    return 0
+    set_operand(&a.of[0], w, p, v, v_row, v_outer)
+    call_tile(&a, w.width, R)

@@ -1,15 +1,17 @@
 """The kernels of one instruction set and one dtype: a table of C functions in a capsule, nothing else.
 
 Every file _<isa>_<dtype>.pyx includes this one and is compiled with flags of its own (setup.py). Reading order:
-kernels.h (the data), simd.h (the vector, tanh and sigmoid), tile.pxi (all the arithmetic), forward.pxi, the
-cells (lstm.pxi, gru.pxi, rnn.pxi: each forward with its gradient below), backward.pxi, packing.pxi, update.pxi
-(optimizers).
+kernels.h (the data), simd.h (the vector, tanh and sigmoid), activations.h (the others), tile.pxi (all the arithmetic),
+products.pxi (over a whole batch), forward.pxi, backward.pxi, the cells (lstm.pxi, gru.pxi, rnn.pxi: each forward with
+its gradient below), packing.pxi, update.pxi (optimizers).
 
-One step of one layer goes: for a panel of hidden units and a few rows, the tile sums all gates in registers;
-the cell's activations follow on those sums while they are in L1; the new state and output are stored. Gate
-pre-activations never travel through memory. Each output's sum is: bias, then x's k in order, then h's k in
-order. That order depends on the sizes I and H alone, which is what makes streamed, batched, chunked and
-threaded results equal to the bit.
+One step of one layer goes: for a panel of hidden units and a few rows, the tile sums all gates in registers; the
+cell's activations follow on those sums while they are in L1; the new state and output are stored. Gate
+pre-activations never travel through memory. Each output's sum is: bias, then x's k in order, then h's k in order.
+That order depends on the sizes I and H alone, which is what makes streamed, batched, chunked and threaded results
+equal to the bit.
+
+A kernel checks no argument and allocates nothing: core has done both.
 """
 
 from cpython.pycapsule cimport PyCapsule_New
@@ -20,6 +22,7 @@ include "declarations.pxi"
 cdef enum: LOOK_EVERY = 1000000      # vector operations between looks at the clock: well under a millisecond
 
 
+# Counts the vector operations of a task; every LOOK_EVERY of them, whether the call was cancelled.
 cdef inline bint should_stop_after(poll_state* poll, isize* done, isize work) noexcept nogil:
     done[0] += work
     if done[0] < LOOK_EVERY:
@@ -29,6 +32,7 @@ cdef inline bint should_stop_after(poll_state* poll, isize* done, isize work) no
 
 
 include "tile.pxi"
+include "products.pxi"
 include "forward.pxi"
 include "backward.pxi"
 include "lstm.pxi"
@@ -38,7 +42,7 @@ include "packing.pxi"
 include "update.pxi"
 
 
-# Reads n bytes once, as a step of one row reads its weights: the lower bound that benchmarks print.
+# Reads n bytes once, as a step of one row reads its weights: the least time a step can take, for benchmarks.
 cdef void read_once(const void* data, isize n) noexcept nogil:
     cdef vf[8] total
     cdef isize i, u
@@ -66,10 +70,6 @@ cdef void sigmoid_array(void* out, const void* x, isize n) noexcept nogil:
         store_output(<real*>out, vsigmoid(load_output(<const real*>x, i, n)), i, n)
 
 
-cdef isize plan_any(run* s) noexcept nogil:
-    return plan(s) if s.dh == NULL else plan_backward(s)
-
-
 cdef kernel_table TABLE
 TABLE.vlen = VLEN
 TABLE.itemsize = sizeof(real)
@@ -77,7 +77,8 @@ TABLE.forward = forward
 TABLE.backward = backward
 TABLE.accumulate = accumulate
 TABLE.multiply = multiply
-TABLE.plan = plan_any
+TABLE.plan_forward = plan_forward
+TABLE.plan_backward = plan_backward
 TABLE.read = read_once
 TABLE.tanh = tanh_array
 TABLE.sigmoid = sigmoid_array

@@ -1,5 +1,7 @@
 # Parameters to and from the layouts of the tile. A "vector" of outputs is VLEN hidden units of one gate; vectors
 # stand in the order [unit][gate], so that a unit's gates meet in one panel. Lanes and units past H are zero.
+#
+# Uses real, VLEN (declarations), isize (structs).
 
 cdef void pack(void* out, const void* w, isize row, isize column, isize size, isize units,
                const int* gate, isize gates, isize width, isize depth) noexcept nogil:

@@ -1,0 +1,170 @@
+# One layer backward over what forward_layer saved: buffers, then the tasks, then the results in the caller's order.
+#
+# Uses Buffer (buffers), Parameters, units_row, state_row, state_gradient_row (parameters), Batch, in_place,
+# exchange_rows, exchange_state (batch), Call, Saved, set_run, row_parts, worthwhile (calls), parameter_gradients,
+# input_gradient (gradients), backward_args (structs).
+
+# One direction of a call: the gradients that its pass computes.
+cdef class _Backward:
+    cdef Saved saved
+    cdef Buffer dh, dc               # [N] padded rows: dL/dh_n, later dL/dh_0; dc: LSTM, else None
+    cdef Buffer dgates               # of every gate, in packed rows
+    cdef Buffer dstate               # projection: dL/dh in packed rows, else None
+    cdef Buffer dpeephole            # each row's sum over its steps, or None
+
+
+def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_n, isize threads,
+                   bint need_input=True, bint need_parameters=True):
+    """Compute the gradients of a loss L by back-propagation through time.
+
+    Packed: dy is [rows, D*S], and dx [rows, I].
+
+    Parameters
+    ----------
+    saved : list of Saved
+        What ``forward_layer`` returned with keep.
+    dy : ndarray, [T, N, D*S]
+        dL/dy. Its last axis is contiguous.
+    dh_n : ndarray, [D, N, S]
+        dL/dh_n.
+    dc_n : ndarray, [D, N, H], or None
+        dL/dc_n of an LSTM.
+    threads : int
+        The most threads.
+    need_input : bool, default True
+        Whether dL/dx is computed.
+    need_parameters : bool, default True
+        Whether the parameters' gradients are computed.
+
+    Returns
+    -------
+    dx : ndarray, [T, N, I], or None
+        None without need_input.
+    dh_0 : ndarray, [D, N, S]
+    dc_0 : ndarray, [D, N, H], or None
+        Of an LSTM.
+    gradients : list of dict
+        For each direction the gradients of weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, peephole, those that it
+        has; empty without need_parameters.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Ctrl-C was pressed; or whatever else a signal handler raises.
+    """
+    cdef Saved first = saved[0]
+    cdef Batch batch = first.batch
+    cdef isize D = len(saved), d, parts
+    cdef _Backward direction
+    cdef backward_args* args
+    cdef list directions = []
+    threads = worthwhile(threads, 2.0 * first.parameters.multiply_adds * D * batch.rows)
+    parts = row_parts(batch, threads, D)
+    cdef Call call = Call(D * parts, threads)
+    args = <backward_args*>call.new_args(D * parts, sizeof(backward_args))
+    for d in range(D):
+        direction = new_backward(saved[d], need_input)
+        directions.append(direction)
+        set_run(&args.run, direction.saved, True)
+        place_saved(args, direction.saved)
+        place_output_gradient(args, direction, call, d, dy)
+        place_gradients(args, direction, d, dh_n, dc_n)
+        call.add_backward(args, parts, batch, direction.saved.parameters)
+        args += parts
+    call.go()
+    dh_0, dc_0 = unpack_state_gradients(directions, batch)
+    dx, gradients = unpack_gradients(directions, threads, need_input, need_parameters)
+    return dx, dh_0, dc_0, gradients
+
+
+cdef _Backward new_backward(Saved saved, bint need_input):
+    cdef _Backward direction = _Backward.__new__(_Backward)
+    direction.saved = saved
+    saved.parameters.transpose(need_input)
+    return direction
+
+
+cdef void place_saved(backward_args* args, Saved saved) noexcept:
+    args.run.h, args.run.gates = saved.h.data, saved.gates.data
+    args.run.c = saved.c.data if saved.c is not None else NULL
+    args.run.extra = saved.extra.data if saved.extra is not None else NULL
+    args.run.reset = <unsigned char*>saved.reset.data if saved.reset is not None else NULL
+
+
+# This direction's columns of dy, where the caller has them unless the batch is packed and walked in reverse.
+cdef int place_output_gradient(backward_args* args, _Backward direction, Call call, isize d,
+                               cnp.ndarray dy) except -1:
+    cdef Batch batch = direction.saved.batch
+    cdef isize S = args.run.cell.state
+    cdef bint reverse = direction.saved.reverse
+    cdef Buffer rows
+    if args.run.packed and reverse:
+        rows = Buffer(batch.rows, S, cnp.PyArray_ITEMSIZE(dy))
+        exchange_rows(batch, dy[:, d * S:(d + 1) * S], rows, S, True, False)
+        args.dy, args.dy_n = call.hold(rows), S
+    else:
+        call.buffers.append(in_place(batch, dy, d * S, reverse, <void**>&args.dy, &args.dy_t, &args.dy_n,
+                                     &args.dy_rows))
+    return 0
+
+
+# The final states' gradients in padded rows, and memory for what the pass computes.
+cdef int place_gradients(backward_args* args, _Backward direction, isize d, cnp.ndarray dh_n,
+                         cnp.ndarray dc_n) except -1:
+    cdef Batch batch = direction.saved.batch
+    cdef const packed_cell* cell = args.run.cell
+    cdef kernel_table* table = direction.saved.parameters.table
+    cdef isize V = table.vlen, size = table.itemsize, dh_row = state_gradient_row(cell, V)
+    direction.dh = Buffer(batch.N, dh_row, size, True)
+    exchange_state(batch, dh_n, d, direction.dh, dh_row, False)
+    args.dh = direction.dh.data
+    if cell.kind == LSTM:
+        direction.dc = Buffer(batch.N, units_row(cell, V), size, True)
+        exchange_state(batch, dc_n, d, direction.dc, units_row(cell, V), False)
+        args.dc = direction.dc.data
+    direction.dgates = Buffer(batch.rows * cell.w_ih.panels, cell.deltas * V, size)
+    args.dgates = direction.dgates.data
+    if cell.w_hr.data != NULL:
+        direction.dstate = Buffer(batch.rows, state_row(cell, V), size)
+        args.dstate = direction.dstate.data
+    if cell.peephole != NULL:
+        direction.dpeephole = Buffer(batch.N, 3 * units_row(cell, V), size, True)
+        args.dpeephole = direction.dpeephole.data
+    return 0
+
+
+# dL/dh_0 [D, N, S] and, of an LSTM, dL/dc_0 [D, N, H].
+cdef tuple unpack_state_gradients(list directions, Batch batch):
+    cdef _Backward direction = directions[0]
+    cdef Parameters p = direction.saved.parameters
+    cdef const packed_cell* cell
+    cdef isize D = len(directions), V = p.table.vlen, d
+    cdef cnp.ndarray dh_0 = np.empty((D, batch.N, p.cell.state), p.dtype), dc_0 = None
+    if p.cell.kind == LSTM:
+        dc_0 = np.empty((D, batch.N, p.cell.hidden), p.dtype)
+    for d in range(D):
+        direction = directions[d]
+        cell = &direction.saved.parameters.cell
+        exchange_state(batch, dh_0, d, direction.dh, state_gradient_row(cell, V), True)
+        if dc_0 is not None:
+            exchange_state(batch, dc_0, d, direction.dc, units_row(cell, V), True)
+    return dh_0, dc_0
+
+
+# dL/dx, summed over the directions, and each direction's parameter gradients.
+cdef tuple unpack_gradients(list directions, isize threads, bint need_input, bint need_parameters):
+    cdef _Backward direction
+    cdef cnp.ndarray dx = None, part
+    cdef list gradients = []
+    for direction in directions:
+        gradients.append(parameter_gradients(direction.saved, direction.dgates, direction.dstate, direction.dpeephole,
+                                             threads) if need_parameters else {})
+        if not need_input:
+            continue
+        part = input_gradient(direction.saved, direction.dgates, threads)
+        if dx is None:
+            dx = part
+        else:
+            with np.errstate(all="ignore"):
+                dx += part
+    return dx, gradients

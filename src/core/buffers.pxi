@@ -1,0 +1,80 @@
+# Aligned memory, and a free list of it. Uses nothing of the other parts.
+
+# Free list: released buffers, reused by later calls of similar size. Having the system map and clear fresh pages each
+# time would cost a training step up to as much as its arithmetic. Below FREE_BYTES malloc keeps its own free list.
+# Large buffers have a list of their own, which is shorter.
+cdef enum: FREE_BYTES = 131072, LARGE_BYTES = 8388608, FREE_COUNT = 32, LARGE_COUNT = 8
+cdef list free_blocks = [], large_free_blocks = []
+
+
+cdef list free_list(isize size):
+    return large_free_blocks if size >= LARGE_BYTES else free_blocks
+
+
+cdef cnp.ndarray new_block(cnp.npy_intp size, bint zero):
+    if zero:
+        return cnp.PyArray_ZEROS(1, &size, cnp.NPY_UINT8, 0)
+    return cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
+
+
+@cython.no_gc_clear
+cdef class Buffer:
+    """Memory of a x b elements, aligned to 64 bytes.
+
+    Parameters
+    ----------
+    a, b : int
+        The number of elements is a * b.
+    itemsize : int
+        Bytes of an element.
+    zero : bool, default False
+        True: the memory is zero. False: its contents are undefined.
+
+    Raises
+    ------
+    MemoryError
+        There is not that much memory.
+    """
+
+    cdef cnp.ndarray memory          # one dimension of bytes
+    cdef void* data                  # the first aligned byte of it
+
+    def __cinit__(self, isize a, isize b, isize itemsize, bint zero=False):
+        if <double>a * <double>b * <double>itemsize > 9.0e18:
+            raise MemoryError(f"a buffer of {a} x {b} elements exceeds the address space")
+        cdef cnp.npy_intp size = a * b * itemsize + 64
+        if size >= FREE_BYTES:
+            self.memory = self.reuse(size)
+        if self.memory is None:
+            try:
+                self.memory = new_block(size, zero)
+            except MemoryError:         # the free list may hold what is missing
+                free_blocks.clear()
+                large_free_blocks.clear()
+                self.memory = new_block(size, zero)
+        elif zero:
+            memset(cnp.PyArray_DATA(self.memory), 0, size)
+        self.data = <void*>((<uintptr_t>cnp.PyArray_DATA(self.memory) + 63) & ~<uintptr_t>63)
+
+    # The smallest free block of this size or up to a quarter more, or None.
+    cdef cnp.ndarray reuse(self, isize size):
+        cdef list blocks = free_list(size)
+        cdef isize i, length, best = -1, least = size + size // 4 + 1
+        for i in range(len(blocks)):
+            length = cnp.PyArray_DIM(<cnp.ndarray>blocks[i], 0)
+            if size <= length < least:
+                best, least = i, length
+        return blocks.pop(best) if best >= 0 else None
+
+    def __dealloc__(self):
+        cdef isize size
+        cdef list blocks
+        # a free list is None while the interpreter shuts down
+        if self.memory is None or free_blocks is None or large_free_blocks is None:
+            return
+        size = cnp.PyArray_DIM(self.memory, 0)
+        if size >= FREE_BYTES:
+            blocks = free_list(size)
+            if len(blocks) == (LARGE_COUNT if size >= LARGE_BYTES else FREE_COUNT):
+                del blocks[0]           # the one unused for longest
+            blocks.append(self.memory)

@@ -1,0 +1,273 @@
+# The packed parameters of one direction of one layer.
+#
+# Uses Buffer (buffers), table_of, ACTIVATIONS, KINDS (_core), matrix, packed_cell, kernel_table (structs).
+
+# Which block of rows of a parameter each vector of a unit holds; the rows are in torch's order, LSTM i f g o, GRU r z n.
+cdef int[8] GATE_ORDERS = [0, 1, 2, 3, 2, 0, 1, 2]
+cdef const int* IN_ORDER = GATE_ORDERS
+cdef const int* GRU_RECURRENT = GATE_ORDERS + 4     # n first: gate gradients are stored as d(W_hn h), dr, dz, dn
+cdef const int* GATE_N = GATE_ORDERS + 2
+
+
+# Vectors in a panel of so many outputs: 3 or 4, whichever pads less.
+cdef isize panel_width(isize vectors) noexcept:
+    if vectors <= 4:
+        return vectors
+    return 3 if (vectors + 2) // 3 * 3 < (vectors + 3) // 4 * 4 else 4
+
+
+# Vectors in a row of so many outputs, padded to whole panels.
+cdef isize padded_vectors(isize vectors) noexcept:
+    cdef isize width = panel_width(vectors)
+    return (vectors + width - 1) // width * width
+
+
+cdef bint same_bytes(cnp.ndarray a, cnp.ndarray b) noexcept:
+    if a is None or b is None:
+        return a is b
+    return (cnp.PyArray_NBYTES(a) == cnp.PyArray_NBYTES(b)
+            and memcmp(cnp.PyArray_DATA(a), cnp.PyArray_DATA(b), cnp.PyArray_NBYTES(a)) == 0)
+
+
+# Elements in a padded row: of H units, of h, and of dL/dh as the recurrent product writes it.
+cdef inline isize units_row(const packed_cell* cell, isize vlen) noexcept:
+    return cell.units * vlen
+
+
+cdef inline isize state_row(const packed_cell* cell, isize vlen) noexcept:
+    return cell.state_units * vlen
+
+
+cdef inline isize state_gradient_row(const packed_cell* cell, isize vlen) noexcept:
+    return cell.w_hh_t.panels * cell.w_hh_t.width * vlen
+
+
+cdef class Parameters:
+    """Packed parameters of one direction of one layer.
+
+    Made once for each version of the weights and read-only afterwards, so that any number of threads may use them. The
+    transposed matrices that backward needs are packed when it is first called. G is the number of gates, H the hidden
+    size, I the input size and S the size of h.
+
+    Parameters
+    ----------
+    capsule : PyCapsule
+        The kernel table of an instruction set and dtype; kept as ``capsule``.
+    kind : str
+        A key of ``KINDS``.
+    weight_ih : ndarray, [G*H, I]
+        As all arrays here: C-contiguous, of the table's dtype, and not changed by anyone afterwards.
+    weight_hh : ndarray, [G*H, S]
+    bias_ih, bias_hh : ndarray, [G*H], or None
+    weight_hr : ndarray, [S, H], or None
+        The projection of an LSTM.
+    peephole : ndarray, [3*H], or None
+    options : tuple or None
+        None for a plain cell, else ((name, alpha, beta) of the activations f, g, h; clip; coupled; mirror).
+
+    Attributes
+    ----------
+    dtype : numpy.dtype
+        That of the weights. The arrays that were given are attributes, too.
+    """
+
+    cdef kernel_table* table
+    cdef packed_cell cell
+    cdef int gates
+    cdef list owned                  # the buffers that cell points into
+    cdef bint transposed, input_transposed
+    cdef readonly object dtype, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, peephole, capsule
+
+    def __cinit__(self, capsule, str kind, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, peephole=None,
+                  options=None):
+        self.capsule = capsule
+        self.table = table_of(capsule)
+        self.owned = []
+        self.dtype = weight_ih.dtype
+        self.weight_ih, self.weight_hh, self.weight_hr = weight_ih, weight_hh, weight_hr
+        self.bias_ih, self.bias_hh, self.peephole = bias_ih, bias_hh, peephole
+        self.cell.kind = KINDS[kind]
+        self.set_sizes(weight_ih.shape[0], weight_ih.shape[1], weight_hh.shape[1])
+        self.pack_weights()
+        self.pack_bias()
+        self.cell.plain = options is None
+        if options is not None:
+            self.set_options(options)
+
+    # rows: those of weight_ih, G*H.
+    cdef void set_sizes(self, isize rows, isize input_size, isize state_size) noexcept:
+        cdef packed_cell* cell = &self.cell
+        cdef isize V = self.table.vlen
+        self.gates = 4 if cell.kind == LSTM else 3 if cell.kind == GRU or cell.kind == GRU_BEFORE else 1
+        cell.input, cell.hidden, cell.state = input_size, rows // self.gates, state_size
+        cell.units = (cell.hidden + V - 1) // V
+        cell.w_ih.width = self.gates
+        if self.gates == 1:             # a panel holds several units
+            cell.w_ih.width = panel_width(cell.units)
+            cell.units = padded_vectors(cell.units)
+        cell.state_units = cell.units
+        if self.weight_hr is not None:
+            cell.state_units = padded_vectors((state_size + V - 1) // V)
+        cell.saved = cell.deltas = 4 if cell.kind == GRU else cell.w_ih.width
+
+    cdef int pack_weights(self) except -1:
+        cdef packed_cell* cell = &self.cell
+        self.pack(&cell.w_ih, self.weight_ih, IN_ORDER, self.gates, cell.w_ih.width)
+        if cell.kind == GRU_BEFORE:
+            self.pack(&cell.w_hh, self.weight_hh, IN_ORDER, 2, 2)
+            self.pack(&cell.w_hn, self.weight_hh, GATE_N, 1, 1)
+        else:
+            self.pack(&cell.w_hh, self.weight_hh, IN_ORDER, self.gates, cell.w_ih.width)
+        if self.weight_hr is not None:
+            self.pack_plain(&cell.w_hr, self.weight_hr, cell.hidden, 1, cell.state, cell.hidden)
+        return 0
+
+    cdef int set_options(self, tuple options) except -1:
+        cdef activation* targets[3]
+        cdef Buffer b
+        cdef int i
+        targets[0], targets[1], targets[2] = &self.cell.f, &self.cell.g, &self.cell.h
+        activations, self.cell.clip, self.cell.coupled, self.cell.mirror = options
+        for i, (name, alpha, beta) in enumerate(activations):
+            targets[i].function, targets[i].alpha, targets[i].beta = ACTIVATIONS[name], alpha, beta
+        if self.peephole is not None:
+            b = Buffer(self.cell.units * self.table.vlen, 3, self.table.itemsize)
+            self.owned.append(b)
+            self.table.pack(b.data, cnp.PyArray_DATA(self.peephole), 1, 0, self.cell.hidden, self.cell.units, IN_ORDER,
+                            3, 3, 1)
+            self.cell.peephole = b.data
+        return 0
+
+    cdef int pack(self, matrix* m, cnp.ndarray w, const int* gate, isize gates, isize width) except -1:
+        cdef isize depth = w.shape[1]
+        cdef Buffer b
+        m.width, m.panels, m.outer, m.depth = width, self.cell.units * gates // width, 1, depth
+        b = Buffer(m.panels * width * self.table.vlen, depth, self.table.itemsize)
+        self.owned.append(b)
+        with nogil:
+            self.table.pack(b.data, cnp.PyArray_DATA(w), depth, 1, self.cell.hidden, self.cell.units, gate, gates, width,
+                            depth)
+        m.data = b.data
+        return 0
+
+    # A matrix without gates: `size` outputs `row` apart, the summed index `column` apart.
+    cdef int pack_plain(self, matrix* m, cnp.ndarray w, isize row, isize column, isize size, isize depth) except -1:
+        cdef isize vectors = (size + self.table.vlen - 1) // self.table.vlen
+        cdef Buffer b
+        m.width = panel_width(vectors)
+        m.panels = padded_vectors(vectors) // m.width
+        b = Buffer(m.panels * m.width * self.table.vlen, depth, self.table.itemsize)
+        self.owned.append(b)
+        m.outer, m.depth = 1, depth
+        with nogil:
+            self.table.pack(b.data, cnp.PyArray_DATA(w), row, column, size, m.panels * m.width, IN_ORDER, 1, m.width,
+                            depth)
+        m.data = b.data
+        return 0
+
+    cdef int pack_transposed(self, matrix* m, cnp.ndarray w, const int* gate, isize gates, isize columns) except -1:
+        cdef isize vectors = (columns + self.table.vlen - 1) // self.table.vlen
+        cdef Buffer b
+        m.width = panel_width(vectors)
+        m.panels = padded_vectors(vectors) // m.width
+        # the summed index comes panel by panel of the gate gradients; of an RNN a panel holds several units
+        m.outer = self.cell.units // self.cell.w_ih.width if self.gates == 1 else self.cell.units
+        m.depth = self.cell.units * gates // m.outer * self.table.vlen
+        b = Buffer(m.panels * m.width * self.table.vlen, m.outer * m.depth, self.table.itemsize)
+        self.owned.append(b)
+        with nogil:
+            self.table.pack_t(b.data, cnp.PyArray_DATA(w), columns, 1, self.cell.hidden, self.cell.units, gate, gates,
+                              m.panels, m.width, columns)
+        m.data = b.data
+        return 0
+
+    cdef int pack_bias(self) except -1:
+        cdef cnp.ndarray total
+        cdef isize H = self.cell.hidden, size = self.cell.units * self.table.vlen
+        cdef Buffer b = Buffer(size, self.gates, self.table.itemsize, True)
+        cdef Buffer n = Buffer(size, 1, self.table.itemsize, True)
+        self.owned += [b, n]
+        self.cell.bias, self.cell.bias_n = b.data, n.data
+        if self.bias_ih is None:
+            return 0
+        total = self.bias_ih.copy()
+        summed = slice(2 * H if self.cell.kind == GRU else None)
+        with np.errstate(all="ignore"):
+            total[summed] += self.bias_hh[summed]
+        if self.cell.kind == GRU:
+            self.table.pack(n.data, cnp.PyArray_DATA(self.bias_hh), 1, 0, H, self.cell.units, GATE_N, 1, 1, 1)
+        self.table.pack(b.data, cnp.PyArray_DATA(total), 1, 0, H, self.cell.units, IN_ORDER, self.gates,
+                        self.cell.w_ih.width, 1)
+        return 0
+
+    cdef int transpose(self, bint need_input) except -1:
+        """Packs what backward needs, once.
+
+        The GIL is released meanwhile, so another thread may do the same: each sets a pointer when its matrix is whole.
+        """
+        cdef isize H = self.cell.hidden, S = self.cell.state
+        if need_input and not self.input_transposed:
+            self.pack_transposed(&self.cell.w_ih_t, self.weight_ih, IN_ORDER, self.gates, self.cell.input)
+            self.input_transposed = True
+        if self.transposed:
+            return 0
+        if self.cell.kind == GRU:
+            self.pack_transposed(&self.cell.w_hh_t, self.weight_hh, GRU_RECURRENT, 3, S)
+        elif self.cell.kind == GRU_BEFORE:
+            self.pack_transposed(&self.cell.w_hh_t, self.weight_hh, IN_ORDER, 2, S)
+            self.pack_transposed(&self.cell.w_hn_t, self.weight_hh, GATE_N, 1, S)
+        else:
+            self.pack_transposed(&self.cell.w_hh_t, self.weight_hh, IN_ORDER, self.gates, S)
+        if self.weight_hr is not None:
+            self.pack_plain(&self.cell.w_hr_t, self.weight_hr, 1, H, H, S)
+        self.transposed = True
+        return 0
+
+    def holds(self, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr):
+        """Tell whether the parameters that were packed are these, byte for byte.
+
+        Parameters
+        ----------
+        weight_ih, weight_hh, bias_ih, bias_hh, weight_hr : ndarray or None
+            Contiguous, of this dtype.
+
+        Returns
+        -------
+        bool
+        """
+        return (same_bytes(self.weight_ih, weight_ih) and same_bytes(self.weight_hh, weight_hh)
+                and same_bytes(self.bias_ih, bias_ih) and same_bytes(self.bias_hh, bias_hh)
+                and same_bytes(self.weight_hr, weight_hr))
+
+    @property
+    def multiply_adds(self):
+        """Multiply-adds of a step of one row."""
+        return (self.gates * self.cell.hidden * (self.cell.input + self.cell.state)
+                + (self.cell.hidden * self.cell.state if self.weight_hr is not None else 0))
+
+    cdef isize bytes_of(self, const matrix* m) noexcept:
+        return m.panels * m.width * self.table.vlen * m.outer * m.depth * self.table.itemsize
+
+    @property
+    def packed_bytes(self):
+        """Bytes of packed weights, all of which a step of one row reads."""
+        return (self.bytes_of(&self.cell.w_ih) + self.bytes_of(&self.cell.w_hh)
+                + self.bytes_of(&self.cell.w_hn) + self.bytes_of(&self.cell.w_hr))
+
+    def read(self, isize times):
+        """Read the packed weights and do nothing else: the least time that a step of one row can take.
+
+        Parameters
+        ----------
+        times : int
+            How many times they are read.
+        """
+        cdef isize i
+        cdef isize ih = self.bytes_of(&self.cell.w_ih), hh = self.bytes_of(&self.cell.w_hh)
+        cdef isize hn = self.bytes_of(&self.cell.w_hn), hr = self.bytes_of(&self.cell.w_hr)
+        with nogil:
+            for i in range(times):
+                self.table.read(self.cell.w_ih.data, ih)
+                self.table.read(self.cell.w_hh.data, hh)
+                self.table.read(self.cell.w_hn.data, hn)
+                self.table.read(self.cell.w_hr.data, hr)

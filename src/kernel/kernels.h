@@ -1,0 +1,214 @@
+/* The contract between src/core and the kernel modules: plain C structs, the same for every instruction set and dtype.
+ *
+ * Sizes and strides count elements, not bytes. "padded" means rounded up to whole vectors and whole panels, so that a
+ * kernel may read and write full vectors; the padding is zero on entry and stays without effect.
+ *
+ * Owners. Every pointer is borrowed for the length of one call; a kernel frees nothing and keeps no pointer. The owner
+ * stands beside each pointer:
+ *     [caller]       a NumPy array of the Python caller
+ *     [parameters]   a Buffer of core's Parameters (or Dense): read-only, shared by any number of calls and threads
+ *     [saved]        a Buffer of core's Saved, alive until the last backward: forward writes it, backward reads it
+ *     [call]         a Buffer of this call, or of the stream
+ * Aliasing. Tasks of one call write disjoint rows n0..n1 or disjoint panels; what they share they only read. Within a
+ * task no two pointers overlap, except where a line says so.
+ */
+#ifndef FASTRNN_KERNELS_H
+#define FASTRNN_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef ptrdiff_t isize;
+
+/* A condition that holds by construction. Tested in debug builds alone (FASTRNN_DEBUG=1). */
+#ifdef FASTRNN_DEBUG
+#include <assert.h>
+#define CHECK(condition) assert(condition)
+#else
+#define CHECK(condition) ((void)(condition))
+#endif
+
+/* ---- Parameters ------------------------------------------------------------------------- */
+
+/* The activations of a cell with options (activations.h). */
+enum { SIGMOID, TANH, RELU, AFFINE, LEAKY_RELU, THRESHOLDED_RELU, SCALED_TANH, HARD_SIGMOID, ELU, SOFTSIGN, SOFTPLUS };
+
+typedef struct {
+    int function;
+    double alpha, beta;
+} activation;
+
+enum { RNN_TANH, RNN_RELU, LSTM, GRU, GRU_BEFORE };
+
+/* A matrix packed for the tile: panels of `width` vectors of outputs, [panels][outer * depth][width][VLEN]. */
+typedef struct {
+    const void *data;           /* [parameters] 64-byte aligned */
+    isize panels, width;
+    isize outer, depth;         /* the summed index: `outer` blocks of `depth` elements */
+} matrix;
+
+/* Packed parameters of one direction of one layer. H is the hidden size, S the size of h. */
+typedef struct {
+    int kind;
+    isize input, hidden, state; /* I, H, and S: H, or proj_size */
+    isize units, state_units;   /* H and S padded to whole panels, in vectors */
+    isize saved, deltas;        /* vectors a unit and row: activations that forward saves, gate gradients */
+    matrix w_ih, w_hh;          /* forward: [I] and [S] to the gates */
+    matrix w_hn, w_hr;          /* GRU_BEFORE: [H] to n; projection: [H] to [S]. Else data is NULL */
+    matrix w_ih_t, w_hh_t, w_hn_t, w_hr_t;  /* their transposes, for backward; packed when it is first called */
+    const void *bias;           /* [parameters] [units][gates][VLEN]: b_ih + b_hh; GRU: b_in alone for the gate n */
+    const void *bias_n;         /* [parameters] [units][VLEN]: GRU's b_hn */
+    int plain;                  /* sigmoid and tanh and none of the options below: the fast path through a cell */
+    activation f, g, h;         /* ONNX's names: gates (RNN: the unit), candidate, cell state */
+    double clip;                /* gate sums are limited to +-clip; infinity: unlimited */
+    int coupled;                /* LSTM: f = 1 - i */
+    int mirror;                 /* GRU: h_t = z n + (1-z) h_{t-1} */
+    const void *peephole;       /* [parameters] LSTM: [units][3][VLEN], for i, f, o; or NULL */
+} packed_cell;
+
+/* ---- Passes over a layer ---------------------------------------------------------------- */
+
+/* How the tasks of one call learn that they should stop. One of these is shared by all of them. [call] */
+typedef struct poll_state {
+    volatile int cancelled;
+    double next;                /* seconds of clock_seconds() at which to look for signals again */
+    int (*look)(struct poll_state *);   /* takes the GIL and runs signal handlers; nonzero: stop */
+    unsigned long thread;       /* the caller's thread: the only one that looks */
+    unsigned long long mode;    /* the caller's floating-point mode, in which signal handlers run */
+} poll_state;
+
+/* What forward and backward share: one cell, one direction, rows n0..n1 of a batch in processing order. Step 0 is the
+ * first that this direction takes, and rows stand by falling length. A "packed" row index counts only the rows that
+ * still run: row n of step t is offset(t) + n. */
+typedef struct {
+    const packed_cell *cell;    /* [parameters] */
+    isize T, N;                 /* steps and rows of the whole batch */
+    isize n0, n1;               /* the rows of this task */
+    isize rows;                 /* packed rows in all: T * N, or the sum of the lengths */
+    const isize *lengths;       /* [caller] [N] falling, or NULL: every row has T steps */
+    const unsigned char *reset; /* [call, saved] [rows]: nonzero where a row starts its step from zero; or NULL */
+    int packed;                 /* the caller's arrays (y, y_c, dy) are packed rows, too */
+    int keep;                   /* forward saves what backward needs; always set in backward */
+    /* The states before and after each step, h [..][S padded], c [..][H padded].
+       keep: [saved] [rows]; packed row offset(t) + n is the state that step t of row n starts from.
+       else: [call] h holds two slots of [N] that take turns, and c one slot of [N], updated in place.
+       A stream: h and c hold the old state [N]; only one step is taken. */
+    void *h, *c;
+    void *gates;                /* keep: [saved] [panels][rows][cell->saved][VLEN]: activated gates, or their sums with
+                                   options; else NULL */
+    void *extra;                /* GRU_BEFORE r*h, projection o*tanh(c), else NULL. keep: [saved] [rows][H padded];
+                                   else [call] [N][H padded] */
+    void *scratch;              /* [call] this task's alone: as many elements as plan_forward or plan_backward says */
+    poll_state *poll;           /* [call] */
+    isize work;                 /* vector operations since the last look at the clock */
+} layer_run;
+
+/* A pass forward. A stream's step is one, too, with T = 1. */
+typedef struct {
+    layer_run run;
+    const void *x;              /* [caller, call, saved, or the layer below] row n of step t at t * x_t + n * x_n;
+                                   with lengths: packed rows, x_n apart */
+    isize x_t, x_n;
+    void *y;                    /* [caller] h of every step; overlaps no input. NULL in a stream */
+    isize y_t, y_n;
+    const isize *y_rows;        /* [call] where row n begins in y; NULL: at n * y_n */
+    void *y_c;                  /* [caller] c of every step, or NULL */
+    isize yc_t, yc_n;
+    const isize *yc_rows;       /* [call] where row n begins in y_c; NULL: at n * yc_n */
+    void *h_n, *c_n;            /* [call] [N][padded]: each row's state after its last step; before it, the initial
+                                   state. In a stream: where the new state goes */
+    isize chunk;                /* set by plan_forward: steps whose W_ih x + b is computed at once into scratch; 0: it
+                                   is computed within each step */
+    int turn;                   /* streams: the number of the step, modulo 2, as t is in a sequence */
+} forward_args;
+
+/* A pass backward over what forward saved. */
+typedef struct {
+    layer_run run;
+    const void *dy;             /* [caller, call] dL/dy, shaped as y */
+    isize dy_t, dy_n;
+    const isize *dy_rows;       /* [call] where row n begins in dy; NULL: at n * dy_n */
+    void *dh, *dc;              /* [call] [N][padded]: in dL/dh_n and dL/dc_n, out dL/dh_0 and dL/dc_0 */
+    void *dgates;               /* [call] [panels][rows][cell->deltas][VLEN]: dL/d(gate sums) */
+    void *dstate;               /* [call] projection: dL/dh of every packed row, [rows][S padded]; else NULL */
+    void *dpeephole;            /* [call] [N][units][3][VLEN]: each row's sum over its steps, zero on entry; or NULL */
+} backward_args;
+
+/* ---- Products, optimizers --------------------------------------------------------------- */
+
+/* Weight gradients: out[r][k] = sum over m of left[m][r] * right[m][k], for packed rows m. */
+typedef struct {
+    const void *left;           /* [caller, saved] what the matrix was multiplied with: rows left_step apart */
+    isize left_step;
+    const void *right;          /* [call] gradients of the outputs: right + panel * right_panel + m * right_step */
+    isize right_step, right_panel;
+    isize rows, depth, width;   /* m, r, vectors in a panel */
+    isize p0, p1;               /* the panels of this task */
+    void *out;                  /* [call] [panels][depth][width][VLEN], cleared by the kernel */
+    void *bias;                 /* [call] [panels][width][VLEN]: column sums of right, cleared by the kernel; or NULL */
+    poll_state *poll;           /* [call] */
+    isize work;
+} outer_product;
+
+/* Input gradients and affine maps: out[m][o] = bias[o] + sum over k of left[m][k] * w[k][o] for rows m0..m1. */
+typedef struct {
+    const matrix *w;            /* [parameters] */
+    const void *left;           /* [caller, call] rows left_row apart, blocks of the summed index left_outer apart */
+    isize left_row, left_outer;
+    void *out;                  /* [caller, call] rows out_row apart, `columns` elements of each written */
+    isize out_row, columns;
+    isize m0, m1;               /* the rows of this task */
+    const void *bias;           /* [parameters] [panels][width][VLEN], or NULL: zero */
+    poll_state *poll;           /* [call] */
+    isize work;
+} product;
+
+/* One optimizer step over the n elements of a parameter (update.pxi). */
+enum { SGD, RMSPROP, ADAM };
+
+typedef struct {
+    double rate, decay, shrink;         /* ADAM: rate is lr / (1 - beta1^t), and parameters are first multiplied by shrink */
+    double momentum;                    /* the weight of the old momentum */
+    double fresh, fresh_square;         /* the weight of the new gradient, and of its square: 1 - beta1, 1 - beta2 */
+    double eps, scale;                  /* ADAM: scale is 1 / sqrt(1 - beta2^t) */
+    int nesterov;
+} update_numbers;
+
+typedef struct {
+    int rule;
+    update_numbers by;
+    isize n;
+    const void *p, *g;          /* [caller] [n]: parameter, gradient */
+    void *out;                  /* [caller] [n]: the new parameter; overlaps nothing */
+    void *first, *second, *third;       /* [caller] [n], updated in place. SGD: first = momentum or NULL. RMSPROP: first =
+                                   momentum or NULL, second = square, third = mean or NULL. ADAM: first = mean,
+                                   second = square */
+} update_rule;
+
+/* ---- The functions of one kernel module -------------------------------------------------- */
+
+typedef struct {
+    isize vlen, itemsize;
+    int (*forward)(forward_args *);     /* every int result: 0, or -1 when cancelled */
+    int (*backward)(backward_args *);
+    isize (*plan_forward)(forward_args *);      /* before a pass: sets chunk; returns the size of scratch in elements */
+    isize (*plan_backward)(backward_args *);    /* returns the size of scratch in elements */
+    int (*accumulate)(outer_product *);
+    int (*multiply)(product *);
+    void (*read)(const void *, isize);  /* reads n bytes once: the least a step must do, for benchmarks */
+    void (*tanh)(void *, const void *, isize);
+    void (*sigmoid)(void *, const void *, isize);
+    int (*update)(update_rule *);
+    double (*squares)(const void *, isize);     /* the sum of n squares */
+    /* A parameter w[gates * size][depth] (strides row, column) to and from the packed form, whose vector
+       unit * gates + g holds rows gate[g] * size + unit * VLEN ...; pack_t packs the transpose, its summed
+       index in the order [unit][g][VLEN] of the gate gradients. */
+    void (*pack)(void *out, const void *w, isize row, isize column, isize size, isize units,
+                 const int *gate, isize gates, isize width, isize depth);
+    void (*unpack)(void *w, const void *in, isize row, isize column, isize size, isize units,
+                   const int *gate, isize gates, isize width, isize depth);
+    void (*pack_t)(void *out, const void *w, isize row, isize column, isize size, isize units,
+                   const int *gate, isize gates, isize panels, isize width, isize columns);
+} kernel_table;
+
+#endif
