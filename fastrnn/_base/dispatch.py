@@ -13,7 +13,7 @@ import numpy as np
 from .. import _core
 from .validation import size
 
-# name -> its number in src/simd.h; the widest first
+# name -> its number in src/kernel/simd.h; the widest first
 _NUMBERS = {"avx512": 3, "avx2": 2, "baseline": 1}
 
 

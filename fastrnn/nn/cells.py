@@ -18,7 +18,7 @@ from . import files, parameters
 from .base import Gradients
 from .recurrent import GRU, LSTM, RNN, Cache
 
-_ONE_THREAD = 2_000_000     # multiply-adds up to which a layer's call keeps to one thread (src/passes.pxi)
+_ONE_THREAD = 2_000_000     # multiply-adds up to which a layer's call keeps to one thread (worthwhile in src/core/calls.pxi)
 
 
 class Cell:

@@ -57,7 +57,7 @@ class Optimizer:
     (True, 0.5, 0)
     """
 
-    _rule: str                                          # the name of the update rule in the kernels (src/update.pxi)
+    _rule: str                                          # the name of the update rule in the kernels (src/kernel/update.pxi)
     _slots: tuple[str | None, str | None, str | None]   # names of the three arrays it keeps; None where it keeps none
 
     def __init__(self, model: Parametrised, learning_rate: float, weight_decay: float,

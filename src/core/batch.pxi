@@ -1,8 +1,8 @@
 # How the rows of a batch are ordered, and how they are copied in and out.
 #
-# Each direction takes its rows in processing order: step 0 is where it starts, rows stand by falling length. Outputs and
-# their gradients are accessed where the caller has them; so is x unless the batch is ragged, when its rows are gathered
-# into packed rows, as is everything that training keeps.
+# Each direction takes its rows in processing order: step 0 is where it starts, rows stand by falling length. Outputs
+# and their gradients are accessed where the caller has them; so is x unless the batch is ragged, when its rows are
+# gathered into packed rows, as is everything that training keeps.
 #
 # A packed batch is in packed rows already, [rows, width] as in torch's PackedSequence: row n of time index t at
 # offset[t] + n. Only a reversed direction has to gather them.
@@ -122,8 +122,8 @@ cdef class Batch:
 
 # Where a kernel accesses columns `first`.. of the caller's [T, N, ...] in place: the data, the strides in elements from
 # a step and a row to the next, and in `rows` where each row begins, or NULL: at multiples of the row stride. A reversed
-# direction has negative strides. Ragged rows stand in an order of their own and, reversed, begin at their own last step.
-# Returns the buffer that `rows` points into, or None.
+# direction has negative strides. Ragged rows stand in an order of their own and, reversed, begin at their own last
+# step. Returns the buffer that `rows` points into, or None.
 cdef Buffer in_place(Batch batch, cnp.ndarray a, isize first, bint reverse, void** data, isize* step, isize* row,
                      const isize** rows):
     cdef isize size = cnp.PyArray_ITEMSIZE(a), t = cnp.PyArray_STRIDE(a, 0) // size, n

@@ -2,7 +2,7 @@
 #
 # Uses Buffer (buffers), table_of, ACTIVATIONS, KINDS (_core), matrix, packed_cell, kernel_table (structs).
 
-# Which block of rows of a parameter each vector of a unit holds; the rows are in torch's order, LSTM i f g o, GRU r z n.
+# Which block of rows of a parameter each vector of a unit holds. Rows are in torch's order: LSTM i f g o, GRU r z n.
 cdef int[8] GATE_ORDERS = [0, 1, 2, 3, 2, 0, 1, 2]
 cdef const int* IN_ORDER = GATE_ORDERS
 cdef const int* GRU_RECURRENT = GATE_ORDERS + 4     # n first: gate gradients are stored as d(W_hn h), dr, dz, dn
@@ -145,8 +145,8 @@ cdef class Parameters:
         b = Buffer(m.panels * width * self.table.vlen, depth, self.table.itemsize)
         self.owned.append(b)
         with nogil:
-            self.table.pack(b.data, cnp.PyArray_DATA(w), depth, 1, self.cell.hidden, self.cell.units, gate, gates, width,
-                            depth)
+            self.table.pack(b.data, cnp.PyArray_DATA(w), depth, 1, self.cell.hidden, self.cell.units, gate, gates,
+                            width, depth)
         m.data = b.data
         return 0
 

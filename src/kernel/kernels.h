@@ -167,7 +167,8 @@ typedef struct {
 enum { SGD, RMSPROP, ADAM };
 
 typedef struct {
-    double rate, decay, shrink;         /* ADAM: rate is lr / (1 - beta1^t), and parameters are first multiplied by shrink */
+    double rate, decay;                 /* the step size; ADAM: the learning rate / (1 - beta1^t). The weight decay */
+    double shrink;                      /* ADAM: parameters are first multiplied by it */
     double momentum;                    /* the weight of the old momentum */
     double fresh, fresh_square;         /* the weight of the new gradient, and of its square: 1 - beta1, 1 - beta2 */
     double eps, scale;                  /* ADAM: scale is 1 / sqrt(1 - beta2^t) */
@@ -180,8 +181,8 @@ typedef struct {
     isize n;
     const void *p, *g;          /* [caller] [n]: parameter, gradient */
     void *out;                  /* [caller] [n]: the new parameter; overlaps nothing */
-    void *first, *second, *third;       /* [caller] [n], updated in place. SGD: first = momentum or NULL. RMSPROP: first =
-                                   momentum or NULL, second = square, third = mean or NULL. ADAM: first = mean,
+    void *first, *second, *third;       /* [caller] [n], updated in place. SGD: first = momentum or NULL. RMSPROP: first
+                                   = momentum or NULL, second = square, third = mean or NULL. ADAM: first = mean,
                                    second = square */
 } update_rule;
 

@@ -1,4 +1,4 @@
-/* What differs between machines: which instruction sets run, the clock, and how subnormal numbers are flushed to zero. */
+/* What differs between machines: the clock, which instruction sets run, how subnormal numbers are flushed to zero. */
 #ifndef FASTRNN_MACHINE_H
 #define FASTRNN_MACHINE_H
 
@@ -19,7 +19,8 @@ static inline double clock_seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Called about every million vector operations. Only the caller's thread looks for signals, and rarely: it needs the GIL. */
+/* Called about every million vector operations. Only the caller's thread looks for signals, and rarely: that needs the
+ * GIL. */
 static inline int should_stop(poll_state *p)
 {
     if (p->cancelled) return 1;
@@ -27,8 +28,8 @@ static inline int should_stop(poll_state *p)
     return 0;
 }
 
-/* Whether this machine runs an instruction set: 0 scalar and 1 baseline run wherever this was compiled; 2 is AVX2 and FMA;
- * 3 is AVX-512 F, DQ, BW and VL. The operating system has to save their registers, too. */
+/* Whether this machine runs an instruction set: 0 scalar and 1 baseline run wherever this was compiled; 2 is AVX2 and
+ * FMA; 3 is AVX-512 F, DQ, BW and VL. The operating system has to save their registers, too. */
 #if defined(__x86_64__) && defined(_MSC_VER)
 /* clang-cl: __builtin_cpu_supports needs Clang's run-time library, which Microsoft's linker does not search. */
 static inline void cpuid(unsigned int leaf, unsigned int registers[4])          /* eax, ebx, ecx, edx */

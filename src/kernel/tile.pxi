@@ -19,7 +19,7 @@ cdef struct operand:                # one summand: `outer` blocks of `depth` pro
 cdef struct tile_args:
     real* acc                       # the result: acc[r * acc_row + q * VLEN]
     isize acc_row
-    const real* init                # where the sums start, laid out as acc, and may be acc; init_row 0: one for all rows
+    const real* init                # where the sums start, as acc, and may be acc; init_row 0: the same for all rows
     isize init_row
     isize w_step
     isize acc_panel, init_panel     # tile_row: from one panel to the next
