@@ -189,7 +189,7 @@ if options.plot:
     for (gradients, jacobians, learnt), task in zip(figure.subplots(3, len(options.task), squeeze=False).T,
                                                     options.task, strict=True):
         baseline, enough, _ = TASKS[task][4:]
-        GradientFlow({cell: flow(task, cell, chrono=True) for cell in options.cells}).plot((gradients, jacobians))
+        GradientFlow({cell: flow(task, cell, chrono=True) for cell in options.cells}).plot(ax=(gradients, jacobians))
         gradients.set_title(f"{task}: gradients before training, T {LENGTH}", fontsize=10)
         for cell, marker in zip(options.cells, "osd", strict=False):
             lengths = [T for of, T, kind in losses_of if of == task and kind == cell]

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 import fastrnn
 
@@ -61,25 +60,25 @@ class Case:
     def flops(self) -> int:
         """Floating-point operations of the matrix products; back-propagation has twice as many as the forward pass."""
         T, N, _, _ = self.shape
-        return 2 * self.packed.multiply_adds * T * N * (3 if self.work == "training" else 1)
+        return int(2 * self.packed.multiply_adds * T * N * (3 if self.work == "training" else 1))
 
     def fastrnn(self) -> Run:
         """A stream's step, a layer's call, or its forward and backward."""
         layer, x, stream = self.layer, self.x, self.stream
         out = np.empty(self.dy.shape[self.work == "step":], np.float32)
 
-        def step(n: int) -> npt.NDArray[np.float32]:
+        def step(n: int) -> Any:
             stream.reset()
             for _ in range(n):
                 stream.step(x[0], out)
             return out
 
-        def sequence(n: int) -> npt.NDArray[np.float32]:
+        def sequence(n: int) -> Any:
             for _ in range(n):
                 layer(x, out=out)
             return out
 
-        def training(n: int) -> npt.NDArray[np.float32]:
+        def training(n: int) -> Any:
             for _ in range(n):
                 _, _, cache = layer.forward(x)
                 gradients = layer.backward(cache, self.dy)
@@ -93,8 +92,8 @@ class Case:
         parameters = {name.removesuffix("_l0"): value for name, value in self.layer.parameters.items()}
         zeros = [np.zeros((N, H), np.float32) for _ in range(2 if kind == "lstm" else 1)]
 
-        def run(n: int) -> npt.NDArray[np.float32]:
-            state = zeros
+        def run(n: int) -> Any:
+            state: Sequence[Any] = zeros
             for _ in range(n):
                 y, h_n, c_n, _, cache = reference.forward(kind, parameters, self.x, *state)
                 if self.work == "step":
@@ -116,7 +115,7 @@ class Case:
         layer.load_state_dict({name: torch.tensor(value) for name, value in self.layer.parameters.items()})
         x = torch.tensor(self.x)
 
-        def run(n: int) -> npt.NDArray[np.float32]:
+        def run(n: int) -> Any:
             state = None
             with torch.inference_mode():
                 for _ in range(n):

@@ -66,7 +66,7 @@ class Series:
         """Whether each hour belongs to a held-out week."""
         begins = self.begins
         day = (begins.astype("datetime64[D]") - begins.astype("datetime64[M]")).astype(int) + 1
-        return (day >= WEEK.start) & (day < WEEK.stop)
+        return np.asarray((day >= WEEK.start) & (day < WEEK.stop))
 
     @property
     def first(self) -> npt.NDArray[np.int64]:
@@ -118,7 +118,7 @@ def evaluate(model: RNNForecaster, series: Series) -> Backtest:
     Backtest
         A forecast at every hour of every week. Its ``others`` get two more: "24 hours ago" and "regression".
     """
-    backtest = model.backtest(**series.arguments(held_out_weeks(series)), start=CONTEXT, refit=False)
+    backtest: Backtest = model.backtest(**series.arguments(held_out_weeks(series)), start=CONTEXT, refit=False)
     last_known = series.first[backtest.series] - CONTEXT + backtest.origins - 1         # hour of the last known value
     steps = np.arange(1, model.horizon + 1)
     backtest.others["24 hours ago"] = series.temperature[last_known[:, None] + steps - 24]
@@ -225,7 +225,7 @@ def draw_week(ax: Axes, backtest: Backtest, week: int, legend: bool) -> None:
     """Draw a held-out week: what was forecast for every hour at the longest lead, and the truth."""
     rows, horizon = backtest.series == week, backtest.truth.shape[1]
     days = (backtest.origins[rows] - CONTEXT + horizon - 1) / 24
-    low, _, high = backtest.quantile_forecasts[rows, -1].T
+    low, _, high = np.asarray(backtest.quantile_forecasts)[rows, -1].T
     ax.fill_between(days, low, high, color=LOOKS["forecast"]["color"], alpha=0.18, lw=0,
                     label=f"its quantiles {QUANTILES[0]:g} to {QUANTILES[1]:g}")
     errors = {}
@@ -247,10 +247,11 @@ def draw_week(ax: Axes, backtest: Backtest, week: int, legend: bool) -> None:
 
 def draw_errors(ax: Axes, backtest: Backtest) -> None:
     """Draw the RMSE of every way of forecasting over the lead."""
+    from matplotlib.ticker import MaxNLocator
     for name, errors in by_lead(backtest).items():
         ax.plot(range(1, len(errors) + 1), errors, "o-", ms=4, **LOOKS[name], label=name)
     ax.set(xlabel="lead, hours", ylabel="RMSE, °C", ylim=(0, None))
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     ax.set_title(f"All {len(set(backtest.series.tolist()))} held-out weeks", loc="left", fontsize=10)
     ax.legend(fontsize=8.5, frameon=False)
     ax.grid(alpha=0.25)
@@ -261,8 +262,8 @@ def draw_times(ax: Axes, times: Mapping[str, npt.NDArray[np.float64]]) -> None:
     clipped = [np.clip(t, None, np.percentile(t, 99.5)) for t in times.values()]    # rare slow ones stretch the axis
     bins = np.geomspace(0.6 * min(t.min() for t in clipped), 1.6 * max(t.max() for t in clipped), 90)
     for (name, t), drawn, look in zip(times.items(), clipped, ("forecast", "24 hours ago", "naive"), strict=True):
-        ax.hist(drawn, bins, weights=np.full(len(drawn), 100 / len(drawn)), color=LOOKS[look]["color"], alpha=0.85,
-                label=f"{name}: {_digits(np.median(t))} µs")
+        ax.hist(drawn, bins.tolist(), weights=np.full(len(drawn), 100 / len(drawn)), color=LOOKS[look]["color"],
+                alpha=0.85, label=f"{name}: {_digits(np.median(t))} µs")
     ax.set(xscale="log", xlim=(bins[0], bins[-1]), xlabel="microseconds", ylabel="% of the steps",
            ylim=(0, 1.4 * ax.get_ylim()[1]))
     ax.xaxis.set_major_formatter("{x:g}")
@@ -355,8 +356,8 @@ def _run(args: argparse.Namespace) -> int:
     backtest = evaluate(model, series)
     print_errors(backtest)
     streamed, forecast_times = stream(model, series)
-    streamed = streamed[:, :HOURS - args.horizon + 1].reshape(backtest.quantile_forecasts.shape)
-    difference = float(np.abs(streamed - backtest.quantile_forecasts).max())
+    at_once = np.asarray(backtest.quantile_forecasts)
+    difference = float(np.abs(streamed[:, :HOURS - args.horizon + 1].reshape(at_once.shape) - at_once).max())
     layer = model.models_[0].layer
     of_steps = step_times(layer)
     print_times(forecast_times, difference, layer, of_steps)

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import interop
-from ..diagnostics import GradientFlow, LayerFlow, gradient_flow, over_rows
+from .._base.figures import new_figure
+from ..diagnostics import GradientFlow, LayerFlow, gradient_flow, rms_over_rows
 from ..nn import Embedding, Sequential, files, recurrent
 from ..nn.modules import sizes
 from ..nn.recurrent import Recurrent
@@ -90,7 +91,9 @@ def _run(parser: Parser, args: argparse.Namespace) -> int:
         tables.write(args.out, _norm_columns(flows, args.length))
         report_written("norms", args.out)
     if args.plot:
-        whole.plot()[0].figure.savefig(args.plot, dpi=130)
+        figure = new_figure("--plot", 8, 6)
+        whole.plot(ax=figure.subplots(2, 1, sharex=True))
+        figure.savefig(args.plot, dpi=130)
         report_written("figure", args.plot)
     return 0
 
@@ -100,7 +103,7 @@ def _norm_columns(flows: dict[str, LayerFlow], length: int) -> dict[str, npt.Arr
     columns: dict[str, npt.ArrayLike] = {"step": np.arange(length)}
     for name, flow in flows.items():
         norms = {"dL/dh": flow.hidden, "dL/dc": flow.cell, "jacobian": flow.jacobian}
-        columns |= {f"{name} {what}": over_rows(values) for what, values in norms.items() if values is not None}
+        columns |= {f"{name} {what}": rms_over_rows(values) for what, values in norms.items() if values is not None}
     return columns
 
 

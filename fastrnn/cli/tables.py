@@ -7,11 +7,13 @@ anything. Every fault raises a ``TableError`` whose one line names the file, the
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -177,14 +179,9 @@ def _is_number(text: str) -> bool:
 
 def _read_parquet(path: str) -> Table:
     read_bytes(path, length=0)                          # raises the usual OSErrors, and refuses what is no regular file
-    library: Any
-    try:
-        import polars as library
-    except ImportError:
-        try:
-            import pandas as library
-        except ImportError:
-            raise ImportError(f"{path}: Parquet needs polars, or pandas with pyarrow: pip install polars") from None
+    library = _parquet_library()
+    if library is None:
+        raise ImportError(f"{path}: Parquet needs polars, or pandas with pyarrow: pip install polars")
     try:
         frame = library.read_parquet(path)
     except (OSError, MemoryError, ImportError):
@@ -196,6 +193,16 @@ def _read_parquet(path: str) -> Table:
     if not columns or not len(frame):
         raise TableError(f"{path}: there are no rows")
     return Table(path, columns)
+
+
+def _parquet_library() -> ModuleType | None:
+    """The first package that is installed of those that read Parquet."""
+    for name in ("polars", "pandas"):
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            pass
+    return None
 
 
 # ---- Writing ------------------------------------------------------------------------------------

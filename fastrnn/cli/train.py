@@ -105,8 +105,9 @@ def _run(args: argparse.Namespace) -> int:
         model.save(args.out)
         report_written("model", args.out)
     if args.plot:
-        ax = new_figure("--plot", 7, 4).add_subplot()
-        history.plot(ax).figure.savefig(args.plot, dpi=130)
+        figure = new_figure("--plot", 7, 4)
+        history.plot(figure.add_subplot())
+        figure.savefig(args.plot, dpi=130)
         report_written("figure", args.plot)
     return 0
 
@@ -114,8 +115,8 @@ def _run(args: argparse.Namespace) -> int:
 def _standardised(table: tables.Table, names: list[str], values: Float64, trained: int) -> _Columns:
     """Columns by their mean and standard deviation in the rows that are trained on; a constant keeps its unit."""
     present = ~np.isnan(values)
-    for name, any_present in zip(names, present[:trained].any(0), strict=True):
-        if not any_present:
+    for number, name in enumerate(names):
+        if not present[:trained, number].any():
             raise tables.TableError(f"{table.path}: column {name!r} has no value in the rows that are trained on")
     mean, deviation = np.nanmean(values[:trained], 0), np.nanstd(values[:trained], 0)
     deviation = np.where(deviation > 1e-9 * np.abs(mean), deviation, 1.0)

@@ -180,7 +180,7 @@ def test_every_option_walks_as_the_layer_runs(kind, options):
     output, _, cache = layer.forward(x, lengths=lengths, reset_mask=mask)
     d_output = np.random.default_rng(11).standard_normal(output.shape)
     assert np.array_equal(chain.output, output)
-    _, d_input = diagnostics._stack_flows(chain.parts[0][1], chain.gradient(d_output), 0)
+    _, d_input = chain.parts[0].flows(chain.gradient(d_output), 0)
     np.testing.assert_allclose(d_input, layer.backward(cache, d_output).input, rtol=1e-12, atol=1e-15)
 
 
@@ -270,8 +270,19 @@ def test_a_table_and_a_figure():
     gradients.figure.canvas.draw()
 
 
+def test_panels_of_the_users_own():
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    flow = gradient_flow(fastrnn.GRU(2, 3, rng=0), np.ones((8, 2), np.float32))
+    panels = figure.subplots(2, 1)
+    assert flow.plot(ax=panels) == tuple(panels) and all(len(panel.get_lines()) >= 1 for panel in panels)
+    assert flow.plot(ax=tuple(panels)) == tuple(panels)
+    for wrong in (panels[0], figure.subplots(3, 1)):
+        with refuses(ValueError, "ax"):
+            flow.plot(ax=wrong)
+
+
 def test_zeros_and_missing_steps_are_drawn_as_nothing():
-    joined = diagnostics.over_rows(np.array([[3e-200, 4e-200], [0, 0], [np.nan, 2], [np.nan, np.nan]]))
+    joined = diagnostics.rms_over_rows(np.array([[3e-200, 4e-200], [0, 0], [np.nan, 2], [np.nan, np.nan]]))
     np.testing.assert_allclose(joined, [np.sqrt(12.5) * 1e-200, 0, 2, np.nan], rtol=1e-12)
 
 
@@ -309,7 +320,7 @@ def test_what_is_refused():
 
 def test_the_example_shows_whose_gradient_vanishes_and_who_learns(tmp_path):
     """A slice of `make gradients`: the adding problem at T = 100, copy memory at T = 20, one seed."""
-    example = Path(__file__).parents[1] / "examples" / "vanishing_gradients.py"
+    example = Path(__file__).parents[2] / "examples" / "vanishing_gradients.py"
     figure = tmp_path / "new" / "figure.png"
     result = subprocess.run([sys.executable, str(example), "--plot", str(figure)], cwd=tmp_path, capture_output=True,
                             text=True, timeout=300,
