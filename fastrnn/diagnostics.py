@@ -35,7 +35,7 @@ class LayerFlow:
 
     Below, T is the number of steps and N that of rows. Values past a row's length are NaN.
 
-    Parameters
+    Attributes
     ----------
     hidden : array [T, N]
         Norm of dL/dh_t, where h_t is the hidden state after step t.
@@ -97,7 +97,7 @@ class GradientFlow:
     the module stands before: "0.l0". ``flow[name]`` is a layer's flow, ``for name in flow`` gives the names, ``print``
     shows a table and ``plot`` draws it.
 
-    Parameters
+    Attributes
     ----------
     layers : dict of str to LayerFlow
         The flow of every layer and direction.
