@@ -31,7 +31,7 @@ from statistics import median
 
 import numpy as np
 
-from fastrnn.anomaly import RNNAnomalyDetector, detector, likelihood, readout
+from fastrnn.anomaly import RNNAnomalyDetector, fitting, likelihood, readout, state
 
 PARAMETERS = {"refractory": 30, "random_state": 0}      # all else: the detector's defaults
 PUBLISHED = {"ARTime": (74.9, 65.2, 80.4), "HTM": (70.1, 63.1, 74.3), "contextual OSE": (69.9, 67.0, 73.2),
@@ -163,9 +163,9 @@ def load(folder, word=""):
 # ---- Detectors: values in, scores out -------------------------------------------------------------
 
 def online(values, parameters=None, **constants):
-    """fastrnn's detector, row by row. Parameters and constants of the module to change, by name."""
+    """fastrnn's detector, row by row, with some parameters and constants of its modules changed, by name."""
     for name, value in constants.items():
-        for module in (detector, likelihood, readout):
+        for module in (fitting, likelihood, readout, state):
             if hasattr(module, name):
                 setattr(module, name, value)
     model, scores = RNNAnomalyDetector(**PARAMETERS | (parameters or {})), []

@@ -1,7 +1,8 @@
-"""Anomaly detection on streams: a recurrent network forecasts the next row, and what it did not expect is judged.
+"""Anomaly detection on streams: a recurrent network forecasts the next row, and unexpected rows score high.
 
-``detector`` has ``RNNAnomalyDetector`` and the state of one stream, ``readout`` the recursive least squares that turn
-the network's state into a forecast, ``likelihood`` how unlikely one value is.
+``detector`` has ``RNNAnomalyDetector``, ``state`` the running state of one stream, ``readout`` the recursive least
+squares that turn the network's state into a forecast, ``likelihood`` how unlikely one value is, ``fitting`` the
+training of the network by back-propagation.
 """
 
 from .detector import RNNAnomalyDetector

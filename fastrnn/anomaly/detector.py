@@ -1,34 +1,44 @@
-"""Anomaly detection on streams: a recurrent net forecasts the next row, and what it did not expect is judged.
+"""Anomaly detection on streams: a recurrent network forecasts the next row, and unexpected rows score high.
 
-Reading order: ``RNNAnomalyDetector`` (what users hold), ``_Watch`` (one stream: network, read-out, channels),
-``Readout`` (recursive least squares), ``Channel`` (how unlikely one value is), ``Running`` (mean and spread).
+Reading order: ``RNNAnomalyDetector``, then ``state`` (one stream: network, read-out, channels), ``readout`` (recursive
+least squares), ``likelihood`` (how unlikely one value is), ``fitting`` (back-propagation).
 """
 
+from __future__ import annotations
+
 import copy
-import math
-import warnings
-from collections import deque
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from .. import losses, optim, training
 from .._base import validation as check
-from .._base.estimator import Estimator, columns, numbers
-from ..nn import Linear, Sequential, recurrent
-from .likelihood import DIGITS, SETTLING, Channel
-from .readout import CLIP, Readout
+from .._base.estimator import Estimator, cell_name, columns, numbers
+from ..nn import GRU, LSTM, RNN, Linear, Sequential
+from .fitting import train
+from .likelihood import Channel
+from .readout import Readout
+from .state import State
 
-AUTO = -5 / 6            # minus the score above which predict calls a row an outlier: 1e-5
-LARGEST = 1e100         # values past it would overflow when squared
-SEQUENCE = 100          # rows that gradients go back over
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self, TypeAlias
+
+    from .._base.typing import Array, ArrayLike, CellName, Float64Array, IntArray, RandomState
+
+    Row: TypeAlias = ArrayLike | dict[str, Any] | None
+
+LAYERS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
+AUTO = -5 / 6           # minus the score above which predict calls a row an outlier: a probability of 1e-5
+LARGEST = 1e100         # of the values' size: squares of larger ones would overflow
 
 
 class RNNAnomalyDetector(Estimator):
-    """Tells unusual rows of a time series as they come.
+    """Score how unusual each row of a time series is, as rows come.
 
-    A recurrent net reads the rows, scaled by their running mean and standard deviation. A linear read-out of its state
-    h_t forecasts the next row; it starts from "as the last one" and is refitted at every row by recursive least squares
-    with forgetting. For every channel, with the error e_t in the channel's standard deviations:
+    A recurrent network reads the rows, scaled by their running mean and standard deviation. A linear read-out of its
+    state h_t forecasts the next row. The read-out starts from "as the last row" and is refitted at every row by
+    recursive least squares with forgetting. For every channel, with the error e_t in the channel's standard
+    deviations::
 
         l_t = log(|e_t| + 0.25)             small errors are alike, large ones do not drown the rest
         a_t = running mean of l over about 4 rows
@@ -36,60 +46,70 @@ class RNNAnomalyDetector(Estimator):
         score = min(1, -log10(p_t) / 6)     1: once in a million rows; 0.5: once in a thousand
 
     This is the anomaly likelihood of Lavin & Ahmad (2015), of log errors. Besides, a channel scores 1 where its value,
-    or the mean of its last 10 values, leaves the range of all before by more than `margin` of that range. A row's score
-    is its worst channel's, -log10(p) less log10(channels) (Bonferroni). The first 50 rows score 0.
+    or the mean of its last 10 values, leaves the range of all before by more than `margin` of that range. The score of
+    a row is that of its worst channel, with log10(channels) taken off -log10(p) (Bonferroni's correction). The first 50
+    rows score 0.
 
     Rows follow each other in time, so X is one series, [rows, channels]. NaN (or None) is a missing value: it is
-    neither judged nor learnt, and the net is given its forecast instead.
+    neither judged nor learnt, and the network reads its forecast instead.
 
     Parameters
     ----------
-    cell : {"GRU", "LSTM", "RNN"}
-    hidden_size : int
-    num_layers : int
-    epochs : int
-        Passes of back-propagation over the rows given to ``fit``, before the read-out takes over. 0: the net keeps its
-        random weights and only the read-out learns (a reservoir, Jaeger 2001), which needs no ``fit``.
+    cell : {"gru", "lstm", "rnn"}
+        The recurrent layer, in upper or lower case.
+    hidden_size, num_layers : int
+        Units of the recurrent layer; layers stacked.
+    updates : int
+        Updates by the optimizer (Adam) in ``fit``, by back-propagation over the rows given, before the read-out takes
+        over; the nearest whole number of passes over these rows is made. 0: the network keeps its random weights and
+        only the read-out learns (a reservoir, Jaeger 2001), which needs no ``fit``.
+    batch_size : int
+        Pieces of 100 rows in a minibatch of these updates.
     learning_rate : float
-        Of these epochs (Adam).
+        Learning rate of these updates.
     forgetting : float
         Weight of a row in the read-out after each further row, in (0, 1].
     memory : int
         Rows that running means and standard deviations look back on.
     margin : float or None
-        How far out of the range seen so far is surely unusual, as a fraction of the range. None: the range is not
-        looked at.
+        How far out of the range seen so far is surely unusual, as a fraction of the range. None: the range does not
+        count.
     refractory : int
         An alarm is raised once: a score is 0 unless it is above all scores of so many rows before. 0: off.
-    contamination : "auto" or float in (0, 0.5]
-        What ``predict`` calls an outlier. "auto": a score above 5/6 (p < 1e-5); a number: this part of the rows that
-        ``fit`` was given, as scored after it.
-    random_state : int, numpy.random.Generator or None
-        Of the net's weights.
+    contamination : "auto" or float
+        Which rows ``predict`` calls outliers. "auto": those that score above 5/6 (p < 1e-5). A number in (0, 0.5]:
+        this share of the rows given to ``fit``, as scored after it.
+    random_state : int, numpy.random.Generator, numpy.random.RandomState or None
+        For the network's weights and the order of training. An int gives the same scores every time.
 
     Attributes
     ----------
     n_features_in_ : int
-        Channels.
+        Number of channels.
     feature_names_in_ : array of str
-        Their names, where rows came as dicts or X as a frame.
+        Names of the channels, where rows came as dicts or X as a frame.
     offset_ : float
         ``decision_function(X) = score_samples(X) - offset_``.
-    model_ : layer
+    model_ : RNN, LSTM or GRU
         The recurrent layer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An unsuitable parameter, by name. ``fit`` or the first ``learn_one`` raises it.
 
     Notes
     -----
-    `score_one` and `learn_one` are river's: the first looks, the second learns; score a row, then learn it. Higher is
-    more unusual, 0 to 1. `score_samples`, `decision_function` and `predict` are scikit-learn's: lower is more unusual,
-    and X is what follows the rows learnt so far; they learn along on a copy, so that a call changes nothing.
+    ``score_one`` and ``learn_one`` are river's: the first looks, the second learns; score a row, then learn it. Higher
+    is more unusual, 0 to 1. ``score_samples``, ``decision_function`` and ``predict`` are scikit-learn's: lower is more
+    unusual, and X is what follows the rows learnt so far; they learn along on a copy, so that a call changes nothing.
 
     p is a probability as far as averages of log errors are normal. On independent noise of whatever distribution a
     tenth of the rows has p < 0.1; p < 0.01 comes at 1 % of the rows for normal, 0.1 % for uniform and 2 % for
     log-normal noise. Further out, heavy tails and rare events alarm up to ten times as often as p says.
 
-    Averages and the rule of ranges alarm early and are sure of themselves: in the first hundreds of rows a range is not
-    all seen, and noise leaves it now and then. A larger `margin` alarms less.
+    Averages and the rule of ranges alarm early: in the first hundreds of rows a range is not all seen, and noise leaves
+    it now and then. A larger `margin` alarms less.
 
     The numbers in the text above and the defaults of `memory` and `margin` were chosen on the Numenta Anomaly
     Benchmark, in round numbers; ``benchmarks/nab.py --sensitivity`` shows what others would give there.
@@ -101,8 +121,10 @@ class RNNAnomalyDetector(Estimator):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from fastrnn.anomaly import RNNAnomalyDetector
     >>> x = np.sin(np.arange(1000) / 8) + 0.05 * np.random.default_rng(1).standard_normal(1000)
-    >>> x[800:804] = -x[800:804]                    # within the range, and not what was to come
+    >>> x[800:804] = -x[800:804]                    # within the range, but not as expected
     >>> detector = RNNAnomalyDetector(refractory=20, random_state=0)
     >>> for row, value in enumerate(x.tolist()):
     ...     score = detector.score_one(value)
@@ -119,147 +141,341 @@ class RNNAnomalyDetector(Estimator):
     """
 
     _estimator_type = "outlier_detector"
+    _state: State | None = None             # from the first row on
 
-    def __init__(self, cell="GRU", hidden_size=32, num_layers=1, *, epochs=0, learning_rate=0.01, forgetting=0.999,
-                 memory=5000, margin=0.02, refractory=0, contamination="auto", random_state=None):
-        self.cell = cell
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.epochs = epochs
-        self.learning_rate = learning_rate
-        self.forgetting = forgetting
-        self.memory = memory
-        self.margin = margin
-        self.refractory = refractory
-        self.contamination = contamination
-        self.random_state = random_state
+    feature_names_in_: Array
+    offset_: float
+    model_: Any
+
+    def __init__(self, cell: CellName = "gru", hidden_size: int = 32, num_layers: int = 1, *, updates: int = 0,
+                 batch_size: int = 16, learning_rate: float = 0.01, forgetting: float = 0.999, memory: int = 5000,
+                 margin: float | None = 0.02, refractory: int = 0, contamination: float | Literal["auto"] = "auto",
+                 random_state: RandomState = None) -> None:
+        self.cell, self.hidden_size, self.num_layers = cell, hidden_size, num_layers
+        self.updates, self.batch_size, self.learning_rate = updates, batch_size, learning_rate
+        self.forgetting, self.memory, self.margin, self.refractory = forgetting, memory, margin, refractory
+        self.contamination, self.random_state = contamination, random_state
 
     # ---- Whole series: scikit-learn's methods -----------------------------------------------------
 
-    def fit(self, X, y=None):
-        """Forgets everything, then learns the rows of X in order.
+    def fit(self, X: ArrayLike, y: object = None) -> Self:
+        """Forget everything, then learn the rows of X in order.
 
         Parameters
         ----------
-        X : array [rows, channels]
-            A series, or a frame; NaN where a value is missing.
-        y : ignored
+        X : array_like or frame, [rows, channels]
+            A series; NaN where a value is missing.
+        y : None
+            Not used; part of scikit-learn's protocol.
 
         Returns
         -------
-        self
+        RNNAnomalyDetector
+            This one.
 
         Raises
         ------
         TypeError, ValueError
             An unsuitable parameter or X, by name.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.anomaly import RNNAnomalyDetector
+        >>> RNNAnomalyDetector(random_state=0).fit(np.sin(np.arange(500) / 8)[:, None])
+        RNNAnomalyDetector(random_state=0)
         """
-        rows = _rows(X)
-        part = self.contamination if self.contamination == "auto" else check.number(self.contamination, "contamination")
-        if part != "auto" and not 0 < part <= 0.5:
-            raise ValueError(f"contamination: expected 'auto' or a number above 0 and up to 0.5, got {part}")
-        self._begin(rows.shape[1], _names(X), rows)
+        rows = _checked_rows(X)
+        share = self.contamination if self.contamination == "auto" else check.number(self.contamination,
+                                                                                     "contamination")
+        if share != "auto" and not 0 < share <= 0.5:
+            raise ValueError(f"contamination: expected 'auto' or a number above 0 and up to 0.5, got {share}")
+        state = self._begin(rows.shape[1], _channel_names(X), rows)
         for row in rows.tolist():
-            self._watch.learn(row)
-        if part != "auto":
-            self.offset_ = float(np.percentile(self.score_samples(rows), 100 * part))
+            state.learn(row)
+        if share != "auto":
+            self.offset_ = float(np.percentile(self.score_samples(rows), 100 * share))
         return self
 
-    def partial_fit(self, X, y=None):
-        """Learns further rows, as ``learn_one`` of each does."""
-        rows = _rows(X)
-        if self._watch is None:
-            self._begin(rows.shape[1], _names(X))
-        self._check_features(rows.shape[1])
-        for row in rows.tolist():
-            self._watch.learn(row)
-        return self
-
-    def score_samples(self, X):
-        """Minus the anomaly score of every row of X, the series that follows what was learnt so far.
+    def partial_fit(self, X: ArrayLike, y: object = None) -> Self:
+        """Learn further rows, as ``learn_one`` of each does.
 
         Parameters
         ----------
-        X : array [rows, channels]
+        X : array_like or frame, [rows, channels]
+            The rows that follow those learnt so far.
+        y : None
+            Not used; part of scikit-learn's protocol.
 
         Returns
         -------
-        array [rows], -1 (most unusual) to 0
-        """
-        return -self._follow(X, _Watch.score)
-
-    def decision_function(self, X):
-        """``score_samples(X) - offset_``: negative for outliers."""
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X):
-        """-1 for outliers, 1 for the other rows of X."""
-        return np.where(self.decision_function(X) < 0, -1, 1)
-
-    def fit_predict(self, X, y=None):
-        """``fit(X).predict(X)``: the rows are seen twice."""
-        return self.fit(X).predict(X)
-
-    def explain(self, X):
-        """Every channel's own score, as ``score_samples`` walks X.
-
-        Returns
-        -------
-        array [rows, channels], 0 to 1 (most unusual)
-            The channel that stands out is to blame; a missing value scores 0. `refractory` does not act here.
-        """
-        return self._follow(X, _Watch.channel_scores)
-
-    def _follow(self, X, look):
-        """look(watch, row) for every row, learning along on a copy."""
-        self._check_fitted()
-        rows = _rows(X)
-        self._check_features(rows.shape[1])
-        watch, found = copy.deepcopy(self._watch), []
-        for row in rows.tolist():
-            found.append(look(watch, row))
-            watch.learn(row)
-        return np.array(found)
-
-    # ---- Row by row: river's methods --------------------------------------------------------------
-
-    def score_one(self, x):
-        """The anomaly score of the row that comes next; nothing is learnt.
-
-        Parameters
-        ----------
-        x : float, array [channels], or dict of name to float
-            A bare number where there is one channel. NaN or None, or a name left out, where a value is missing.
-
-        Returns
-        -------
-        float, 0 to 1 (most unusual)
+        RNNAnomalyDetector
+            This one.
 
         Raises
         ------
         TypeError, ValueError
-            Something else than numbers, infinite ones, or not one a channel.
+            An unsuitable parameter or X, by name.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.anomaly import RNNAnomalyDetector
+        >>> x = np.sin(np.arange(500) / 8)[:, None]
+        >>> detector = RNNAnomalyDetector(random_state=0).fit(x[:300])
+        >>> detector.partial_fit(x[300:]).n_features_in_
+        1
         """
-        watch = self._watch
-        return 0.0 if watch is None else watch.score(self._row(x))
+        rows = _checked_rows(X)
+        state = self._state or self._begin(rows.shape[1], _channel_names(X))
+        self._check_features(rows.shape[1])
+        for row in rows.tolist():
+            state.learn(row)
+        return self
 
-    def learn_one(self, x):
-        """Takes a row in: the channels' statistics, the read-out, the net's state. x as in ``score_one``.
+    def score_samples(self, X: ArrayLike) -> Float64Array:
+        """Compute minus the anomaly score of every row of X, the series that follows what was learnt so far.
 
-        The first row of a detector that was not fitted says how many channels there are, and their names.
+        Parameters
+        ----------
+        X : array_like or frame, [rows, channels]
+            The rows to score; they are learnt along on a copy.
+
+        Returns
+        -------
+        array of float64, [rows]
+            From -1 (most unusual) to 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An unsuitable X.
+        NotFittedError
+            No row was learnt yet.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.anomaly import RNNAnomalyDetector
+        >>> x = np.sin(np.arange(500) / 8)[:, None]
+        >>> x[450] = 3
+        >>> detector = RNNAnomalyDetector(random_state=0).fit(x[:400])
+        >>> int(np.argmin(detector.score_samples(x[400:])))
+        50
         """
-        if self._watch is None:
-            self._begin(len(x) if isinstance(x, dict) else max(1, np.size(x)), _names(x))
-        self._watch.learn(self._row(x))
+        return -self._follow(X, State.score)
 
-    def explain_one(self, x):
-        """Every channel's own score of the row that comes next: an array, or a dict if x is one."""
+    def decision_function(self, X: ArrayLike) -> Float64Array:
+        """Compute ``score_samples(X) - offset_``, which is negative for outliers.
+
+        Parameters
+        ----------
+        X : array_like or frame, [rows, channels]
+            The rows that follow those learnt so far.
+
+        Returns
+        -------
+        array of float64, [rows]
+            Below 0 for outliers.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.anomaly import RNNAnomalyDetector
+        >>> x = np.sin(np.arange(500) / 8)[:, None]
+        >>> detector = RNNAnomalyDetector(random_state=0).fit(x[:400])
+        >>> bool((detector.decision_function(x[400:]) < 0).any())
+        False
+        """
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: ArrayLike) -> IntArray:
+        """Tell outliers from the other rows of X.
+
+        Parameters
+        ----------
+        X : array_like or frame, [rows, channels]
+            The rows that follow those learnt so far.
+
+        Returns
+        -------
+        array of int, [rows]
+            -1 for outliers, 1 for other rows.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.anomaly import RNNAnomalyDetector
+        >>> x = np.sin(np.arange(500) / 8)[:, None]
+        >>> x[450] = 3
+        >>> detector = RNNAnomalyDetector(refractory=20, random_state=0).fit(x[:400])
+        >>> np.flatnonzero(detector.predict(x[400:]) == -1)
+        array([50])
+        """
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def fit_predict(self, X: ArrayLike, y: object = None) -> IntArray:
+        """Return ``fit(X).predict(X)``; the rows are walked twice.
+
+        Parameters
+        ----------
+        X : array_like or frame, [rows, channels]
+            A series.
+        y : None
+            Not used; part of scikit-learn's protocol.
+
+        Returns
+        -------
+        array of int, [rows]
+            -1 for outliers, 1 for other rows.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.anomaly import RNNAnomalyDetector
+        >>> x = np.random.default_rng(0).standard_normal((500, 1))
+        >>> labels = RNNAnomalyDetector(contamination=0.1, random_state=0).fit_predict(x)
+        >>> int((labels == -1).sum())
+        50
+        """
+        return self.fit(X).predict(X)
+
+    def explain(self, X: ArrayLike) -> Float64Array:
+        """Compute the score of every channel, walking X as ``score_samples`` does.
+
+        Parameters
+        ----------
+        X : array_like or frame, [rows, channels]
+            The rows that follow those learnt so far.
+
+        Returns
+        -------
+        array of float64, [rows, channels]
+            From 0 to 1 (most unusual): the channel that stands out is to blame. A missing value scores 0; `refractory`
+            has no effect here.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.anomaly import RNNAnomalyDetector
+        >>> x = np.sin(np.arange(500)[:, None] / [8, 5])
+        >>> x[450, 1] = 3
+        >>> detector = RNNAnomalyDetector(random_state=0).fit(x[:400])
+        >>> int(np.argmax(detector.explain(x[400:])[50]))
+        1
+        """
+        return self._follow(X, State.channel_scores)
+
+    def _follow(self, X: ArrayLike, look: Callable[[State, list[float]], Any]) -> Float64Array:
+        """look(state, row) for every row, learning along on a copy."""
         self._check_fitted()
-        scores = self._watch.channel_scores(self._row(x))
-        return dict(zip(self.feature_names_in_, scores, strict=True)) if isinstance(x, dict) else np.array(scores)
+        rows = _checked_rows(X)
+        self._check_features(rows.shape[1])
+        state, results = copy.deepcopy(cast(State, self._state)), []
+        for row in rows.tolist():
+            results.append(look(state, row))
+            state.learn(row)
+        return np.array(results)
 
-    def _row(self, x):
-        """x as a list of floats, one a channel, NaN where missing."""
+    # ---- Row by row: river's methods --------------------------------------------------------------
+
+    def score_one(self, x: Row) -> float:
+        """Compute the anomaly score of the row that comes next; nothing is learnt.
+
+        Parameters
+        ----------
+        x : float, array_like or dict of str to float
+            A value for each channel, [channels]; a bare number where there is one channel; or values by name. NaN or
+            None, or a name left out, where a value is missing.
+
+        Returns
+        -------
+        float
+            From 0 to 1 (most unusual).
+
+        Raises
+        ------
+        TypeError, ValueError
+            Something else than numbers, infinite numbers, or not one for each channel.
+
+        Examples
+        --------
+        >>> from fastrnn.anomaly import RNNAnomalyDetector
+        >>> detector = RNNAnomalyDetector(random_state=0)
+        >>> for n in range(200):
+        ...     detector.learn_one(float(n % 2))
+        >>> detector.score_one(9.0)
+        1.0
+        """
+        state = self._state
+        return 0.0 if state is None else state.score(self._row(x))
+
+    def learn_one(self, x: Row) -> None:
+        """Learn a row: the statistics of the channels, the read-out, the network's state.
+
+        The first row of a detector that was not fitted determines how many channels there are, and their names.
+
+        Parameters
+        ----------
+        x : float, array_like or dict of str to float
+            The row, as for ``score_one``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An unsuitable row; nothing is learnt from it.
+
+        Examples
+        --------
+        >>> from fastrnn.anomaly import RNNAnomalyDetector
+        >>> detector = RNNAnomalyDetector(random_state=0)
+        >>> detector.learn_one({"load": 1.5, "heat": 20.0})
+        >>> list(detector.feature_names_in_)
+        ['load', 'heat']
+        """
+        state = self._state
+        if state is None:
+            count = len(x) if isinstance(x, dict) else max(1, np.size(cast("ArrayLike", x)))
+            state = self._begin(count, _channel_names(x))
+        state.learn(self._row(x))
+
+    def explain_one(self, x: Row) -> Float64Array | dict[str, float]:
+        """Compute the score of every channel of the row that comes next; nothing is learnt.
+
+        Parameters
+        ----------
+        x : float, array_like or dict of str to float
+            The row, as for ``score_one``.
+
+        Returns
+        -------
+        array of float64, [channels], or dict of str to float
+            From 0 to 1 (most unusual); by name where x is a dict.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An unsuitable row.
+        NotFittedError
+            No row was learnt yet.
+
+        Examples
+        --------
+        >>> from fastrnn.anomaly import RNNAnomalyDetector
+        >>> detector = RNNAnomalyDetector(random_state=0)
+        >>> for n in range(200):
+        ...     detector.learn_one({"load": n % 2, "heat": n % 3})
+        >>> scores = detector.explain_one({"load": 0.0, "heat": 9.0})
+        >>> max(scores, key=scores.get)
+        'heat'
+        """
+        self._check_fitted()
+        scores = cast(State, self._state).channel_scores(self._row(x))
+        return (dict(zip(self.feature_names_in_.tolist(), scores, strict=True)) if isinstance(x, dict)
+                else np.array(scores))
+
+    def _row(self, x: Row) -> list[float]:
+        """x as a list of floats, one a channel, NaN where a value is missing."""
         if type(x) is float:
             row = [x]
         elif isinstance(x, dict):
@@ -269,10 +485,10 @@ class RNNAnomalyDetector(Estimator):
                                  f"got {', '.join(map(str, x))}")
             row = numbers([x.get(name) for name in names], "x").tolist()
         else:
-            row = numbers(x, "x")
-            if row.ndim > 1:
-                raise ValueError(f"x: expected one row, a number a channel, got shape {row.shape}")
-            row = np.atleast_1d(row).tolist()
+            values = numbers(cast("ArrayLike", x), "x")
+            if values.ndim > 1:
+                raise ValueError(f"x: expected one row, a number a channel, got shape {values.shape}")
+            row = np.atleast_1d(values).tolist()
         if len(row) != self.n_features_in_:
             raise ValueError(f"x: expected {self.n_features_in_} channels, got {len(row)}")
         for value in row:
@@ -280,35 +496,35 @@ class RNNAnomalyDetector(Estimator):
                 raise ValueError(f"x: expected numbers within {LARGEST:g}, got {value}")
         return row
 
-    # ---- Beginning --------------------------------------------------------------------------------
+    # ---- The beginning ----------------------------------------------------------------------------
 
-    _watch = None
-
-    def _begin(self, channels, names, rows=None):
-        """Checks the parameters and starts anew: nothing is changed where one is unsuitable."""
-        cell = getattr(recurrent, check.choice(self.cell, "cell", ("GRU", "LSTM", "RNN")))
-        epochs = check.size(self.epochs, "epochs", least=0)
-        rate = check.above(self.learning_rate, "learning_rate", 0)
-        rng = check.generator(self.random_state, "random_state")
+    def _begin(self, channels: int, names: list[str] | None, rows: Float64Array | None = None) -> State:
+        """Check the parameters and start anew; where one is unsuitable nothing is changed."""
+        cell = LAYERS[cell_name(self.cell)]
+        updates = check.size(self.updates, "updates", least=0)
+        batch_size = check.size(self.batch_size, "batch_size")
+        learning_rate = check.above(self.learning_rate, "learning_rate", 0)
+        rng = check.random_state(self.random_state, "random_state")
         layer = cell(channels, self.hidden_size, self.num_layers, rng=rng)
         head = Linear(layer.hidden_size, channels, rng=rng)
-        with head.updating() as start:          # the forecast's change from the last row: none
-            start["weight"][:], start["bias"][:] = 0, 0
+        with head.updating() as parameters:     # at first the forecast's change from the last row is none
+            parameters["weight"][:], parameters["bias"][:] = 0, 0
         readout = Readout(channels, layer.hidden_size, self.forgetting)
-        watched = [Channel(self.memory, self.margin) for _ in range(channels)]
+        statistics = [Channel(self.memory, self.margin) for _ in range(channels)]
         refractory = check.size(self.refractory, "refractory", least=0)
-        if epochs and rows is not None and len(rows) > 2:
-            _train(Sequential(layer, head), rows, epochs, rate, rng)
+        if updates and rows is not None and len(rows) > 2:
+            train(Sequential(layer, head), rows, updates, batch_size, learning_rate, rng)
         readout.weight[:, :layer.hidden_size] = head.parameters["weight"]
         readout.weight[:, -1] = head.parameters["bias"]
         self.model_, self.n_features_in_, self.offset_ = layer, channels, AUTO
         vars(self).pop("feature_names_in_", None)
         if names is not None:
             self.feature_names_in_ = np.array(names, object)
-        self._watch = _Watch(layer.stream(), readout, watched, refractory)
+        self._state = State(layer.stream(), readout, statistics, refractory)
+        return self._state
 
 
-def _rows(X):
+def _checked_rows(X: ArrayLike) -> Float64Array:
     """X as float64 [rows, channels]."""
     rows = columns(X)
     if (np.abs(rows) >= LARGEST).any():
@@ -316,68 +532,7 @@ def _rows(X):
     return rows
 
 
-def _names(X):
-    """Names of a frame's columns or a dict's keys, where there are such."""
+def _channel_names(X: object) -> list[str] | None:
+    """Names of a frame's columns or a dict's keys, where all of them are text."""
     names = list(X) if isinstance(X, dict) else list(getattr(X, "columns", ()))
     return names if names and all(isinstance(name, str) for name in names) else None
-
-
-def _train(model, rows, epochs, rate, rng):
-    """Back-propagation: from every row, scaled, to the change that follows."""
-    with np.errstate(invalid="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)         # a channel that is missing throughout
-        mean, spread = np.nanmean(rows, 0), np.nanstd(rows, 0)
-    z = np.clip((rows - mean) / np.where(spread > 0, spread, 1), -CLIP, CLIP)
-    known = ~np.isnan(z)
-    last = np.maximum.accumulate(np.where(known, np.arange(len(z))[:, None], 0), 0)
-    z = np.nan_to_num(np.take_along_axis(z, last, 0)).astype(np.float32)      # a missing value: the last one known
-    x, change, counts = z[:-1], np.diff(z, axis=0), known[1:].all(1)
-    cuts = range(SEQUENCE, len(x), SEQUENCE)
-    training.fit(model, np.split(x, cuts), np.split(change, cuts), mask=np.split(counts, cuts), loss=losses.Huber(),
-                 optimizer=optim.Adam(model, rate), epochs=epochs, batch_size=16, clip_norm=1.0, rng=rng,
-                 progress=False)
-
-
-# ---- One stream -----------------------------------------------------------------------------------
-
-class _Watch:
-    """All that changes from row to row. A row is a list of floats, one a channel, NaN where missing."""
-
-    def __init__(self, stream, readout, channels, refractory):
-        self.stream, self.readout, self.channels, self.refractory = stream, readout, channels, refractory
-        self.x, self.h = np.zeros(len(channels), np.float32), np.zeros(stream.output_size, np.float32)
-        self.forecast = [0.0] * len(channels)       # of the next row, in each channel's standard deviations
-        self.price = math.log10(len(channels))      # Bonferroni's, in digits
-        self.count, self.peaks = 0, deque()         # rows so far; (row, score), falling: the highest of each tail
-
-    def channel_scores(self, row):
-        return [min(1.0, channel.judge(x, expected) / DIGITS)
-                for channel, x, expected in zip(self.channels, row, self.forecast)]
-
-    def score(self, row):
-        score = self._score(row)
-        return 0.0 if self.peaks and score <= self.peaks[0][1] else score
-
-    def _score(self, row):
-        digits = max([channel.judge(x, expected)
-                      for channel, x, expected in zip(self.channels, row, self.forecast)]) - self.price
-        return 0.0 if digits <= 0 else 1.0 if digits >= DIGITS else digits / DIGITS
-
-    def learn(self, row):
-        if self.refractory:
-            self._remember(self._score(row))
-        z = [channel.learn(x, expected) for channel, x, expected in zip(self.channels, row, self.forecast)]
-        if self.count >= SETTLING:
-            self.readout.learn([a - b for a, b in zip(z, self.forecast)])
-        self.count += 1
-        self.x[:] = z
-        self.forecast = self.readout.forecast(self.stream.step(self.x, self.h), z)
-
-    def _remember(self, score):
-        """The peaks of the last `refractory` rows: a peak goes when it is too old, or when a later one is as high."""
-        peaks = self.peaks
-        while peaks and peaks[-1][1] <= score:
-            peaks.pop()
-        peaks.append((self.count, score))
-        if peaks[0][0] <= self.count - self.refractory:
-            peaks.popleft()

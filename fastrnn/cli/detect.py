@@ -64,8 +64,8 @@ that score above --threshold are reported, with the column that stands out most.
     parser.add_argument("--fit", type=natural, default=0, metavar="ROWS",
                         help="train the network by back-propagation on so many first rows, which are not scored "
                              "(default: 0)")
-    parser.add_argument("--epochs", type=positive_int, default=10, metavar="N",
-                        help="passes over the rows of --fit (default: 10)")
+    parser.add_argument("--updates", type=positive_int, default=100, metavar="N",
+                        help="updates by the optimizer on the rows of --fit (default: 100)")
     add_network_options(parser)
     parser.add_argument("--out", metavar="OUT.csv", help="write the score of every row: .csv or .json")
     parser.add_argument("--plot", metavar="OUT.png", help="draw columns and scores: .png, .svg or .pdf")
@@ -110,7 +110,7 @@ def _score(args: argparse.Namespace, names: list[str],
            values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
     """The score of every row, and for the rows above the threshold the column that stands out most."""
     detector = RNNAnomalyDetector(
-        args.cell.upper(), args.hidden_size, args.num_layers, epochs=args.epochs if args.fit else 0,
+        args.cell, args.hidden_size, args.num_layers, updates=args.updates if args.fit else 0,
         margin=None if math.isinf(args.margin) else args.margin, random_state=args.random_state)
     scores, blamed = np.zeros(len(values)), {}
     if args.fit:

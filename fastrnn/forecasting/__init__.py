@@ -1,7 +1,8 @@
 """Forecasts of one series, or of many, by a recurrent network: ``RNNForecaster``.
 
-``forecaster`` has the estimator, ``encoding`` what the network reads and says, ``network`` the network, ``series`` and
-``calendar`` arrays, frames and times, ``stream`` forecasts from one observation at a time, ``backtest`` their errors.
+``forecaster`` has the estimator, ``options`` the checks of its parameters, ``encoding`` what the network reads and
+says, ``network`` the network, ``fitting`` its training, ``series`` and ``calendar`` arrays, frames and times,
+``stream`` forecasts from one observation at a time, ``backtest`` their errors.
 """
 
 from .backtest import Backtest, mase, smape

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class Backtest:
     """Forecasts made at many times, and the values that came; the result of ``RNNForecaster.backtest``.
 
-    The parameters are attributes, too. M forecasts were made, each of `horizon` steps.
+    M forecasts were made, each of `horizon` steps.
 
-    Parameters
+    Attributes
     ----------
     series : array of int, [M]
         The number of each forecast's series.

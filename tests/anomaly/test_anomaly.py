@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from child import python
 
+import fastrnn
 from fastrnn.anomaly import RNNAnomalyDetector
 from fastrnn.anomaly.detector import AUTO
+from fastrnn.anomaly.fitting import train
 from fastrnn.anomaly.likelihood import DIGITS
 from fastrnn.anomaly.readout import CLIP, Readout
 
@@ -104,11 +106,11 @@ def test_training_by_back_propagation_forecasts_better():
         signs[t] = signs[t - 1] * signs[t - 2]
     errors = {}
     for epochs in (0, 30):
-        detector = RNNAnomalyDetector(hidden_size=16, margin=None, epochs=epochs, random_state=0)
+        detector = RNNAnomalyDetector(hidden_size=16, margin=None, updates=2 * epochs, random_state=0)
         detector.fit(signs[:2500, None])
         found = []
         for value in signs[2500:].tolist():
-            found.append(detector._watch.forecast[0] * value)
+            found.append(detector._state.forecast[0] * value)
             detector.learn_one(value)
         errors[epochs] = np.mean(found[2 - 2500 % 3::3])
     assert errors[30] > errors[0] + 0.1, errors
@@ -171,7 +173,7 @@ def test_none_is_nan_and_a_row_of_missing_values_changes_no_statistics(detector)
     detector.learn_one(None)
     other.learn_one(math.nan)
     assert detector.score_one(0.3) == other.score_one(0.3)
-    assert other._watch.channels[0].value.count == 200
+    assert other._state.channels[0].value.count == 200
 
 
 def test_a_value_is_judged_anew_after_a_missing_row():
@@ -187,8 +189,8 @@ def test_a_value_is_judged_anew_after_a_missing_row():
 
 def test_all_missing():
     x = np.full((100, 2), np.nan)
-    for epochs in (0, 1):
-        detector = RNNAnomalyDetector(hidden_size=4, epochs=epochs, random_state=0).fit(x)
+    for updates in (0, 1):
+        detector = RNNAnomalyDetector(hidden_size=4, updates=updates, random_state=0).fit(x)
         assert not detector.score_samples(x).any()
 
 
@@ -203,16 +205,16 @@ def test_no_row_is_seen_before_its_turn(detector):
     np.testing.assert_array_equal(other[:250], whole[:250])
 
 
-@pytest.mark.parametrize("epochs", [0, 2])
+@pytest.mark.parametrize("updates", [0, 2])
 @pytest.mark.parametrize("refractory", [0, 20])
-def test_streamed_and_at_once_are_the_same(epochs, refractory):
+def test_streamed_and_at_once_are_the_same(updates, refractory):
     x = wave(500, 2)
     x[400] = 4
-    detector = RNNAnomalyDetector(hidden_size=8, epochs=epochs, refractory=refractory, random_state=0).fit(x[:300])
+    detector = RNNAnomalyDetector(hidden_size=8, updates=updates, refractory=refractory, random_state=0).fit(x[:300])
     at_once = detector.score_samples(x[300:])
     np.testing.assert_array_equal(detector.score_samples(x[300:]), at_once)         # it learned on a copy
     np.testing.assert_array_equal(-watched(detector, x[300:]), at_once)
-    again = RNNAnomalyDetector(hidden_size=8, epochs=epochs, refractory=refractory, random_state=0).fit(x[:300])
+    again = RNNAnomalyDetector(hidden_size=8, updates=updates, refractory=refractory, random_state=0).fit(x[:300])
     again.partial_fit(x[300:380]).partial_fit(x[380:])
     assert again.score_one(x[0]) == detector.score_one(x[0])
 
@@ -323,6 +325,39 @@ def test_pickled_cloned_copied(detector):
     assert repr(twin) == "RNNAnomalyDetector(hidden_size=8, random_state=0)"
 
 
+@pytest.mark.parametrize("make", [lambda: 7, lambda: np.random.default_rng(7), lambda: np.random.RandomState(7)])
+def test_random_states_as_scikit_learn_takes_them(make):
+    x = wave(300)
+    a, b, other = (RNNAnomalyDetector(hidden_size=4, random_state=state).fit(x[:200]).score_samples(x[200:])
+                   for state in (make(), make(), 8))
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, other)
+
+
+def test_cells_by_name_in_any_case():
+    x = wave(300)
+    a, b = (RNNAnomalyDetector(cell, 4, random_state=0).fit(x[:200]).score_samples(x[200:]) for cell in ("lstm", "LSTM"))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_updates_are_the_same_training_however_long_the_series():
+    """The nearest whole number of passes: 40 of 1 minibatch over 1,000 rows, 10 of 4 over 5,000."""
+    for rows, batch_size in ((1000, 16), (5000, 16), (900, 4)):
+        model = fastrnn.Sequential(fastrnn.GRU(1, 4, rng=0), fastrnn.Linear(4, 1, rng=1))
+        count = []
+        step = fastrnn.optim.Adam.step
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fastrnn.optim.Adam, "step", lambda *arguments: count.append(1) or step(*arguments))
+            train(model, wave(rows), 40, batch_size, 0.01, np.random.default_rng(0))
+        assert abs(len(count) - 40) <= 2, (rows, len(count))
+
+
+def test_old_and_misspelt_names_of_parameters_are_errors():
+    for name in ("epochs", "lr", "rate", "hidden", "seed"):
+        with pytest.raises(TypeError, match=name):
+            RNNAnomalyDetector(**{name: 1})
+
+
 # check -> why it does not apply. Rows of X are consecutive in time.
 EXCEPTIONS = {
     "check_outliers_train": "asks for outliers among independent draws of blobs; 'auto' means p < 1e-5, and none of "
@@ -333,7 +368,7 @@ EXCEPTIONS = {
 
 @pytest.mark.filterwarnings("ignore:Estimator RNNAnomalyDetector does not inherit:UserWarning")
 @pytest.mark.parametrize("options, exceptions", [({}, EXCEPTIONS), ({"contamination": 0.1}, {}),
-                                                 ({"epochs": 1}, EXCEPTIONS)])
+                                                 ({"updates": 1}, EXCEPTIONS)])
 def test_check_estimator(options, exceptions):
     checks = pytest.importorskip("sklearn.utils.estimator_checks")
     found = checks.check_estimator(RNNAnomalyDetector(hidden_size=4, **options), expected_failed_checks=exceptions,
@@ -358,7 +393,7 @@ def test_nothing_else_is_imported():
         import sys, numpy
         before = set(sys.modules)
         from fastrnn.anomaly import RNNAnomalyDetector
-        detector = RNNAnomalyDetector(epochs=1).fit(numpy.sin(numpy.arange(200))[:, None])
+        detector = RNNAnomalyDetector(updates=1).fit(numpy.sin(numpy.arange(200))[:, None])
         detector.predict(numpy.ones((3, 1))), detector.score_one(0.0), repr(detector)
         loaded = {name.partition(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names - {"numpy"}
         print(*sorted(name for name in loaded if "cython" not in name))
@@ -368,15 +403,16 @@ def test_nothing_else_is_imported():
 # ---- Errors ---------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("options, error, match", [
-    ({"cell": "gru"}, ValueError, "cell"), ({"cell": 3}, (TypeError, ValueError), "cell"),
+    ({"cell": "mlp"}, ValueError, "cell"), ({"cell": 3}, (TypeError, ValueError), "cell"),
     ({"hidden_size": 0}, ValueError, "hidden_size"), ({"hidden_size": 2.5}, TypeError, "hidden_size"),
-    ({"num_layers": -1}, ValueError, "num_layers"), ({"epochs": -1}, ValueError, "epochs"),
+    ({"num_layers": -1}, ValueError, "num_layers"), ({"updates": -1}, ValueError, "updates"),
+    ({"batch_size": 0}, ValueError, "batch_size"),
     ({"learning_rate": 0}, ValueError, "learning_rate"), ({"forgetting": 0}, ValueError, "forgetting"),
     ({"forgetting": 1.1}, ValueError, "forgetting"), ({"memory": 10}, ValueError, "memory"),
     ({"margin": -1}, ValueError, "margin"), ({"margin": math.nan}, ValueError, "margin"),
     ({"refractory": -1}, ValueError, "refractory"), ({"contamination": 0.6}, ValueError, "contamination"),
     ({"contamination": "much"}, (TypeError, ValueError), "contamination"),
-    ({"random_state": "a"}, TypeError, "random_state")])
+    ({"random_state": "a"}, TypeError, "random_state"), ({"random_state": True}, TypeError, "random_state")])
 def test_unsuitable_parameters(options, error, match):
     detector = RNNAnomalyDetector(**options)
     with pytest.raises(error, match=match):

@@ -177,7 +177,7 @@ def test_detect_scores_before_it_learns(table, tmp_path):
 
 def test_detect_fits_on_first_rows(table, tmp_path):
     out = tmp_path / "s.json"
-    assert run("detect", table, "--columns", "load", "--fit", 300, "--epochs", 2, "--hidden-size", 8, "--out", out) == 0
+    assert run("detect", table, "--columns", "load", "--fit", 300, "--updates", 2, "--hidden-size", 8, "--out", out) == 0
     scores = np.array(json.loads(out.read_text())["score"])
     assert not scores[:300].any() and len(scores) == STEPS
 
