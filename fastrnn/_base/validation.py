@@ -1,7 +1,7 @@
-"""Every check of what a caller passes, and every message. The kernels behind it check nothing.
+"""Checks of what a caller passes, and their messages. The kernels behind them check nothing.
 
-A message names the argument, what came and what was expected. TypeError: the wrong kind of thing; ValueError: the
-right kind with a wrong dtype (among floats), shape or value.
+A message names the argument, what came and what was expected. A TypeError says that it is the wrong kind of thing, a
+ValueError that it is the right kind with a wrong dtype (among floats), shape or value.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from .typing import RandomState
+    from .typing import Array, ArrayLike, BoolArray, DTypeLike, FloatDType, IntArray, PathLike, RandomState, Rng
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _LARGEST = 2**63 - 1
@@ -23,28 +24,29 @@ _LARGEST = 2**63 - 1
 
 # ---- Scalars ------------------------------------------------------------------------------------
 
-def size(value, name, least=1):
+def size(value: SupportsIndex, name: str, least: int = 1) -> int:
     """A size such as hidden_size as an int."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     try:
-        value = operator.index(value)
+        integer: int = operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}") from None
-    if value < least:
-        raise ValueError(f"{name}: expected at least {least}, got {value}")
-    if value > _LARGEST:
-        raise ValueError(f"{name}: expected less than 2^63, got {value}")
-    return value
+    if integer < least:
+        raise ValueError(f"{name}: expected at least {least}, got {integer}")
+    if integer > _LARGEST:
+        raise ValueError(f"{name}: expected less than 2^63, got {integer}")
+    return integer
 
 
-def flag(value, name):
+def flag(value: bool, name: str) -> bool:
+    """An option that is on or off."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
     return bool(value)
 
 
-def real(value, name):
+def real(value: float, name: str) -> float:
     """A number as a float, perhaps not a finite one."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
@@ -54,7 +56,7 @@ def real(value, name):
         return math.inf
 
 
-def number(value, name):
+def number(value: float, name: str) -> float:
     """A finite number as a float."""
     result = real(value, name)
     if not math.isfinite(result):
@@ -62,41 +64,45 @@ def number(value, name):
     return result
 
 
-def above(value, name, bound):
+def above(value: float, name: str, bound: float) -> float:
+    """A finite number above a bound."""
     value = number(value, name)
     if not value > bound:
         raise ValueError(f"{name}: expected a number above {bound}, got {value}")
     return value
 
 
-def at_least(value, name, bound):
+def at_least(value: float, name: str, bound: float) -> float:
+    """A finite number that is a bound or above it."""
     value = number(value, name)
     if not value >= bound:
         raise ValueError(f"{name}: expected a number of at least {bound}, got {value}")
     return value
 
 
-def bound(value, name):
+def bound(value: float, name: str) -> float:
     """A number above 0, or infinity."""
     return math.inf if isinstance(value, (float, np.floating)) and value == math.inf else above(value, name, 0)
 
 
-def probability(value, name):
+def probability(value: float, name: str) -> float:
+    """A number from 0 to 1."""
     value = number(value, name)
     if not 0 <= value <= 1:
         raise ValueError(f"{name}: expected a probability from 0 to 1, got {value}")
     return value
 
 
-def clip(value):
-    """The bound of a cell's sums, or None."""
+def clip(value: float | None) -> float | None:
+    """The bound that a cell's sums are clipped to, or None."""
     value = None if value is None else number(value, "clip")
     if value is not None and value <= 0:
         raise ValueError(f"clip: expected a number above 0, or None, got {value}")
     return value
 
 
-def choice(value, name, options):
+def choice(value: str, name: str, options: Sequence[str]) -> str:
+    """One of several words."""
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected one of {', '.join(map(repr, options))}, got {type(value).__name__}")
     if value not in options:
@@ -104,17 +110,20 @@ def choice(value, name, options):
     return value
 
 
-def model_dtype(value):
+def model_dtype(value: DTypeLike) -> FloatDType:
+    """The dtype of a model: float32 or float64, in native byte order."""
+    dtype: np.dtype[Any] | None
     try:
         dtype = np.dtype(value)
     except (TypeError, ValueError):
         dtype = None
     if value is None or dtype is None or dtype not in DTYPES:       # NumPy takes None for float64
         raise TypeError(f"dtype: expected float32 or float64, got {value!r}")
-    return dtype
+    return cast("FloatDType", dtype)
 
 
-def generator(rng, name="rng"):
+def generator(rng: Rng, name: str = "rng") -> np.random.Generator:
+    """The random generator of an `rng` argument: a Generator as it is, or a new one from a seed or from entropy."""
     if rng is None or isinstance(rng, np.random.Generator):
         return np.random.default_rng(rng)
     return np.random.default_rng(size(rng, name, least=0))
@@ -135,19 +144,19 @@ def random_state(value: RandomState, name: str = "random_state") -> np.random.Ge
     return np.random.default_rng(size(value, name, least=0))
 
 
-def path(value, name):
-    """A path as a str; the folder it names is there."""
+def path(value: PathLike, name: str) -> str:
+    """A path as a str; the folder it names exists."""
     try:
-        value = os.fsdecode(value)
+        decoded: str = os.fsdecode(value)
     except TypeError:
         raise TypeError(f"{name}: expected a path, got {type(value).__name__}") from None
-    if not os.path.isdir(os.path.dirname(os.path.realpath(value))):
-        raise FileNotFoundError(f"{name}: no folder for {value}")
-    return value
+    if not os.path.isdir(os.path.dirname(os.path.realpath(decoded))):
+        raise FileNotFoundError(f"{name}: no folder for {decoded}")
+    return decoded
 
 
-def addressable(name, *sizes, itemsize=8):
-    """Refuses what no address space holds, before anything is allocated."""
+def addressable(name: str, *sizes: int, itemsize: int = 8) -> None:
+    """Raise ValueError for a size that no address space holds, before anything is allocated."""
     total = itemsize
     for n in sizes:
         total *= n
@@ -155,23 +164,24 @@ def addressable(name, *sizes, itemsize=8):
         raise ValueError(f"{name}: {' x '.join(map(str, sizes))} elements pass 2^63 bytes")
 
 
-def mapping(value, name):
+def mapping(value: Any, name: str) -> None:
+    """Raise TypeError unless the value is a mapping."""
     if not isinstance(value, Mapping):
         raise TypeError(f"{name}: expected a mapping of names to arrays, got {type(value).__name__}")
 
 
 # ---- Arrays -------------------------------------------------------------------------------------
 
-def as_array(value, name):
-    """Whatever NumPy makes of `value`; the message names it where NumPy can make nothing."""
+def as_array(value: Any, name: str) -> Array:
+    """The array that NumPy makes of a value; where it can make none, the ValueError names the argument."""
     try:
         return np.asarray(value)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{name}: {error}") from None
 
 
-def numbers(value, name):
-    """`value` as an array of real numbers, of any dtype."""
+def numbers(value: Any, name: str) -> Array:
+    """The value as an array of real numbers, of any dtype."""
     a = as_array(value, name)
     if a.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected an array of numbers, got "
@@ -179,20 +189,48 @@ def numbers(value, name):
     return a
 
 
-def array(value, name, dtype):
-    """`value` as an array of the model's dtype in native byte order; never a downcast."""
+def array(value: Any, name: str, dtype: np.dtype[Any]) -> Array:
+    """The value as an array of the model's dtype in native byte order.
+
+    Narrower arrays are converted up, and Python numbers, alone or in lists and tuples, take the model's dtype: they
+    have none of their own. An array or a NumPy scalar of a wider dtype, in a list or not, is a ValueError, so that
+    precision is never lost silently.
+    """
     if value is None:
         raise TypeError(f"{name}: expected an array, got None")
     a = as_array(value, name)
     if a.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected an array of real numbers, got dtype {a.dtype}")
     if a.dtype.kind == "f" and a.dtype.itemsize > dtype.itemsize:
-        raise ValueError(f"{name}: {a.dtype} would lose precision in a {dtype} model; convert it with .astype, "
-                         f"or build the model with dtype=numpy.{a.dtype.newbyteorder('=')}")
+        if not _fits(value, dtype):
+            wider = f", or build the model with dtype=np.{a.dtype.name}" if a.dtype.itemsize == 8 else ""
+            raise ValueError(f"{name}: {a.dtype} would lose precision in a {dtype} model; convert it with "
+                             f".astype(np.{dtype}){wider}")
+        return _narrowed(a, name, dtype)
     return a.astype(dtype, copy=False)
 
 
-def floats(value, name):
+def _fits(value: Any, dtype: np.dtype[Any]) -> bool:
+    """Whether a value is made of Python numbers and of arrays and NumPy scalars that are no wider than the dtype."""
+    if isinstance(value, (list, tuple)):
+        return all(_fits(item, dtype) for item in value)
+    own = getattr(value, "dtype", None)
+    if isinstance(own, np.dtype):
+        return own.kind != "f" or own.itemsize <= dtype.itemsize
+    return isinstance(value, (int, float))
+
+
+def _narrowed(a: Array, name: str, dtype: np.dtype[Any]) -> Array:
+    """Python numbers, which NumPy made float64, in the model's dtype; none may become infinite."""
+    with np.errstate(all="ignore"):
+        result = a.astype(dtype)
+    if np.any(np.isinf(result) & np.isfinite(a)):
+        raise ValueError(f"{name}: expected numbers up to {np.finfo(dtype).max:.2g}, the largest {dtype}, got "
+                         f"{a[np.isinf(result) & np.isfinite(a)][0]}; build the model with dtype=np.float64")
+    return result
+
+
+def floats(value: Any, name: str) -> Array:
     """An array as float32 or float64, whichever it is; others as float64."""
     a = as_array(value, name)
     if value is None:
@@ -200,8 +238,8 @@ def floats(value, name):
     return array(a, name, a.dtype if a.dtype in DTYPES else np.dtype(np.float64))
 
 
-def scalable(a, name):
-    """An array of floats of the caller's, to be multiplied in place."""
+def scalable(a: Any, name: str) -> Array:
+    """An array of the caller's that can be multiplied in place: native floats, writable."""
     if not isinstance(a, np.ndarray):
         raise TypeError(f"{name}: expected a numpy.ndarray, got {type(a).__name__}")
     if a.dtype not in DTYPES:
@@ -209,13 +247,14 @@ def scalable(a, name):
     return output(a, name, a.shape, a.dtype)
 
 
-def shaped(a, name, shape):
+def shaped(a: Array, name: str, shape: Sequence[int]) -> Array:
+    """The array, which must have that shape."""
     if a.shape != tuple(shape):
         raise ValueError(f"{name}: expected shape {tuple(shape)}, got {a.shape}")
     return a
 
 
-def indices(value, name, bound):
+def indices(value: Any, name: str, bound: int) -> npt.NDArray[np.intp]:
     """An array of whole numbers 0 ... bound-1, as intp."""
     if value is None:
         raise TypeError(f"{name}: expected an array of ints, got None")
@@ -227,7 +266,7 @@ def indices(value, name, bound):
     return a.astype(np.intp, copy=False)
 
 
-def walkable(a):
+def walkable(a: Array) -> Array:
     """The array, or a copy the kernels can walk: aligned, its last axis contiguous."""
     flags = a.flags
     if flags.c_contiguous and flags.aligned:
@@ -238,81 +277,94 @@ def walkable(a):
     return np.array(a, order="C", copy=True)
 
 
-def contiguous(a):
+def contiguous(a: Array) -> Array:
+    """The array, or a copy of it: C-contiguous and aligned."""
     return a if a.flags.c_contiguous and a.flags.aligned else np.array(a, order="C", copy=True)
 
 
-def sequence(x, input_size, dtype, batch_first, name="x"):
-    """x as [T, N, I] without a copy where it can be, and whether it came unbatched as [T, I]."""
-    x = array(x, name, dtype)
-    if x.ndim not in (2, 3):
+def sequence(x: ArrayLike, input_size: int, dtype: FloatDType, batch_first: bool,
+             name: str = "x") -> tuple[Array, bool]:
+    """x as [T, N, I], without a copy where possible, and whether it came unbatched as [T, I]."""
+    a = array(x, name, dtype)
+    if a.ndim not in (2, 3):
         expected = "[N, T, I]" if batch_first else "[T, N, I]"
-        raise ValueError(f"{name}: expected {expected} or unbatched [T, I], got {x.ndim} dimensions, shape {x.shape}")
-    if x.shape[-1] != input_size:
-        raise ValueError(f"{name}: expected last axis {input_size}, got {x.shape[-1]} (shape {x.shape})")
-    unbatched = x.ndim == 2
-    x = x[:, None] if unbatched else x.swapaxes(0, 1) if batch_first else x
-    return walkable(x), unbatched
+        raise ValueError(f"{name}: expected {expected} or unbatched [T, I], got {a.ndim} dimensions, shape {a.shape}")
+    if a.shape[-1] != input_size:
+        raise ValueError(f"{name}: expected last axis {input_size}, got {a.shape[-1]} (shape {a.shape})")
+    unbatched = a.ndim == 2
+    a = a[:, None] if unbatched else a.swapaxes(0, 1) if batch_first else a
+    return walkable(a), unbatched
 
 
-def row_lengths(lengths, T, N):
-    """(lengths falling, the caller's row of each) as int64, or (None, None)."""
+def row_lengths(lengths: ArrayLike | None, T: int, N: int) -> tuple[IntArray, IntArray] | tuple[None, None]:
+    """The lengths in falling order and the caller's row of each, as int64; (None, None) if there are no lengths."""
     if lengths is None:
         return None, None
-    lengths = as_array(lengths, "lengths")
-    if lengths.dtype.kind not in "iu" and lengths.size:
-        raise TypeError(f"lengths: expected ints, got dtype {lengths.dtype}")
-    lengths = np.atleast_1d(lengths)
-    if lengths.shape != (N,):
-        raise ValueError(f"lengths: expected {N} of them, one a row, got shape {lengths.shape}")
-    if N and (lengths.min() < 0 or lengths.max() > T):
-        wrong = lengths.min() if lengths.min() < 0 else lengths.max()
+    values = as_array(lengths, "lengths")
+    if values.dtype.kind not in "iu" and values.size:
+        raise TypeError(f"lengths: expected ints, got dtype {values.dtype}")
+    values = np.atleast_1d(values)
+    if values.shape != (N,):
+        raise ValueError(f"lengths: expected {N} of them, one a row, got shape {values.shape}")
+    if N and (values.min() < 0 or values.max() > T):
+        wrong = values.min() if values.min() < 0 else values.max()
         raise ValueError(f"lengths: expected 0 to {T}, the steps of x, got {wrong}")
-    lengths = lengths.astype(np.int64)
-    order = np.argsort(-lengths, kind="stable").astype(np.int64)
-    return np.ascontiguousarray(lengths[order]), order
+    values = values.astype(np.int64)
+    order = np.argsort(-values, kind="stable").astype(np.int64)
+    return np.ascontiguousarray(values[order]), order
 
 
-def mask(value, T, N, unbatched):
+def mask(value: ArrayLike | None, T: int, N: int, unbatched: bool) -> BoolArray | None:
+    """reset_mask as bools [T, N], or None."""
     if value is None:
         return None
-    value = as_array(value, "reset_mask")
-    if value.dtype != np.bool_:
-        raise TypeError(f"reset_mask: expected bools, got dtype {value.dtype}")
-    value = shaped(value, "reset_mask", (T,) if unbatched else (T, N))
-    return value.reshape(T, N)
+    a = as_array(value, "reset_mask")
+    if a.dtype != np.bool_:
+        raise TypeError(f"reset_mask: expected bools, got dtype {a.dtype}")
+    return shaped(a, "reset_mask", (T,) if unbatched else (T, N)).reshape(T, N)
 
 
-def one_state(value, name, layers, N, width, dtype, unbatched):
+def one_state(value: ArrayLike | None, name: str, layers: int, N: int, width: int, dtype: FloatDType,
+              unbatched: bool) -> Array:
     """h_0 or c_0 as contiguous [L*D, N, width]; zeros for None."""
     if value is None:
         return np.zeros((layers, N, width), dtype)
-    value = array(value, name, dtype)
-    shaped(value, name, (layers, width) if unbatched else (layers, N, width))
-    return contiguous(value.reshape(layers, N, width))
+    a = shaped(array(value, name, dtype), name, (layers, width) if unbatched else (layers, N, width))
+    return contiguous(a.reshape(layers, N, width))
 
 
-def pair(value, name):
+def pair(value: Any, name: str) -> Sequence[Any]:
+    """The state of an LSTM: a tuple or list of two."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(f"{name}: expected a pair (h, c) for an LSTM, got {type(value).__name__}"
                         + (f" of {len(value)}" if isinstance(value, (tuple, list)) else ""))
     return value
 
 
-def _overlaps_itself(a):
-    """Whether two elements share memory: strides that nest are told at once, others by their offsets."""
+def states(value: Any, name: str, count: int) -> Sequence[Any]:
+    """The state of a Sequential: a tuple or list with one for each of its modules."""
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{name}: expected a tuple with a state for each module, got {type(value).__name__}")
+    if len(value) != count:
+        raise ValueError(f"{name}: expected {count} states, one for each module, got {len(value)}")
+    return value
+
+
+def _overlaps_itself(a: Array) -> bool:
+    """Whether two elements share memory. Strides that nest are recognised at once, others by all their offsets."""
     reach = 0
     for stride, n in sorted((abs(s), n) for s, n in zip(a.strides, a.shape, strict=True) if n > 1):
         if stride < reach + a.itemsize:
-            offsets = sum(np.ogrid[tuple(slice(n) for n in a.shape)][i] * s for i, s in enumerate(a.strides))
+            axes = np.ogrid[tuple(slice(n) for n in a.shape)]
+            offsets = sum(axis * s for axis, s in zip(axes, a.strides, strict=True))
             starts = np.sort(np.ravel(offsets))
             return bool(np.any(np.diff(starts) < a.itemsize))
         reach += stride * (n - 1)
     return False
 
 
-def output(out, name, shape, dtype):
-    """An array of the caller's to write to."""
+def output(out: Any, name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+    """The caller's array, which can be written to: of that shape and native dtype, without overlap in itself."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{name}: expected a numpy.ndarray, got {type(out).__name__}")
     if out.dtype != dtype or not out.dtype.isnative:
@@ -325,7 +377,7 @@ def output(out, name, shape, dtype):
     return out
 
 
-def writable_in_place(out, *inputs):
+def writable_in_place(out: Array, *inputs: Array | None) -> bool:
     """Whether kernels may write to `out` while they read `inputs`."""
     if walkable(out) is not out:
         return False

@@ -1,8 +1,9 @@
 """Recurrent layers, cells and the modules beside them, on the compiled kernels.
 
-``recurrent`` has RNN, LSTM and GRU over sequences, ``cells`` one step of each, ``modules`` Linear, Embedding and
-Sequential, ``streams`` the running state of a layer, ``files`` the models' own files, ``parameters`` names, shapes and
-initialisation, ``reference`` all of it once more in plain NumPy: what the kernels are tested against.
+``recurrent`` has RNN, LSTM and GRU over sequences and ``recurrent_base`` what they share, ``cells`` one step of each,
+``pointwise`` Linear and Embedding, ``modules`` Sequential, ``streams`` the running state of a model, ``files`` the
+models' own files, ``parameters`` names, shapes and initialisation, ``base`` what all models share. ``reference`` has
+the cells once more in plain NumPy: the kernels are tested against it.
 """
 
 from .base import Gradients

@@ -1,102 +1,225 @@
-"""What every model shares: parameters by name, and the gradients that ``backward`` returns."""
+"""What models share: parameters by name, the packed form that the kernels read, and the gradients of ``backward``."""
+
+from __future__ import annotations
 
 import contextlib
 import types
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Generic
 
 from .._base import dispatch
 from .._base import validation as check
+from .._base.typing import Array, ArrayLike, FloatDType, Parameters, ParametersLike, PathLike, Rng
 from . import files, parameters
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar   # its default makes a bare `Gradients` or `Stream` mean Any
+
+    StateT = TypeVar("StateT", default=Any)
+    StateLikeT = TypeVar("StateLikeT", default=Any)
+    PackT = TypeVar("PackT", default=Any)
+    StateT_co = TypeVar("StateT_co", default=Any, covariant=True)
+    InputT_co = TypeVar("InputT_co", default=Array, covariant=True)
+else:
+    from typing import TypeVar
+
+    StateT, StateLikeT, PackT = TypeVar("StateT"), TypeVar("StateLikeT"), TypeVar("PackT")
+    StateT_co, InputT_co = TypeVar("StateT_co", covariant=True), TypeVar("InputT_co", covariant=True)
 
 
 @dataclass(frozen=True)
-class Gradients:
-    """What ``backward`` returns.
+class Gradients(Generic[StateT_co, InputT_co]):
+    """Gradients of a loss L: what ``backward`` returns.
 
-    Attributes
+    Parameters
     ----------
-    input : array
-        dL/dx, shaped as x.
-    state : array, or pair of arrays for LSTM
-        dL/dh_0 (and dL/dc_0), shaped as the state.
+    input : array or None
+        The gradient dL/dx, shaped as x. None where it was not asked for, or where x is whole numbers.
+    state : array, pair of arrays for an LSTM, or None
+        The gradient dL/dh_0 (for an LSTM the pair dL/dh_0, dL/dc_0), shaped as the state. A Sequential has a tuple
+        with one for each of its modules; Linear and Embedding, which carry no state, have None.
     parameters : dict of str to array
-        dL/dparameter by the names of ``state_dict``.
+        The gradient of each parameter, by the names of ``state_dict``.
 
     Examples
     --------
     >>> import fastrnn
+    >>> import numpy as np
     >>> layer = fastrnn.RNN(2, 3, rng=0)
     >>> output, h_n, cache = layer.forward(np.ones((4, 2), np.float32))
-    >>> sorted(layer.backward(cache, np.ones_like(output)).parameters)
+    >>> gradients = layer.backward(cache, np.ones_like(output))
+    >>> gradients.input.shape, gradients.state.shape
+    ((4, 2), (1, 3))
+    >>> sorted(gradients.parameters)
     ['bias_hh_l0', 'bias_ih_l0', 'weight_hh_l0', 'weight_ih_l0']
     """
 
-    input: np.ndarray
-    state: np.ndarray | tuple
-    parameters: dict
+    input: InputT_co
+    state: StateT_co
+    parameters: Parameters
 
 
 class Parametrised:
-    """Parameters by torch's names: read, loaded, updated; packed for the kernels when they have changed."""
+    """A model whose parameters have names: they are read, replaced, saved, and updated by an optimizer.
 
-    _parameters: dict
-    _pack = None            # (parameters, instruction set, packed): valid while both are current
+    The arrays of ``_parameters`` are read-only and never written to: an update replaces them, so that caches, streams
+    and copies made before keep the weights they were made with.
+    """
+
+    _caches = "_pack", "_fingerprint"       # attributes that a copy or a pickle makes anew
+
+    if TYPE_CHECKING:
+        @property
+        def dtype(self) -> FloatDType: ...
+
+        @property
+        def _parameters(self) -> Parameters: ...
+
+        @_parameters.setter
+        def _parameters(self, values: Parameters) -> None: ...
 
     @property
-    def parameters(self):
-        """Name -> array, read-only; ``updating()`` gives writable ones."""
+    def parameters(self) -> Mapping[str, Array]:
+        """Read-only view of the parameters by name; ``updating()`` gives arrays that may be written to."""
         return types.MappingProxyType(self._parameters)
 
-    def state_dict(self):
-        """A copy of every parameter, by torch's names."""
+    def state_dict(self) -> Parameters:
+        """Copy every parameter.
+
+        Returns
+        -------
+        dict of str to array
+            The parameters by torch's names.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> list(fastrnn.GRUCell(2, 3, rng=0).state_dict())
+        ['weight_ih', 'weight_hh', 'bias_ih', 'bias_hh']
+        """
         return {name: value.copy() for name, value in self._parameters.items()}
 
-    def load_state_dict(self, mapping, strict=True):
-        """Takes parameters from a mapping such as ``state_dict()`` or torch's, turned to NumPy.
+    def load_state_dict(self, mapping: ParametersLike, strict: bool = True) -> None:
+        """Take parameters from a mapping such as ``state_dict()`` or torch's, turned to NumPy.
 
         Parameters
         ----------
         mapping : mapping of str to array
-        strict : bool
-            False: keys that are missing or unknown are passed over.
+            The new values by name; they are copied.
+        strict : bool, default True
+            Whether a missing or an unknown name is an error. If False, such names are passed over.
 
         Raises
         ------
+        TypeError
+            The argument is no mapping, or a value no array of numbers.
         ValueError
-            A missing, unknown or wrongly shaped key, by name; nothing is changed then.
+            A name is missing or unknown, or an array has the wrong shape or a wider dtype. The message names it, and
+            nothing is changed.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> layer, other = fastrnn.GRU(2, 3, rng=0), fastrnn.GRU(2, 3, rng=1)
+        >>> layer.load_state_dict(other.state_dict())
+        >>> bool((layer.parameters["weight_hh_l0"] == other.parameters["weight_hh_l0"]).all())
+        True
         """
         self._parameters = parameters.load(mapping, self._parameters, self.dtype, check.flag(strict, "strict"))
 
-    def save(self, path):
-        """Writes the model, options and parameters, for ``fastrnn.load``: .npz or, with safetensors, .safetensors."""
+    def save(self, path: PathLike) -> None:
+        """Write the model to a file, from which ``fastrnn.load`` makes the same one, bit for bit.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The ending tells the format: ``.npz`` (NumPy alone) or ``.safetensors``
+            (``pip install fastrnn[safetensors]``). An existing file is replaced atomically.
+
+        Raises
+        ------
+        TypeError
+            The model is of a derived class, which ``load`` would not know.
+        ValueError
+            The path ends otherwise.
+        OSError
+            The file cannot be written.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import fastrnn
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "gru.npz")
+        ...     fastrnn.GRU(2, 3, rng=0).save(path)
+        ...     fastrnn.load(path)
+        GRU(2, 3)
+        """
         files.save(self, path)
 
     @contextlib.contextmanager
-    def updating(self):
-        """Gives a dict of writable copies of the parameters; on a regular end they become the layer's.
+    def updating(self) -> Iterator[Parameters]:
+        """Change parameters in a ``with`` block.
 
+        The block is given a dict of writable copies; when it ends without an exception they become the model's.
+
+        Yields
+        ------
+        dict of str to array
+            The parameters by name.
+
+        Examples
+        --------
         >>> import fastrnn
         >>> layer = fastrnn.GRU(2, 3, rng=0)
-        >>> with layer.updating() as p:
-        ...     p["bias_ih_l0"] += 1.0
+        >>> with layer.updating() as parameters:
+        ...     parameters["bias_ih_l0"] += 1.0
         """
-        fresh = self.state_dict()
-        yield fresh
-        self._parameters = parameters.load(fresh, self._parameters, self.dtype, True)
+        values = self.state_dict()
+        yield values
+        self._parameters = parameters.load(values, self._parameters, self.dtype, True)
 
-    def _packed(self):
-        """[layer][direction] packed for the active instruction set."""
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in self._caches}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._parameters = {name: parameters.freeze(value) for name, value in self._parameters.items()}
+
+
+class Module(Parametrised):
+    """A model over sequences: a recurrent layer, Linear, Embedding, or a container of such modules.
+
+    A call gives (output, state); ``forward`` besides a cache, from which ``backward`` computes gradients. A module
+    that carries no state has None for it.
+    """
+
+    if TYPE_CHECKING:
+        def __call__(self, x: ArrayLike, state: Any = None, *, lengths: ArrayLike | None = None,
+                     reset_mask: ArrayLike | None = None) -> tuple[Array, Any]: ...
+
+        def forward(self, x: ArrayLike, state: Any = None, lengths: ArrayLike | None = None,
+                    reset_mask: ArrayLike | None = None, rng: Rng = None) -> tuple[Array, Any, Any]: ...
+
+        def backward(self, cache: Any, d_output: ArrayLike, d_state: Any = None,
+                     need_input: bool = True) -> Gradients[Any, Any]: ...
+
+        def _stream_part(self, batch_size: int) -> Any: ...     # of a Sequential's stream: step, run, state, reset
+
+
+class Packed(Parametrised, Generic[PackT]):
+    """A model whose parameters are packed for the kernels, once for each version of them and instruction set."""
+
+    _pack: tuple[Parameters, str, PackT] | None = None      # (parameters, instruction set, packed)
+
+    def _packed(self) -> PackT:
+        """The parameters as they are now, packed for the active instruction set."""
         values, isa = self._parameters, dispatch.active_isa()
         pack = self._pack
         if pack is None or pack[0] is not values or pack[1] != isa:
             pack = self._pack = (values, isa, self._make_pack(values))
         return pack[2]
 
-    def __getstate__(self):
-        return {name: value for name, value in self.__dict__.items() if name not in ("_pack", "_fingerprint")}
-
-    def __setstate__(self, state):
-        self.__dict__.update(state)
-        self._parameters = {name: parameters.freeze(value) for name, value in self._parameters.items()}
+    if TYPE_CHECKING:
+        def _make_pack(self, values: Parameters) -> PackT: ...

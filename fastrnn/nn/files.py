@@ -1,33 +1,42 @@
 """fastrnn's own model files: ``save`` writes a model, ``load`` makes it again, to the bit."""
 
+from __future__ import annotations
+
 import inspect
 import json
 import os
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from .._base.named_arrays import VERSION, read_npz, read_safetensors, safetensors_package
 from .._base.reading import ModelFormatError, refusing, replacing
 from .._base.registry import CONTAINERS, MODELS, model_class
+from .._base.typing import Array, PathLike
 from .parameters import UNDRAWN
 
+if TYPE_CHECKING:
+    from .base import Parametrised
+    from .modules import Container
 
-def save(model, path):
-    """Writes a layer, a cell or a whole Sequential to a file, from which ``load`` makes the same one, to the bit.
+
+def save(model: Parametrised, path: PathLike) -> None:
+    """Write a model to a file, from which ``load`` makes the same one, bit for bit.
 
     Parameters
     ----------
     model : layer, cell, Linear, Embedding or Sequential
+        The model.
     path : str or path-like
         The ending tells the format: ``.npz`` (NumPy alone) or ``.safetensors`` (``pip install fastrnn[safetensors]``).
-        A file that is there is replaced at once, when all is written; nobody ever sees a half.
+        An existing file is replaced atomically: readers never see a partial file.
 
     Raises
     ------
     TypeError
-        None of these; a class derived from one, which ``load`` would not know.
+        The model is none of these; a derived class is refused, too, because ``load`` would not know it.
     ValueError
-        Another ending.
+        The path ends otherwise.
     OSError
         The file cannot be written.
 
@@ -38,7 +47,10 @@ def save(model, path):
     [name, alpha, beta] each. A Sequential has "modules", a list of such objects, and arrays "0.weight_ih_l0", ... In a
     .npz the object is the array "fastrnn", its UTF-8 bytes; in a .safetensors file the metadata "fastrnn".
 
-    >>> import os, tempfile, fastrnn
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import fastrnn
     >>> layer = fastrnn.GRU(2, 3, rng=0)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(layer, os.path.join(folder, "gru.npz"))
@@ -49,76 +61,80 @@ def save(model, path):
     text, tensors = json.dumps(configuration(model)), dict(model.parameters)
     if ending == ".npz":
         with replacing(path) as file:
-            np.savez(file, **tensors, fastrnn=np.frombuffer(text.encode(), np.uint8))
+            # The cast is for NumPy's stubs, in which `allow_pickle` might be among the names.
+            np.savez(file, **cast("dict[str, Any]", tensors), fastrnn=np.frombuffer(text.encode(), np.uint8))
     else:
         data = safetensors_package().numpy.save(tensors, metadata={"fastrnn": text})
         with replacing(path) as file:
             file.write(data)
 
 
-def load(path):
-    """The model that ``save`` wrote; files of others are for ``fastrnn.interop``.
+def load(path: PathLike) -> Any:
+    """Load the model that ``save`` wrote; for files of other libraries see ``fastrnn.interop``.
 
     Parameters
     ----------
     path : str or path-like
+        The file, which ends in .npz or .safetensors.
 
     Returns
     -------
     layer, cell, Linear, Embedding or Sequential
-        Of the class that was saved, with its options and, to the bit, its parameters.
+        A model of the class that was saved, with its options and, bit for bit, its parameters.
 
     Raises
     ------
     ValueError
-        An ending that is neither .npz nor .safetensors.
+        The path ends otherwise.
     ModelFormatError
-        A file that is broken, or not fastrnn's.
+        The file is broken, or not one of fastrnn's.
     OSError
         The file cannot be read.
     ImportError
-        A .safetensors file, and the package is missing.
+        The file is a .safetensors file, and the package safetensors is missing.
 
-    >>> import os, tempfile, fastrnn
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import fastrnn
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "cell.npz")
     ...     fastrnn.LSTMCell(2, 3, peephole=True).save(path)
-    ...     load(path)
+    ...     fastrnn.load(path)
     LSTMCell(2, 3, peephole=True)
     """
     read = read_npz if _ending(path) == ".npz" else read_safetensors
-    tensors, found = read(path)
-    if found is None:
+    tensors, metadata = read(path)
+    if metadata is None:
         raise ModelFormatError(f"{os.fsdecode(path)}: not written by fastrnn; fastrnn.interop.layers reads what others "
                                "write")
-    return build(found, tensors, path)
+    return build(metadata, tensors, path)
 
 
-def configuration(model):
+def configuration(model: Parametrised) -> dict[str, Any]:
     """What the JSON in a file says of a model: its class, and every argument of its constructor but rng."""
     name = type(model).__name__
     if MODELS.get(name) is not type(model):
         raise TypeError(f"model: expected one of {', '.join(MODELS)}, got {type(model).__qualname__}")
     if name in CONTAINERS:
-        return {"version": VERSION, "class": name, "modules": [configuration(module) for module in model.modules]}
-    arguments = {argument.name: None for cls in reversed(type(model).__mro__) if "__init__" in vars(cls)
-                 for argument in inspect.signature(cls.__init__).parameters.values()
-                 if argument.kind not in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD)}
+        modules = cast("Container", model).modules
+        return {"version": VERSION, "class": name, "modules": [configuration(module) for module in modules]}
     layer = getattr(model, "_layer", model)         # a cell's options are those of its layer
-    return {"version": VERSION, "class": name,
-            **{key: getattr(layer, key) for key in arguments if key not in ("self", "rng")}, "dtype": layer.dtype.name}
+    options = {option: getattr(layer, option) for option in inspect.signature(type(model)).parameters
+               if option != "rng"}
+    return {"version": VERSION, "class": name, **options, "dtype": layer.dtype.name}
 
 
-def build(found, tensors, path, **options):
-    """The model of a configuration and its parameters; options stand above what the configuration says."""
+def build(metadata: dict[str, Any], tensors: dict[str, Array], path: PathLike, **options: Any) -> Any:
+    """The model of a configuration and its parameters; options take precedence over the configuration."""
     with refusing(path):
-        name = found.get("class")
+        name: Any = metadata.get("class")
         cls = model_class(name)
         if cls is None:
             raise ModelFormatError(f"class: expected one of {', '.join(MODELS)}, got {name!r:.200}")
         if name in CONTAINERS:
-            return cls(*(build(one, part, path) for one, part in members(found, tensors)))
-        options = {**found, **options}
+            return cls(*(build(one, part, path) for one, part in members(metadata, tensors)))
+        options = {**metadata, **options}
         del options["class"], options["version"]
         if isinstance(options.get("num_layers"), int) and options["num_layers"] > len(tensors):
             raise ModelFormatError(f"num_layers {options['num_layers']}, but {len(tensors)} arrays")
@@ -129,15 +145,16 @@ def build(found, tensors, path, **options):
         return model
 
 
-def members(found, tensors):
+def members(metadata: dict[str, Any],
+            tensors: dict[str, Array]) -> list[tuple[dict[str, Any], dict[str, Array]]]:
     """A container's configuration taken apart: of each module its configuration, and the tensors "i.name" by name."""
-    modules = found.get("modules")
-    if found.keys() != {"version", "class", "modules"} or not isinstance(modules, list):
-        raise ModelFormatError(f"a Sequential: expected version, class and a list of modules, got {found!r:.200}")
+    modules = metadata.get("modules")
+    if metadata.keys() != {"version", "class", "modules"} or not isinstance(modules, list):
+        raise ModelFormatError(f"a Sequential: expected version, class and a list of modules, got {metadata!r:.200}")
     for one in modules:
         if not isinstance(one, dict) or one.get("version") != VERSION:
             raise ModelFormatError(f"modules: expected configurations of version {VERSION}, got {one!r:.200}")
-    parts = {str(i): {} for i in range(len(modules))}
+    parts: dict[str, dict[str, Array]] = {str(i): {} for i in range(len(modules))}
     for name, value in tensors.items():
         i, _, rest = name.partition(".")
         if i not in parts:
@@ -146,7 +163,7 @@ def members(found, tensors):
     return list(zip(modules, parts.values()))
 
 
-def _ending(path):
+def _ending(path: PathLike) -> str:
     ending = os.path.splitext(os.fsdecode(path))[1].lower()
     if ending not in (".npz", ".safetensors"):
         raise ValueError(f"path: expected a name that ends in .npz or .safetensors, got {os.fsdecode(path)!r}")

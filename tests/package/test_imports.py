@@ -53,7 +53,7 @@ def floor(module):
 def test_the_sources_were_read():
     assert len(IMPORTS) > 60
     assert "fastrnn._base.validation" in IMPORTS["fastrnn.nn.recurrent"]
-    assert "fastrnn.nn.streams" in IMPORTS["fastrnn.nn.recurrent"]
+    assert "fastrnn.nn.streams" in IMPORTS["fastrnn.nn.recurrent_base"]
 
 
 def test_every_module_has_a_floor():
