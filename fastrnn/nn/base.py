@@ -14,7 +14,7 @@ from .._base.typing import Array, ArrayLike, FloatDType, Parameters, ParametersL
 from . import files, parameters
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar   # its default makes a bare `Gradients` or `Stream` mean Any
+    from typing_extensions import TypeVar  # its default makes a bare `Gradients` or `Stream` mean Any
 
     StateT = TypeVar("StateT", default=Any)
     StateLikeT = TypeVar("StateLikeT", default=Any)

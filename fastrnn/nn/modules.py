@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -137,7 +138,7 @@ class Sequential(Container):
 
     def __init__(self, *modules: Module) -> None:
         super().__init__(*modules)
-        for i, (before, module) in enumerate(zip(modules, modules[1:]), start=1):
+        for i, (before, module) in enumerate(itertools.pairwise(modules), start=1):
             output_size, input_size = sizes(before)[1], sizes(module)[0]
             if output_size != input_size:
                 raise ValueError(f"modules: {module!r} at {i} reads {input_size or 'whole numbers'}, the one before "

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._base.typing import Array, ArrayLike, IntArray
-    from ..nn.base import Parametrised as Module
+    from ..nn.base import Module
 
 # What `fit` takes for x, y and the mask: one array, or a list with an array for each row.
 Rows: TypeAlias = "ArrayLike | Sequence[ArrayLike]"

@@ -18,7 +18,7 @@ import numpy as np
 from .. import losses
 from .._base import validation as check
 from .._base.progress import Progress
-from ..nn.base import Parametrised as Module
+from ..nn.base import Module
 from ..nn.modules import recurrent
 from ..optim import Optimizer, clip_grad_norm
 from . import checkpoints

@@ -245,7 +245,7 @@ def test_norms_of_large_and_small_gradients():
 LINEAR = fastrnn.Linear(2, 1, rng=0)
 GOOD = {name: np.ones_like(value) for name, value in LINEAR.parameters.items()}
 BAD = [
-    (lambda: optim.Adam(fastrnn.GRUCell(2, 3)), TypeError, "model"),
+    (lambda: optim.Adam(fastrnn.GRU(2, 3).stream()), TypeError, "model"),
     (lambda: optim.Adam(LINEAR, learning_rate=-1), ValueError, "learning_rate"),
     (lambda: optim.Adam(LINEAR, learning_rate=True), TypeError, "learning_rate"),
     (lambda: optim.Adam(LINEAR, learning_rate=np.nan), ValueError, "learning_rate"),
