@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     StateLikeT = TypeVar("StateLikeT", default=Any)
     PackT = TypeVar("PackT", default=Any)
     StateT_co = TypeVar("StateT_co", default=Any, covariant=True)
-    InputT_co = TypeVar("InputT_co", default=Array, covariant=True)
+    InputT_co = TypeVar("InputT_co", default=Any, covariant=True)
 else:
     from typing import TypeVar
 
