@@ -1,6 +1,9 @@
-"""``import fastrnn`` from a source folder without compiled modules for this Python says what to do."""
+"""A source folder that is not built, and a machine that cannot build it, say what to do in one line."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ from child import attempt
 
 import fastrnn
 
+ROOT = Path(__file__).parents[2]
 PACKAGE = Path(fastrnn.__file__).parent
 # An editable install of fastrnn would find the missing modules in its own folder.
 WITHOUT_EDITABLE_INSTALLS = """
@@ -58,3 +62,15 @@ def test_a_missing_numpy_is_said_as_it_is():
     printed = failure("import fastrnn", PACKAGE.parent, prelude="import sys; sys.modules['numpy'] = None\n")
     assert printed.splitlines()[-1].startswith("ModuleNotFoundError: ") and "numpy" in printed.splitlines()[-1]
     assert "pip" not in printed
+
+
+def test_without_a_compiler_the_build_ends_with_what_to_install(tmp_path):
+    """The last line, with nothing behind it, is what pip shows last of the build's output."""
+    pytest.importorskip("Cython")
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", tmp_path, "--build-temp", tmp_path]
+    result = subprocess.run(command, cwd=ROOT, env={**os.environ, "CC": str(tmp_path / "no-compiler")},
+                            capture_output=True, text=True, timeout=300)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("fastrnn needs a C compiler") and "no-compiler" in last and "apt install" in last
