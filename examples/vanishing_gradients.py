@@ -7,7 +7,7 @@
 # the networks are trained on them.
 #
 # `python examples/vanishing_gradients.py` takes some seconds; `--full` trains every cell on lengths from 20 to 500 with
-# three seeds (some minutes). `--task`, `--lengths`, `--cells`, `--seeds` and `--steps` choose a part of that, and
+# three seeds (some minutes). `--task`, `--length`, `--cell`, `--seeds` and `--updates` choose a part of that, and
 # `--plot out.png` draws the gradients and the losses after training.
 
 # %%
@@ -24,13 +24,13 @@ from fastrnn import losses, optim
 from fastrnn.diagnostics import GradientFlow, gradient_flow
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--full", action="store_true")
+parser.add_argument("--full", action="store_true", help="lengths from 20 to 500, three runs each")
 parser.add_argument("--task", nargs="+", choices=("adding", "copying"), default=["adding", "copying"])
-parser.add_argument("--lengths", nargs="+", type=int)
-parser.add_argument("--cells", nargs="+", choices=("RNN", "GRU", "LSTM"), default=["RNN", "GRU", "LSTM"])
-parser.add_argument("--seeds", type=int)
-parser.add_argument("--steps", type=int)
-parser.add_argument("--plot")
+parser.add_argument("--length", nargs="+", type=int, help="T (100 for adding, 20 for copying)")
+parser.add_argument("--cell", nargs="+", type=str.upper, choices=("RNN", "GRU", "LSTM"), default=["RNN", "GRU", "LSTM"])
+parser.add_argument("--seeds", type=int, help="how many runs of each cell (1; with --full 3)")
+parser.add_argument("--updates", type=int, help="of the weights, at most (adding: 4000, copying: 6000)")
+parser.add_argument("--plot", help="write a figure to this file")
 options = parser.parse_args()
 HIDDEN, BATCH, SYMBOLS = 32, 32, 3
 
@@ -112,12 +112,12 @@ def flow(task, cell, chrono):
 
 for task in options.task:
     print(f"{task}, T {LENGTH}: |dL/dh_t| at the last step, 50 steps before, at the first, factor a step")
-    for cell in options.cells:
+    for cell in options.cell:
         for chrono in (True, False) if cell != "RNN" else (False,):
-            found = flow(task, cell, chrono)
-            norm = found.hidden.mean(1)
+            gradient = flow(task, cell, chrono)
+            norm = gradient.hidden.mean(1)
             print(f"  {cell:4} {'(gates half open)' * (cell != 'RNN' and not chrono):17}  {norm[-1]:.1e}  "
-                  f"{norm[-51]:.1e}  {norm[0]:.1e}  {found.rate:.3f}")
+                  f"{norm[-51]:.1e}  {norm[0]:.1e}  {gradient.rate:.3f}")
 
 
 # %% [markdown]
@@ -130,25 +130,25 @@ for task in options.task:
 RATES = {"RNN": 3e-3, "GRU": 1e-2, "LSTM": 1e-2}
 
 
-def train(task, cell, T, steps, seed):
-    """The loss on 1000 fresh sequences, and the steps taken: fewer than `steps` if it has learnt before."""
+def train(task, cell, T, updates, seed):
+    """The loss on 1000 fresh sequences, and the updates made: fewer than `updates` if it has learnt before."""
     make, _, _, loss, _, enough, _ = TASKS[task]
     rng = np.random.default_rng([seed, T])
     model = network(cell, task, T, seed)
     adam = optim.Adam(model, learning_rate=RATES[cell])
     recent = np.inf                     # a running mean of the loss
-    for step in range(1, steps + 1):
+    for update in range(1, updates + 1):
         x, target, mask = make(rng, T, BATCH)
         output, _, cache = model.forward(x)
         value, d_output = loss(output, target, mask)
         gradients = model.backward(cache, d_output, need_input=False).parameters
         if np.isfinite(optim.clip_grad_norm(gradients, 1.0)):
             adam.step(gradients)
-        recent = value if step == 1 else recent + 0.02 * (value - recent)
+        recent = value if update == 1 else recent + 0.02 * (value - recent)
         if recent < enough / 2:
             break
     x, target, mask = make(np.random.default_rng(10 ** 6 + seed), T, 1000)
-    return loss(model(x)[0], target, mask)[0], step
+    return loss(model(x)[0], target, mask)[0], update
 
 
 if options.full:
@@ -160,17 +160,17 @@ losses_of = {}
 fastrnn.set_num_threads(1)              # seeds run side by side: no kernel holds the interpreter
 for task in options.task:
     baseline, enough, most = TASKS[task][4:]
-    most = options.steps or most
+    most = options.updates or most
     print(f"\n{task}: the baseline is {baseline:.3f}, learnt is below {enough}; up to {most} updates, of {BATCH} "
           "sequences each")
-    for T in options.lengths or plan[task]:
-        for cell in options.cells:
+    for T in options.length or plan[task]:
+        for cell in options.cell:
             begin = time.perf_counter()
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 runs = list(pool.map(partial(train, task, cell, T, most), range(seeds)))
             final = losses_of[task, T, cell] = [loss for loss, _ in runs]
             print(f"  T {T:3}, {cell:4}: learnt {sum(loss < enough for loss in final)} of {seeds}; loss "
-                  f"{', '.join(f'{loss:.4f}' for loss in final)} after {', '.join(f'{step}' for _, step in runs)} "
+                  f"{', '.join(f'{loss:.4f}' for loss in final)} after {', '.join(f'{update}' for _, update in runs)} "
                   f"updates ({time.perf_counter() - begin:.0f} s)", flush=True)
 
 
@@ -189,12 +189,12 @@ if options.plot:
     for (gradients, jacobians, learnt), task in zip(figure.subplots(3, len(options.task), squeeze=False).T,
                                                     options.task, strict=True):
         baseline, enough, _ = TASKS[task][4:]
-        GradientFlow({cell: flow(task, cell, chrono=True) for cell in options.cells}).plot(ax=(gradients, jacobians))
+        GradientFlow({cell: flow(task, cell, chrono=True) for cell in options.cell}).plot(ax=(gradients, jacobians))
         gradients.set_title(f"{task}: gradients before training, T {LENGTH}", fontsize=10)
-        for cell, marker in zip(options.cells, "osd", strict=False):
+        for cell, marker in zip(options.cell, "osd", strict=False):
             lengths = [T for of, T, kind in losses_of if of == task and kind == cell]
             final = np.array([losses_of[task, T, cell] for T in lengths])
-            color = f"C{options.cells.index(cell)}"
+            color = f"C{options.cell.index(cell)}"
             learnt.plot(lengths, np.median(final, 1), marker + "-", color=color, label=cell)
             learnt.plot(lengths, final, marker, color=color, markersize=4, alpha=0.4)
         learnt.axhline(baseline, color="0.4", linewidth=0.8, linestyle=":", label="baseline")

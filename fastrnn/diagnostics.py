@@ -364,8 +364,8 @@ class _Walk:
     def _step_back(self, cache: Any, d_output: Float64Array, d_after: State,
                    need_input: bool = True) -> tuple[Any, State]:
         """The gradients of a step's input (None if not needed) and of the state before it."""
-        given = d_after[0][None] if len(d_after) == 1 else tuple(part[None] for part in d_after)
-        gradients = self.cell.backward(cache, d_output[None], given, need_input)
+        d_state = d_after[0][None] if len(d_after) == 1 else tuple(part[None] for part in d_after)
+        gradients = self.cell.backward(cache, d_output[None], d_state, need_input)
         d_before = gradients.state if len(d_after) == 2 else (gradients.state,)
         return None if gradients.input is None else gradients.input[0], tuple(part[0] for part in d_before)
 

@@ -155,13 +155,14 @@ def stream(model: RNNForecaster, series: Series) -> tuple[Array, npt.NDArray[np.
     microseconds : array [12, HOURS]
         What each took, from the hour's weather to the forecast.
     """
-    forecasts, microseconds = [], np.empty((len(series.first), HOURS))
+    forecasts: list[Array] = []
+    microseconds = np.empty((len(series.first), HOURS))
     for week, first in enumerate(series.first.tolist()):
         before = slice(first - CONTEXT, first)
         live = model.apply(**series.arguments([before])).stream()
         temperature, irradiance = series.temperature.tolist(), series.irradiance[:, None]
         for hour in range(HOURS):
-            forecasts.append(live.forecast_quantiles)
+            forecasts.append(np.asarray(live.forecast_quantiles))
             begin = time.perf_counter_ns()
             live.step(temperature[first + hour], past=irradiance[first + hour])
             microseconds[week, hour] = (time.perf_counter_ns() - begin) / 1000

@@ -98,7 +98,8 @@ def _run(args: argparse.Namespace) -> int:
     inputs = _standardised(table, names, values, trained)
     outputs = _standardised(table, args.target, targets, trained)
     model, history = _train(args, inputs, outputs, trained)
-    print(f"{model!r}: {len(history['loss'])} epochs on {trained} rows, the best was {history.best_epoch + 1}")
+    best = "" if history.best_epoch is None else f", the best was {history.best_epoch + 1}"
+    print(f"{model!r}: {len(history['loss'])} epochs on {trained} rows{best}")
     _print_errors(args, model, inputs, outputs, unchanged, trained)
     if args.out:
         _absorb_scaling(model, inputs, outputs)

@@ -55,7 +55,7 @@ def test_info_prints_the_instruction_set():
     assert fastrnn.__version__ in result.stdout
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
+@pytest.mark.parametrize(("arguments", "words"), [
     (["nonsense"], "nonsense"),
     (["--nonsense"], "nonsense"),
     (["demo", "--updates", "0"], "--updates"),
@@ -67,14 +67,14 @@ def test_info_prints_the_instruction_set():
     (["bench", "--seconds", "-1"], "--seconds"),
     (["info", "more"], "more"),
 ])
-def test_wrong_arguments_exit_2_with_one_line(arguments, said, capsys):
+def test_wrong_arguments_exit_2_with_one_line(arguments, words, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
     out, err = capsys.readouterr()
     assert stop.value.code == 2
     assert out == ""
     assert err.count("\n") == 1
-    assert said in err
+    assert words in err
 
 
 @pytest.mark.parametrize(("arguments", "suggestion"), [
@@ -256,27 +256,27 @@ def test_regression_finds_what_is_linear(series, horizon):
 def test_demo_runs_and_draws(tmp_path):
     result = run("demo", "--updates", 8, "--hidden-size", 8, "--plot", tmp_path / "new" / "demo.png")
     assert result.returncode == 0, result.stderr
-    for said in ("deg C", "naive", "24 hours ago", "regression", "99th percentile", "times as long"):
-        assert said in result.stdout
+    for words in ("deg C", "naive", "24 hours ago", "regression", "99th percentile", "times as long"):
+        assert words in result.stdout
     if importlib.util.find_spec("matplotlib") is not None:
         assert (tmp_path / "new" / "demo.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_demo_beats_the_simple_forecasts_and_streams_the_same(series):
     model = demo.forecaster(6, hidden_size=32, updates=300, random_state=0).set_params(ensemble=1, progress=False)
-    found = demo.evaluate(model.fit(**series.arguments(demo.training_parts(series))), series)
-    assert found.truth.shape == (12 * (168 - 5), 6)
-    hours = found.origins - demo.CONTEXT + series.first[found.series]       # the first that each forecasts
-    assert np.array_equal(found.truth, series.temperature[hours[:, None] + np.arange(6)])
+    backtest = demo.evaluate(model.fit(**series.arguments(demo.training_parts(series))), series)
+    assert backtest.truth.shape == (12 * (168 - 5), 6)
+    hours = backtest.origins - demo.CONTEXT + series.first[backtest.series]       # the first that each forecasts
+    assert np.array_equal(backtest.truth, series.temperature[hours[:, None] + np.arange(6)])
     assert series.held_out[hours].all() and series.held_out[hours + 5].all()
-    assert np.array_equal(found.others["24 hours ago"], series.temperature[hours[:, None] + np.arange(6) - 24])
-    assert np.array_equal(found.others["naive"], series.temperature[hours[:, None] - np.ones(6, int)])
-    rmse = {name: np.array(errors) for name, errors in demo.by_lead(found).items()}
+    assert np.array_equal(backtest.others["24 hours ago"], series.temperature[hours[:, None] + np.arange(6) - 24])
+    assert np.array_equal(backtest.others["naive"], series.temperature[hours[:, None] - np.ones(6, int)])
+    rmse = {name: np.array(errors) for name, errors in demo.by_lead(backtest).items()}
     assert (rmse["forecast"] < 0.9 * rmse["naive"]).all(), rmse
     assert (rmse["forecast"] < 0.7 * rmse["24 hours ago"]).all(), rmse
     streamed, times = demo.stream(model, series)
     assert times.shape == (12, 168) and (times > 0).all()
-    np.testing.assert_allclose(streamed[:, :163].reshape(-1, 6, 3), found.quantile_forecasts, atol=1e-3)
+    np.testing.assert_allclose(streamed[:, :163].reshape(-1, 6, 3), backtest.quantile_forecasts, atol=1e-3)
 
 
 def test_demo_without_matplotlib_and_tqdm_says_so(tmp_path, monkeypatch, capsys):
@@ -296,8 +296,8 @@ def test_bench_prints_a_table_and_writes_json(tmp_path):
     assert len(re.findall(r"^(LSTM|GRU|RNN) +\d.* -> ", result.stdout, re.M)) == 18
     assert "GFLOP/s" in result.stdout
     assert "DIFFER" not in result.stdout
-    found = json.loads((tmp_path / "new" / "bench.json").read_text())
-    assert len(found["cases"]) == 18
-    for row in found["cases"]:
+    report = json.loads((tmp_path / "new" / "bench.json").read_text())
+    assert len(report["cases"]) == 18
+    for row in report["cases"]:
         assert {"fastrnn", "numpy", "read" if row["work"] == "step" else "matmul"} <= set(row["seconds"])
         assert all(seconds > 0 for seconds in row["seconds"].values())

@@ -58,13 +58,13 @@ def test_forecast_writes_times_median_and_quantiles(table, tmp_path, capsys):
     assert run("forecast", table, "--target", "load", "--time", "time", "--horizon", 6, "--seasons", 24, "--past",
                "temperature", "--time-features", "day", "--updates", 60, "--hidden-size", 8, "--out", out,
                "--plot", plot) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for name in ("forecast", "naive", "seasonal naive 24", "RMSE", "MASE", "quantile 0.1"):
-        assert name in said
-    found = columns(out)
-    assert list(found) == ["time", "load", "load_q0.1", "load_q0.9"]
-    assert found["time"] == [f"2024-03-17T{hour:02}:00" for hour in range(16, 22)]
-    low, middle, high = (floats(found[f"load{end}"]) for end in ("_q0.1", "", "_q0.9"))
+        assert name in printed
+    written = columns(out)
+    assert list(written) == ["time", "load", "load_q0.1", "load_q0.9"]
+    assert written["time"] == [f"2024-03-17T{hour:02}:00" for hour in range(16, 22)]
+    low, middle, high = (floats(written[f"load{end}"]) for end in ("_q0.1", "", "_q0.9"))
     assert (low <= middle).all() and (middle <= high).all()
     expected = 50 + 10 * np.sin(2 * np.pi * (STEPS + np.arange(6) - 2) / 24)
     assert np.abs(middle - expected).max() < 4                  # the wave is 20 high
@@ -74,11 +74,11 @@ def test_forecast_writes_times_median_and_quantiles(table, tmp_path, capsys):
 def test_forecast_beats_the_naive_ones_where_there_is_something_to_learn(table, capsys):
     assert run("forecast", table, "--target", "load", "--horizon", 6, "--seasons", 24, "--updates", 100,
                "--quantiles") == 0
-    said = capsys.readouterr().out
-    rmse = {line[:18].strip(): float(line.split()[-3]) for line in said.splitlines()
+    printed = capsys.readouterr().out
+    rmse = {line[:18].strip(): float(line.split()[-3]) for line in printed.splitlines()
             if line.startswith(("forecast ", "naive ", "seasonal naive "))}
     assert rmse["forecast"] < rmse["naive"] / 3, rmse
-    assert "load:" in said and "    401  " in said              # with no --out the steps ahead are printed
+    assert "load:" in printed and "    401  " in printed              # with no --out the steps ahead are printed
 
 
 def test_forecast_of_several_series_with_known_columns(series, tmp_path):
@@ -96,11 +96,11 @@ def test_forecast_of_several_series_with_known_columns(series, tmp_path):
     assert run("forecast", csv(tmp_path / "shops.csv", lines), "--target", "sales", "--series", "shop", "--time", "day",
                "--known", "open", "--horizon", 10, "--seasons", 7, "--updates", 150, "--hidden-size", 8, "--quantiles",
                "--out", out) == 0
-    found = json.loads(out.read_text())
-    assert list(found) == ["shop", "day", "sales"]
-    assert found["shop"] == [first] * 10 + [("a" if first == "b" else "b")] * 10
-    assert found["day"][:10] == ["2024-04-30", *(f"2024-05-0{day}" for day in range(1, 10))]
-    sales = dict(zip(("first", "second"), np.reshape(found["sales"], (2, 10)), strict=True))
+    written = json.loads(out.read_text())
+    assert list(written) == ["shop", "day", "sales"]
+    assert written["shop"] == [first] * 10 + [("a" if first == "b" else "b")] * 10
+    assert written["day"][:10] == ["2024-04-30", *(f"2024-05-0{day}" for day in range(1, 10))]
+    sales = dict(zip(("first", "second"), np.reshape(written["sales"], (2, 10)), strict=True))
     for values, scale in zip(sales.values(), (1, 100) if first == "b" else (100, 1), strict=True):
         closed = np.arange(120, 130) % 7 == 6
         assert np.abs(values[closed] / scale - 5).max() < 3 and np.abs(values[~closed] / scale - 15).max() < 3
@@ -111,15 +111,15 @@ def test_forecast_of_several_columns_held_out_none(table, tmp_path, capsys):
     assert run("forecast", table, "--target", "load", "temperature", "--horizon", 3, "--held-out", 0, "--updates", 5,
                "--hidden-size", 4, "--out", out) == 0
     assert "naive" not in capsys.readouterr().out
-    found = columns(out)
-    assert list(found) == ["step", "load", "load_q0.1", "load_q0.9", "temperature", "temperature_q0.1",
+    written = columns(out)
+    assert list(written) == ["step", "load", "load_q0.1", "load_q0.9", "temperature", "temperature_q0.1",
                            "temperature_q0.9"]
-    assert found["step"] == ["401", "402", "403"]
+    assert written["step"] == ["401", "402", "403"]
 
 
 # ---- detect -------------------------------------------------------------------------------------
 
-def test_detect_tells_the_row_and_the_column(series, tmp_path, capsys):
+def test_detect_reports_the_row_and_the_column(series, tmp_path, capsys):
     times, load, temperature = (part.copy() for part in series)
     temperature[350] += 60
     lines = [f"{time};{a:.3f};{b:.3f}" for time, a, b in zip(times, load, temperature, strict=True)]
@@ -127,36 +127,36 @@ def test_detect_tells_the_row_and_the_column(series, tmp_path, capsys):
     out, plot = tmp_path / "scores.csv", tmp_path / "scores.svg"
     assert run("detect", table, "--time", "time", "--out", out, "--plot", plot) == 0
     assert f"\n  {times[350]}" in capsys.readouterr().out
-    found = columns(out)
-    assert list(found) == ["time", "score", "anomaly", "column"] and len(found["score"]) == STEPS
-    assert found["anomaly"][350] == "1" and found["column"][350] == "temperature"
-    scores = floats(found["score"])
+    written = columns(out)
+    assert list(written) == ["time", "score", "anomaly", "column"] and len(written["score"]) == STEPS
+    assert written["anomaly"][350] == "1" and written["column"][350] == "temperature"
+    scores = floats(written["score"])
     assert (scores >= 0).all() and (scores <= 1).all() and not scores[:50].any()
     assert b"<svg" in plot.read_bytes()
 
 
-def test_detect_joins_told_rows_that_are_near(tmp_path, capsys):
+def test_detect_joins_reported_rows_that_are_near(tmp_path, capsys):
     values = np.sin(np.arange(300) / 5)
     values[[200, 203, 260]] += 9
     table = csv(tmp_path / "t.csv", ["v", *map(str, values)])
-    told = None
+    previous = None
     for join in (1, 3, 99):
         assert run("detect", table, "--join", join, "--out", tmp_path / "s.csv") == 0
-        said = capsys.readouterr().out.splitlines()
-        places = [[int(row) for row in line.split(":")[0].split(" to ")] for line in said if line.startswith("  ")]
-        assert f"in {len(places)} places" in said[0]
+        lines = capsys.readouterr().out.splitlines()
+        places = [[int(row) for row in line.split(":")[0].split(" to ")] for line in lines if line.startswith("  ")]
+        assert f"in {len(places)} places" in lines[0]
         rows = [n for n, anomaly in enumerate(columns(tmp_path / "s.csv")["anomaly"], 1) if anomaly == "1"]
-        assert {201, 204, 261} <= set(rows) and rows == (told or rows)
+        assert {201, 204, 261} <= set(rows) and rows == (previous or rows)
         assert sorted({row for place in places for row in rows if place[0] <= row <= place[-1]}) == rows
         assert all(later[0] - place[-1] > join for place, later in itertools.pairwise(places))
         for first, *last in places:
             between = [row for row in rows if first <= row <= (last or [first])[0]]
             assert first == between[0] and last == between[1:][-1:]
             assert all(b - a <= join for a, b in itertools.pairwise(between))
-        told = rows
+        previous = rows
 
 
-def test_detect_looks_at_the_range_unless_told_not_to(tmp_path):
+def test_the_range_of_earlier_values_counts_unless_margin_is_inf(tmp_path):
     table = csv(tmp_path / "t.csv", ["v", *map(str, np.random.default_rng(0).standard_normal(400)), "4.5"])
     last = []
     for margin in (0.02, 5, "inf"):
@@ -188,8 +188,8 @@ def test_train_saves_a_model_in_the_units_of_the_table(series, table, tmp_path, 
     out, plot = tmp_path / "model.npz", tmp_path / "losses.pdf"
     assert run("train", table, "--target", "load", "--ahead", 3, "--epochs", 60, "--hidden-size", 16, "--learning-rate",
                0.01, "--out", out, "--plot", plot) == 0
-    said = capsys.readouterr().out
-    errors = next(line for line in said.splitlines() if line.startswith("  load")).split()[1:]
+    printed = capsys.readouterr().out
+    errors = next(line for line in printed.splitlines() if line.startswith("  load")).split()[1:]
     model_rmse, naive_rmse = map(float, errors)
     assert model_rmse < naive_rmse / 3
     model, (_, load, temperature) = fastrnn.load(out), series
@@ -242,9 +242,9 @@ def test_gradients_of_fresh_layers(tmp_path, capsys):
     assert run("gradients", "--length", 60, "--hidden-size", 8, "--cell", "RNN", "Gru", "lstm", "--forget-bias", 4,
                "--out", out, "--plot", plot) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[:4]] == ["layer", "rnn", "gru", "lstm"]
-    found = columns(out)
-    assert len(found["step"]) == 60
-    plain, gated = floats(found["rnn l0 dL/dh"]), floats(found["lstm l0 dL/dc"])
+    written = columns(out)
+    assert len(written["step"]) == 60
+    plain, gated = floats(written["rnn l0 dL/dh"]), floats(written["lstm l0 dL/dc"])
     assert plain[0] < 1e-6 * plain[-1]
     assert gated[0] > 1e-2 * gated[-2]
     assert plot.read_bytes().startswith(b"\x89PNG")
@@ -258,9 +258,9 @@ def test_gradients_of_a_model_on_a_table(series, table, tmp_path, capsys):
                "--out", out) == 0
     x = np.stack([np.round(part, 3) for part in series[1:]], 1)[-30:].astype(np.float32)
     expected = fastrnn.diagnostics.gradient_flow(model, x)["0.l0"]
-    found = json.loads(out.read_text())
-    np.testing.assert_allclose(found["0.l0 dL/dh"], expected.hidden[:, 0], rtol=1e-12)
-    np.testing.assert_allclose(found["0.l0 jacobian"], expected.jacobian[:, 0], rtol=1e-12)
+    written = json.loads(out.read_text())
+    np.testing.assert_allclose(written["0.l0 dL/dh"], expected.hidden[:, 0], rtol=1e-12)
+    np.testing.assert_allclose(written["0.l0 jacobian"], expected.jacobian[:, 0], rtol=1e-12)
     assert "0.l0" in capsys.readouterr().out
 
 
@@ -279,38 +279,12 @@ def test_gradients_of_a_layer_among_several(tmp_path, capsys):
 def test_a_table_is_read_as_it_is(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes('\ufeff# a comment\n\nname,"a ""b"", c"\n"x\ny", 1e3\n\nz,n/a\n'.encode())
-    found = tables.read(path)
-    assert found.columns == {"name": ["x\ny", "z"], 'a "b", c': [" 1e3", "n/a"]}
-    assert found.lines == [5, 7]
-    assert np.array_equal(found.numbers('a "b", c', "--x"), [1000, np.nan], equal_nan=True)
-    assert found.numeric() == ['a "b", c']
-
-
-def test_times_come_as_they_are_told(tmp_path):
-    path = csv(tmp_path / "t.tsv", ["t\tv", "2024-01-31\t1", "2024-01-31T13:00\t2", "2024-01-31 13:00:00.5+02:00\t3"])
-    found = tables.read(path).times("t", "--time")
-    assert found.astype(str).tolist() == ["2024-01-31T00:00:00.000000", "2024-01-31T13:00:00.000000",
-                                          "2024-01-31T11:00:00.500000"]
-    assert tables.iso_times(found[:2]) == ["2024-01-31T00:00", "2024-01-31T13:00"]
-    assert tables.iso_times(found[:1]) == ["2024-01-31"]
-
-
-@pytest.mark.parametrize("library", ["polars", "pandas"])
-def test_parquet(library, series, tmp_path, monkeypatch):
-    frames = pytest.importorskip(library)
-    pytest.importorskip("pyarrow")
-    if library == "pandas":
-        monkeypatch.setitem(sys.modules, "polars", None)
-    times, load, temperature = series
-    frame = frames.DataFrame({"time": times.astype("datetime64[us]"), "load": load.astype(np.float32),
-                              "count": np.arange(STEPS), "temperature": temperature})
-    path = tmp_path / "t.parquet"
-    frame.write_parquet(path) if library == "polars" else frame.to_parquet(path)
-    found = tables.read(path)
-    assert np.array_equal(found.times("time", "--time"), times)
-    assert np.array_equal(found.numbers("load", "--target"), load.astype(np.float32))
-    assert found.numeric() == ["load", "count", "temperature"] or found.numeric(exclude=("time",)) == ["load", "count",
-                                                                                                  "temperature"]
+    result = tables.read(path)
+    assert result.columns == {"name": ["x\ny", "z"], 'a "b", c': [" 1e3", "n/a"]}
+    assert result.lines == [5, 7]
+    assert np.array_equal(result.numbers('a "b", c', "--x"), [1000, np.nan], equal_nan=True)
+    numeric = ["load", "count", "temperature"]
+    assert numeric in (result.numeric(), result.numeric(exclude=("time",)))
     assert run("detect", path, "--columns", "load", "temperature") == 0
     path.write_bytes(b"PAR1 and no more")
     assert run("detect", path) == 1
@@ -363,34 +337,34 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("said", BAD_TABLES)
+@pytest.mark.parametrize("words", BAD_TABLES)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_bad_table_is_one_line(command, said, tmp_path, capsys):
-    path = csv(tmp_path / "bad.csv", BAD_TABLES[said])
+def test_a_bad_table_is_one_line(command, words, tmp_path, capsys):
+    path = csv(tmp_path / "bad.csv", BAD_TABLES[words])
     arguments = ["--data", path, "--columns", "load", "--length", "2"] if command == "gradients" else [path]
-    if said == "" and command in ("train", "gradients"):
+    if words == "" and command in ("train", "gradients"):
         pytest.skip("reads no times")
     assert run(command, *arguments, *CALLS[command]) == 1
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and err.startswith(f"python -m fastrnn {command}: ")
-    assert said in err and "bad.csv" in err
-    assert "expected a time" in err or said
+    assert words in err and "bad.csv" in err
+    assert "expected a time" in err or words
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("name, said", [("nowhere.csv", "No such file"), ("folder.csv", "folder.csv"),
+@pytest.mark.parametrize("name, words", [("nowhere.csv", "No such file"), ("folder.csv", "folder.csv"),
                                         ("table.xlsx", "expected a name that ends in"), ("latin.csv", "no UTF-8")])
-def test_a_file_that_is_none_is_one_line(command, name, said, tmp_path, capsys):
+def test_a_file_that_is_none_is_one_line(command, name, words, tmp_path, capsys):
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "table.xlsx").write_bytes(b"PK")
     (tmp_path / "latin.csv").write_bytes("load\n1°\n".encode("latin-1"))
     path = tmp_path / name
     assert run(command, *(["--data", path] if command == "gradients" else [path]), *CALLS[command]) == 1
     err = capsys.readouterr().err
-    assert err.count("\n") == 1 and said in err
+    assert err.count("\n") == 1 and words in err
 
 
-@pytest.mark.parametrize("arguments, said", [
+@pytest.mark.parametrize("arguments, words", [
     (["forecast", "{}", "--target", "load", "--horizon", "12"], "too few"),
     (["forecast", "{}", "--target", "load", "--horizon", "2", "--log"], "log"),
     (["forecast", "{}", "--target", "load", "--horizon", "2", "--known", "temperature"], "--known"),
@@ -404,18 +378,18 @@ def test_a_file_that_is_none_is_one_line(command, name, said, tmp_path, capsys):
     (["gradients", "--data", "{}", "--length", "100"], "--length"),
     (["gradients", "{}"], "{}"),
 ])
-def test_what_cannot_be_done_is_one_line(arguments, said, tmp_path, capsys, monkeypatch):
+def test_what_cannot_be_done_is_one_line(arguments, words, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = csv(tmp_path / "good.csv", [GOOD[0] + ",far", *(f"{line},{1e-20 * (i < 20) * i + (i == 20)}"
                                                            for i, line in enumerate(GOOD[1:]))])
     assert run(*(part.format(path) for part in arguments)) == 1
     err = capsys.readouterr().err
     lines = [line for line in err.splitlines() if line.startswith("python -m fastrnn")]
-    assert len(lines) == 1 and said.format(path) in lines[0]
+    assert len(lines) == 1 and words.format(path) in lines[0]
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("arguments, said", [
+@pytest.mark.parametrize("arguments, words", [
     (["forecast"], "FILE"),
     (["forecast", "x.csv", "--target", "load"], "--horizon"),
     (["forecast", "x.csv", "--target", "load", "--horizon", "0"], "--horizon"),
@@ -432,12 +406,12 @@ def test_what_cannot_be_done_is_one_line(arguments, said, tmp_path, capsys, monk
     (["gradients", "--forget-bias", "nan"], "--forget-bias"),
     (["gradients", "--cell", "transformer"], "--cell"),
 ])
-def test_wrong_arguments_exit_2_with_one_line(arguments, said, capsys):
+def test_wrong_arguments_exit_2_with_one_line(arguments, words, capsys):
     with pytest.raises(SystemExit) as stop:
         run(*arguments)
     out, err = capsys.readouterr()
     assert (stop.value.code, out, err.count("\n")) == (2, "", 1)
-    assert said in err
+    assert words in err
 
 
 @pytest.mark.parametrize("command", COMMANDS)

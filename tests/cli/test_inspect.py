@@ -1,4 +1,4 @@
-"""``python -m fastrnn inspect`` and ``convert``, and how a file's format is told from its contents."""
+"""``python -m fastrnn inspect`` and ``convert``, and how a file's format is recognised by its contents."""
 
 import json
 import os
@@ -70,7 +70,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_the_format_is_told_from_the_contents(name, tmp_path):
+def test_the_format_is_recognised_by_the_contents(name, tmp_path):
     kind, write = WRITERS[name]
     write(tmp_path / "model.npz")               # savez adds no ending then; no ending says anything here
     assert interop.detect(tmp_path / "model.npz") == kind
@@ -114,18 +114,18 @@ def test_inspect_lists_layers_and_what_makes_none(several, capsys):
 
 def test_inspect_for_machines(several, capsys):
     code, out, _ = call(capsys, "inspect", several, "--json")
-    found = json.loads(out)
-    assert code == 0 and found["format"] == "safetensors" and found["file"] == str(several)
-    assert sorted(found["layers"]) == ["encoder", "rnn"] and list(found["skipped"]) == ["broken"]
-    encoder = found["layers"]["encoder"]
+    report = json.loads(out)
+    assert code == 0 and report["format"] == "safetensors" and report["file"] == str(several)
+    assert sorted(report["layers"]) == ["encoder", "rnn"] and list(report["skipped"]) == ["broken"]
+    encoder = report["layers"]["encoder"]
     assert {key: encoder[key] for key in ("class", "input_size", "hidden_size", "num_layers", "dtype")} == {
         "class": "LSTM", "input_size": 4, "hidden_size": 3, "num_layers": 2, "dtype": "float32"}
     assert encoder["parameters"]["weight_ih_l1"] == [12, 3]
     assert encoder["parameter_count"] == sum(np.prod(shape) for shape in encoder["parameters"].values()) == 204
-    assert found["layers"]["rnn"]["nonlinearity"] == "tanh"
+    assert report["layers"]["rnn"]["nonlinearity"] == "tanh"
 
 
-def test_options_that_a_file_does_not_tell(several, tmp_path, capsys):
+def test_options_that_a_file_does_not_have(several, tmp_path, capsys):
     _, out, _ = call(capsys, "inspect", several, "--nonlinearity", "relu", "--batch-first")
     assert "RNN(2, 5, batch_first=True, nonlinearity=relu)" in out
     assert "LSTM(4, 3, num_layers=2, batch_first=True)" in out
@@ -207,7 +207,7 @@ def test_torchs_file_to_every_other(tmp_path, capsys):
 
 # ---- Errors -------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("arguments", "said"), [
+@pytest.mark.parametrize(("arguments", "words"), [
     (["inspect"], "FILE"), (["convert", "{file}"], "OUT"), (["inspect", "{file}", "more"], "more"),
     (["convert", "{file}", "out.npz"], "--layer.*'encoder', 'rnn'"),
     (["convert", "{file}", "out.npz", "--layer", "head"], "--layer.*'head'.*'encoder', 'rnn'"),
@@ -218,12 +218,12 @@ def test_torchs_file_to_every_other(tmp_path, capsys):
     (["inspect", "{file}", "--option", "colour=blue"], "safetensors: .*colour"),
     (["inspect", "{file}", "--option", "path=x"], "path"),
 ])
-def test_wrong_arguments_exit_2_with_one_line(arguments, said, several, tmp_path, monkeypatch, capsys):
+def test_wrong_arguments_exit_2_with_one_line(arguments, words, several, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code, out, err = call(capsys, *(argument.format(file=several) for argument in arguments))
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
-    assert re.search(said, err), err
+    assert re.search(words, err), err
     assert os.listdir(tmp_path) == [several.name]
 
 

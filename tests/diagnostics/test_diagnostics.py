@@ -74,13 +74,13 @@ def test_norms_agree_with_central_differences(kind, options):
     assert list(flow) == [f"l{k}" + "_reverse" * d for k in range(layer.num_layers) for d in range(D)]
     for k in range(layer.num_layers):
         for d in range(D):
-            found = flow[f"l{k}" + "_reverse" * d]
-            assert found.jacobian.shape == (T, 0)
+            layer_flow = flow[f"l{k}" + "_reverse" * d]
+            assert layer_flow.jacobian.shape == (T, 0)
             backwards = d == 1 or layer.reverse
-            assert found.reversed == backwards
+            assert layer_flow.reversed == backwards
             for t in range(T):
                 delta = tuple(np.zeros((N, 3)) for _ in state)
-                for norms, part in zip((found.hidden, found.cell), delta, strict=False):
+                for norms, part in zip((layer_flow.hidden, layer_flow.cell), delta, strict=False):
 
                     def loss(where=(k, d, t), delta=delta):
                         return np.vdot(d_output, perturbed(layer, x, state, where, delta))
@@ -88,7 +88,7 @@ def test_norms_agree_with_central_differences(kind, options):
                     gradient = central_differences(loss, part, 1e-5)
                     at = T - 1 - t if backwards else t
                     np.testing.assert_allclose(norms[at], np.linalg.norm(gradient, axis=1), rtol=1e-6, atol=1e-9)
-            assert (found.cell is not None) == is_lstm
+            assert (layer_flow.cell is not None) == is_lstm
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -224,23 +224,23 @@ def test_layouts_are_one(sequential):
         if sequential:
             model = fastrnn.Sequential(fastrnn.Linear(3, 3, rng=1), model, fastrnn.Linear(4, 1, rng=2))
         name = "1.l0" if sequential else "l0"
-        given = x.swapaxes(0, 1) if batch_first else x
-        flows.append(gradient_flow(model, given, lambda y: y, lengths=[6, 3])[name])
+        ordered = x.swapaxes(0, 1) if batch_first else x
+        flows.append(gradient_flow(model, ordered, lambda y: y, lengths=[6, 3])[name])
         alone = gradient_flow(model, x[:, 0], lambda y: y)[name]
         np.testing.assert_allclose(alone.hidden[:, 0], flows[-1].hidden[:, 0], rtol=1e-12)
     for norms in ("hidden", "jacobian"):
         assert np.array_equal(getattr(flows[0], norms), getattr(flows[1], norms), equal_nan=True)
 
 
-# ---- What is said, and refused ------------------------------------------------------------------
+# ---- Defaults, output, refused arguments -------------------------------------------------------
 
 def test_the_default_loss_is_the_last_output_of_each_row():
     layer = fastrnn.RNN(2, 3, dtype=np.float64, rng=0)
     x = np.random.default_rng(14).standard_normal((5, 2, 2))
     d_output = np.zeros((5, 2, 3))
     d_output[2, 0] = d_output[4, 1] = 1
-    found, expected = gradient_flow(layer, x, lengths=[3, 5]), gradient_flow(layer, x, d_output, lengths=[3, 5])
-    assert np.array_equal(found["l0"].hidden, expected["l0"].hidden, equal_nan=True)
+    default, expected = gradient_flow(layer, x, lengths=[3, 5]), gradient_flow(layer, x, d_output, lengths=[3, 5])
+    assert np.array_equal(default["l0"].hidden, expected["l0"].hidden, equal_nan=True)
 
 
 def test_gates_hold_what_a_plain_rnn_loses():
