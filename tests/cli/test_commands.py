@@ -177,7 +177,8 @@ def test_detect_scores_before_it_learns(table, tmp_path):
 
 def test_detect_fits_on_first_rows(table, tmp_path):
     out = tmp_path / "s.json"
-    assert run("detect", table, "--columns", "load", "--fit", 300, "--updates", 2, "--hidden-size", 8, "--out", out) == 0
+    assert run("detect", table, "--columns", "load", "--fit", 300, "--updates", 2, "--hidden-size", 8,
+               "--out", out) == 0
     scores = np.array(json.loads(out.read_text())["score"])
     assert not scores[:300].any() and len(scores) == STEPS
 
@@ -283,6 +284,32 @@ def test_a_table_is_read_as_it_is(tmp_path):
     assert result.columns == {"name": ["x\ny", "z"], 'a "b", c': [" 1e3", "n/a"]}
     assert result.lines == [5, 7]
     assert np.array_equal(result.numbers('a "b", c', "--x"), [1000, np.nan], equal_nan=True)
+    assert result.numeric() == ['a "b", c']
+
+
+def test_times_are_read_and_written_in_iso_8601(tmp_path):
+    path = csv(tmp_path / "t.tsv", ["t\tv", "2024-01-31\t1", "2024-01-31T13:00\t2", "2024-01-31 13:00:00.5+02:00\t3"])
+    times = tables.read(path).times("t", "--time")
+    assert times.astype(str).tolist() == ["2024-01-31T00:00:00.000000", "2024-01-31T13:00:00.000000",
+                                          "2024-01-31T11:00:00.500000"]
+    assert tables.iso_times(times[:2]) == ["2024-01-31T00:00", "2024-01-31T13:00"]
+    assert tables.iso_times(times[:1]) == ["2024-01-31"]
+
+
+@pytest.mark.parametrize("library", ["polars", "pandas"])
+def test_parquet(library, series, tmp_path, monkeypatch):
+    frames = pytest.importorskip(library)
+    pytest.importorskip("pyarrow")
+    if library == "pandas":
+        monkeypatch.setitem(sys.modules, "polars", None)
+    times, load, temperature = series
+    frame = frames.DataFrame({"time": times.astype("datetime64[us]"), "load": load.astype(np.float32),
+                              "count": np.arange(STEPS), "temperature": temperature})
+    path = tmp_path / "t.parquet"
+    frame.write_parquet(path) if library == "polars" else frame.to_parquet(path)
+    result = tables.read(path)
+    assert np.array_equal(result.times("time", "--time"), times)
+    assert np.array_equal(result.numbers("load", "--target"), load.astype(np.float32))
     numeric = ["load", "count", "temperature"]
     assert numeric in (result.numeric(), result.numeric(exclude=("time",)))
     assert run("detect", path, "--columns", "load", "temperature") == 0
@@ -353,7 +380,7 @@ def test_a_bad_table_is_one_line(command, words, tmp_path, capsys):
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("name, words", [("nowhere.csv", "No such file"), ("folder.csv", "folder.csv"),
-                                        ("table.xlsx", "expected a name that ends in"), ("latin.csv", "no UTF-8")])
+                                         ("table.xlsx", "expected a name that ends in"), ("latin.csv", "no UTF-8")])
 def test_a_file_that_is_none_is_one_line(command, name, words, tmp_path, capsys):
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "table.xlsx").write_bytes(b"PK")
