@@ -6,11 +6,8 @@ import re
 import subprocess
 import sys
 
-import numpy as np
 import pages
 import pytest
-
-from fastrnn.datasets import load_weather
 
 README = pages.ROOT / "README.md"
 PAGES = [path for path in sorted((pages.ROOT / "docs").rglob("*.md")) if "generated" not in path.parts]
@@ -37,8 +34,6 @@ def test_a_page_runs_from_top_to_bottom(page, tmp_path):
 
 @pytest.mark.parametrize("number, line", [(number, block.line) for number, block in enumerate(pages.blocks(README))])
 def test_every_block_of_the_readme_runs_alone(number, line, tmp_path):
-    # The reader's own table, which the commands name.
-    np.savetxt(tmp_path / "load.csv", load_weather().temperature[:1500], header="load", comments="", fmt="%g")
     run(tmp_path, README, number)
 
 

@@ -5,8 +5,9 @@
 
 A ``python`` block prints what the ``text`` block directly after it shows, and nothing where there is none. In a
 ``console`` block every line that begins with ``$ fastrnn`` (or ``$ python -m fastrnn``) is run, and prints what follows
-it, if anything does. ``...`` stands for any text, as in doctests. Other commands are not run: ``make`` must name a
-target of the Makefile, ``pip install`` extras of the package that exist.
+it, if anything does; the output of a command in "$(...)" is put in its place. ``...`` stands for any text, as in
+doctests. Other commands are not run: ``make`` must name a target of the Makefile, ``pip install`` extras of the package
+that exist.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SUBSTITUTION = re.compile(r"\$\((.*?)\)")
 
 
 @dataclass(frozen=True)
@@ -79,24 +81,31 @@ def commands(block):
 
 
 def run_console(block):
-    cli = importlib.import_module("fastrnn.cli.main")
     for command, expected in commands(block):
-        words = shlex.split(command, comments=True)
         where = f"{block.page}:{block.line}: {command.strip()}"
-        if words[:3] == ["python", "-m", "fastrnn"]:
-            words = words[2:]
-        if words[0] == "fastrnn":
-            with contextlib.redirect_stdout(io.StringIO()) as printed:
-                try:
-                    status = cli.main(words[1:])
-                except SystemExit as stop:          # --help, --version
-                    status = stop.code
-            if status:
-                raise AssertionError(f"{where}: exit status {status}\n{printed.getvalue()}")
-            if expected:
-                compare(expected, printed.getvalue(), where)
-        else:
-            check_command(words, where)
+        printed = run_command(command, where)
+        if expected:
+            compare(expected, printed, where)
+
+
+def run_command(command, where):
+    """What a command of fastrnn's prints; of others it is checked that they could be run."""
+    command = SUBSTITUTION.sub(lambda match: run_command(match[1], where).strip(), command)
+    words = shlex.split(command, comments=True)
+    if words[:3] == ["python", "-m", "fastrnn"]:
+        words = words[2:]
+    if words[0] != "fastrnn":
+        check_command(words, where)
+        return ""
+    cli = importlib.import_module("fastrnn.cli.main")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        try:
+            status = cli.main(words[1:])
+        except SystemExit as stop:          # --help, --version
+            status = stop.code
+    if status:
+        raise AssertionError(f"{where}: exit status {status}\n{printed.getvalue()}")
+    return printed.getvalue()
 
 
 def check_command(words, where):
