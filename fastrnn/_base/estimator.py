@@ -15,6 +15,7 @@ import numpy as np
 from . import validation as check
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
 
     from .typing import ArrayLike, Float64Array
@@ -136,7 +137,8 @@ class Estimator:
 
 def cell_name(value: str) -> str:
     """The parameter `cell` of an estimator in lower case; it may be written in any."""
-    return check.choice(value.lower() if isinstance(value, str) else value, "cell", CELLS)
+    name: str = check.choice(value.lower() if isinstance(value, str) else value, "cell", CELLS)
+    return name
 
 
 def columns(X: ArrayLike, name: str = "X", least: int = 1) -> Float64Array:
@@ -171,7 +173,7 @@ def columns(X: ArrayLike, name: str = "X", least: int = 1) -> Float64Array:
     return values
 
 
-def numbers(values: ArrayLike, name: str) -> Float64Array:
+def numbers(values: ArrayLike | Sequence[float | None] | None, name: str) -> Float64Array:
     """Any array_like of numbers as float64; None and NaN are missing values, infinite ones an error."""
     array = np.asarray(values)
     if array.dtype.kind == "c":

@@ -476,6 +476,7 @@ class RNNAnomalyDetector(Estimator):
 
     def _row(self, x: Row) -> list[float]:
         """x as a list of floats, one a channel, NaN where a value is missing."""
+        row: list[float]
         if type(x) is float:
             row = [x]
         elif isinstance(x, dict):
@@ -485,7 +486,7 @@ class RNNAnomalyDetector(Estimator):
                                  f"got {', '.join(map(str, x))}")
             row = numbers([x.get(name) for name in names], "x").tolist()
         else:
-            values = numbers(cast("ArrayLike", x), "x")
+            values = numbers(x, "x")
             if values.ndim > 1:
                 raise ValueError(f"x: expected one row, a number a channel, got shape {values.shape}")
             row = np.atleast_1d(values).tolist()

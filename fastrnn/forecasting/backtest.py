@@ -207,7 +207,7 @@ def mase(truth: ArrayLike, forecasts: ArrayLike, past: ArrayLike, season: int = 
 
 def scale(past: Float64Array, season: int) -> float:
     """The mean of |y_t - y_{t-season}|; NaN where there is none."""
-    return np.nanmean(np.abs(past[season:] - past[:-season])) if len(past) > season else math.nan
+    return float(np.nanmean(np.abs(past[season:] - past[:-season]))) if len(past) > season else math.nan
 
 
 def naive_forecasts(y: Float64Array, at: IntArray, horizon: int, seasons: Sequence[int]) -> dict[str, Float64Array]:

@@ -174,7 +174,7 @@ class Encoding:
         moved = np.where(observed, z - base, 0)
 
         def total(values: Array) -> Float64Array:
-            sums = np.concatenate([[0.0], np.cumsum(values)])
+            sums: Float64Array = np.concatenate([[0.0], np.cumsum(values)])
             return sums[1:] - sums[np.maximum(np.arange(1, T + 1) - w, 0)]
 
         count = total(observed)

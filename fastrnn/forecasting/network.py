@@ -78,18 +78,19 @@ class ForecastNetwork(Container):
     @property
     def input_size(self) -> int:
         """How many values it reads at every step."""
-        return self.layer.input_size
+        return int(self.layer.input_size)
 
     @property
     def output_size(self) -> int:
         """How many values it gives at every step."""
-        return self.head.out_features
+        return int(self.head.out_features)
 
     def last(self, x: Array, lengths: IntArray) -> Array:
         """The output after the last valid step of each row, [N, output_size]; x is [T, N, I]."""
         _, state = self.layer(x, lengths=lengths)
         h = state[0] if isinstance(state, tuple) else state
-        return self.head(np.concatenate([h[-1], x[lengths - 1, np.arange(len(lengths))]], -1))[0]
+        output: Array = self.head(np.concatenate([h[-1], x[lengths - 1, np.arange(len(lengths))]], -1))[0]
+        return output
 
     # ---- Forward and backward -------------------------------------------------------------------
 
@@ -124,9 +125,9 @@ class ForecastNetwork(Container):
         >>> output.shape, bool(output[3:, 1].any())
         ((5, 4, 2), False)
         """
-        x = check.array(x, "x", self.dtype)
-        h, state = self.layer(x, state, lengths=lengths, reset_mask=reset_mask)
-        output, past = self.head(np.concatenate([h, x], -1))[0], self._past(x, lengths)
+        values: Array = check.array(x, "x", self.dtype)
+        h, state = self.layer(values, state, lengths=lengths, reset_mask=reset_mask)
+        output, past = self.head(np.concatenate([h, values], -1))[0], self._past(values, lengths)
         return output if past is None else _cleared(output, past), state
 
     def forward(self, x: ArrayLike, state: Any = None, lengths: ArrayLike | None = None,
@@ -158,10 +159,10 @@ class ForecastNetwork(Container):
         >>> network.backward(cache, np.ones_like(output)).input.shape
         (5, 4, 3)
         """
-        x = check.array(x, "x", self.dtype)
-        h, state, layer_cache = self.layer.forward(x, state, lengths, reset_mask, rng)
-        output, _, head_cache = self.head._keep(np.concatenate([h, x], -1))
-        past = self._past(x, lengths)
+        values: Array = check.array(x, "x", self.dtype)
+        h, state, layer_cache = self.layer.forward(values, state, lengths, reset_mask, rng)
+        output, _, head_cache = self.head._keep(np.concatenate([h, values], -1))
+        past = self._past(values, lengths)
         return (output if past is None else _cleared(output, past), state,
                 Trace(self, layer_cache, head_cache, past))
 
@@ -221,7 +222,8 @@ class ForecastNetwork(Container):
         layer = self.layer.backward(cache.layer, dh, d_state, need_input)
         parameters = {f"{i}.{name}": value for i, part in enumerate((layer, head))
                       for name, value in part.parameters.items()}
-        return Gradients(layer.input + dx if need_input else None, layer.state, parameters)
+        d_input: Any = layer.input + dx if need_input else None
+        return Gradients(d_input, layer.state, parameters)
 
     # ---- Streaming ------------------------------------------------------------------------------
 
@@ -305,10 +307,10 @@ class NetworkStream:
         >>> stream.step(np.ones(3, np.float32)).shape
         (2,)
         """
-        x = check.array(x, "x", self._network.dtype)
+        values: Array = check.array(x, "x", self._network.dtype)
         if out is not None:
-            check.output(out, "out", (*x.shape[:-1], self._network.output_size), self._network.dtype)
-        y: Array = self._network.head(np.concatenate([self._stream.step(x), x], -1))[0]
+            check.output(out, "out", (*values.shape[:-1], self._network.output_size), self._network.dtype)
+        y: Array = self._network.head(np.concatenate([self._stream.step(values), values], -1))[0]
         if out is None:
             return y
         out[...] = y
@@ -337,10 +339,10 @@ class NetworkStream:
         >>> stream.run(np.ones((5, 3), np.float32)).shape
         (5, 2)
         """
-        block = check.array(block, "block", self._network.dtype)
+        values: Array = check.array(block, "block", self._network.dtype)
         if out is not None:
-            check.output(out, "out", (*block.shape[:-1], self._network.output_size), self._network.dtype)
-        y: Array = self._network.head(np.concatenate([self._stream.run(block), block], -1))[0]
+            check.output(out, "out", (*values.shape[:-1], self._network.output_size), self._network.dtype)
+        y: Array = self._network.head(np.concatenate([self._stream.run(values), values], -1))[0]
         if out is None:
             return y
         out[...] = y

@@ -103,6 +103,7 @@ class ForecastStream:
         for stream in self._streams:
             self._hidden.append(self._read[start:start + stream.output_size])
             start += stream.output_size
+        self._steps = [(stream.step, hidden) for stream, hidden in zip(self._streams, self._hidden, strict=True)]
         self._profiles: list[tuple[int, int, Array, Float64Array]] = []
         start = 2 + len(encoding.seasons)
         for m, size in zip(encoding.seasons, encoding.profiles, strict=True):
@@ -118,11 +119,12 @@ class ForecastStream:
         self._log = None if logarithm is None else logarithm.scalar
         self._above = -math.inf if logarithm is None else logarithm.above
         self._outputs = np.empty(len(self._weight), np.float32)
-        self._offsets = encoding.offsets(encoding.difference) if encoding.difference > 1 else None
+        m = encoding.difference         # 2 ... horizon-1: what forecasts refer to is not one slice of the memory
+        self._offsets = encoding.offsets(m) if 1 < m < encoding.horizon else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items()
-                if name not in ("_x", "_hidden", "_profiles", "_past", "_known", "_exp", "_log", "_outputs")}
+                if name not in ("_x", "_hidden", "_steps", "_profiles", "_past", "_known", "_exp", "_log", "_outputs")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -187,8 +189,8 @@ class ForecastStream:
             for angle in self._angles:
                 x[n], x[n + 1] = math.sin(angle * now), math.cos(angle * now)
                 n += 2
-        for stream, hidden in zip(self._streams, self._hidden):
-            stream.step(x, hidden)
+        for network_step, hidden in self._steps:
+            network_step(x, hidden)
         return self._conclude()
 
     def _slide(self, z: float, observed: bool) -> None:
@@ -293,7 +295,8 @@ class ForecastStream:
             reference = self._level
         else:
             m, H, start = encoding.difference, encoding.horizon, self._at + self._size
-            reference = self._ring[start + 1 - m:start + 1 - m + H] if H <= m else self._ring[start + self._offsets]
+            reference = (self._ring[start + 1 - m:start + 1 - m + H] if self._offsets is None
+                         else self._ring[start + self._offsets])
             if self._count < m:
                 reference = np.where(np.isnan(reference), z, reference)
         if self._quantiles:
