@@ -141,7 +141,7 @@ def cell_name(value: str) -> str:
     return name
 
 
-def columns(X: ArrayLike, name: str = "X", least: int = 1) -> Float64Array:
+def columns(X: ArrayLike | None, name: str = "X", least: int = 1) -> Float64Array:
     """X as float64 [rows, columns], NaN where a value is missing; errors in scikit-learn's words where it has some.
 
     Parameters

@@ -415,7 +415,7 @@ class RNNForecaster(Estimator):
         self._check_fitted()
         each = self.panel_.series[self._number(series)]
         if X is not None or self.n_features_in_:
-            rows = columns(X)       # type: ignore[arg-type]  # None is refused there, by name
+            rows = columns(X)
             self._check_features(rows.shape[1])
             each = each.knowing(check.shaped(rows, "X", (self.encoding_.horizon, self.n_features_in_)))
         return ForecastStream(self, each)

@@ -71,8 +71,8 @@ class ForecastNetwork(Container):
         self.layer, self.head = layer, head
 
     def __copy__(self) -> ForecastNetwork:
-        twin: ForecastNetwork = super().__copy__()
-        twin.layer, twin.head = twin.modules
+        twin = super().__copy__()
+        vars(twin).update(zip(("layer", "head"), twin.modules, strict=True))
         return twin
 
     @property

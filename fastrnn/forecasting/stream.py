@@ -64,8 +64,8 @@ class ForecastStream:
         # The heads' mean is one product with what they read: hidden states, 1 for the bias, and the input.
         hidden_weights, input_weights = zip(*(np.split(head.parameters["weight"], [layer.hidden_size], 1)
                                               for layer, head in zip(layers, heads, strict=True)), strict=True)
-        bias = sum(head.parameters["bias"] for head in heads)[:, None]
-        self._weight: Array = (np.concatenate([*hidden_weights, bias, sum(input_weights)], 1)
+        bias: Any = sum(head.parameters["bias"] for head in heads)
+        self._weight: Array = (np.concatenate([*hidden_weights, bias[:, None], sum(input_weights)], 1)
                                / np.float32(len(heads)))
         self._read: Array = np.ones(self._weight.shape[1], np.float32)
         self._read[-encoding.size:] = encoded.x[-1]
