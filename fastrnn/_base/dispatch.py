@@ -1,5 +1,7 @@
 """Process-wide choices: which instruction set's kernels run, and on how many threads."""
 
+from __future__ import annotations
+
 import contextlib
 import contextvars
 import importlib
@@ -7,18 +9,25 @@ import os
 import platform
 import sys
 import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import _core
 from .validation import size
 
+if TYPE_CHECKING:
+    from typing_extensions import CapsuleType
+
+    Tables = dict[np.dtype[Any], CapsuleType]       # kernel table of each dtype
+
 # name -> its number in src/kernel/simd.h; the widest first
 _NUMBERS = {"avx512": 3, "avx2": 2, "baseline": 1}
 
 
-def _load(isa):
-    """dtype -> capsule with the kernel table of one instruction set, or None where it was not built."""
+def _load(isa: str) -> Tables | None:
+    """The kernel table of each dtype for one instruction set, as capsules; None where it was not built."""
     try:
         return {np.dtype(name): importlib.import_module(f"fastrnn._{isa}_{name}").table
                 for name in ("float32", "float64")}
@@ -26,34 +35,59 @@ def _load(isa):
         return None
 
 
-# Only what this CPU and operating system run is ever imported: a module's initialisation may use its instructions.
-_tables = {isa: tables for isa, number in _NUMBERS.items() if _core.isa_runs(number) and (tables := _load(isa))}
-_active = None
+# Only instruction sets that this CPU and operating system run are imported, since a module's initialisation may already
+# use its instructions.
+_tables: dict[str, Tables] = {isa: tables for isa, number in _NUMBERS.items()
+                              if _core.isa_runs(number) and (tables := _load(isa))}
+_active: str
 
 
-def available_isas():
-    """The instruction sets whose kernels this machine can run, widest first.
+def available_isas() -> list[str]:
+    """List the instruction sets whose kernels this machine can run.
 
-    >>> "baseline" in available_isas()
+    Returns
+    -------
+    list of str
+        Names among "avx512", "avx2" and "baseline", the widest first.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> "baseline" in fastrnn.available_isas()
     True
     """
     return list(_tables)
 
 
-def active_isa():
-    """The instruction set in use: the widest available, or the one named by the environment's ``FASTRNN_ISA``."""
+def active_isa() -> str:
+    """Tell which instruction set's kernels are in use.
+
+    It is the widest that is available, or the one that the environment variable ``FASTRNN_ISA`` names when fastrnn is
+    imported. If that one is not available, the import is a RuntimeError that lists those that are.
+
+    Returns
+    -------
+    str
+        One of ``available_isas()``.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> fastrnn.active_isa() in fastrnn.available_isas()
+    True
+    """
     return _active
 
 
-def use_isa(isa):
-    """Switches the kernels of this process; for tests and benchmarks. Existing streams keep theirs."""
+def use_isa(isa: str) -> None:
+    """Switch the kernels of this process; for tests and benchmarks. Existing streams keep theirs."""
     global _active
     if isa not in _tables:
         raise RuntimeError(f"FASTRNN_ISA: {isa!r} is not available here; available: {', '.join(_tables)}")
     _active = isa
 
 
-def table(dtype):
+def table(dtype: np.dtype[Any]) -> CapsuleType:
     """The kernel table of the active instruction set."""
     return _tables[_active][dtype]
 
@@ -63,13 +97,13 @@ use_isa(os.environ.get("FASTRNN_ISA") or next(iter(_tables)))
 
 # ---- Threads ------------------------------------------------------------------------------------
 
-def _words(path, separator=None):
+def _words(path: str, separator: str | None = None) -> list[str]:
     with open(path) as file:
         return file.read().split(separator)
 
 
-def _cgroup_cpus():
-    """CPUs granted by the cgroup quota of this process or of a group above it (Linux); infinity without one."""
+def _cgroup_cpus() -> float:
+    """The CPUs granted by the cgroup quota of this process or of a group above it (Linux); infinity without one."""
     granted = float("inf")
     try:
         groups = _words("/proc/self/cgroup", "\n")
@@ -85,9 +119,9 @@ def _cgroup_cpus():
             continue
         names = [name for name in path.split("/") if name]
         for depth in range(len(names), -1, -1):     # this group and those above it
-            place = os.path.join(root, *names[:depth])
+            folder = os.path.join(root, *names[:depth])
             try:
-                quota, period = [word for name in files for word in _words(os.path.join(place, name))]
+                quota, period = [word for name in files for word in _words(os.path.join(folder, name))]
                 if quota not in ("max", "-1"):
                     granted = min(granted, int(quota) / int(period))
             except (OSError, ValueError):
@@ -95,7 +129,8 @@ def _cgroup_cpus():
     return granted
 
 
-def _usable_cpus():
+def _usable_cpus() -> int:
+    """The CPUs this process may use by its affinity and cgroup quota, at least 1."""
     if hasattr(os, "sched_getaffinity"):
         cpus = len(os.sched_getaffinity(0))
     else:
@@ -103,7 +138,8 @@ def _usable_cpus():
     return max(1, int(min(cpus, _cgroup_cpus())))
 
 
-def _count_from_environment():
+def _count_from_environment() -> int:
+    """The number of threads at first: FASTRNN_NUM_THREADS, or else the usable CPUs."""
     text = os.environ.get("FASTRNN_NUM_THREADS")
     if not text:
         return _usable_cpus()
@@ -114,34 +150,84 @@ def _count_from_environment():
 
 
 _num_threads = _count_from_environment()
-_override = contextvars.ContextVar("fastrnn_threads", default=None)
-os.register_at_fork(after_in_child=_core.forget_pool) if hasattr(os, "register_at_fork") else None
+_override: contextvars.ContextVar[int | None] = contextvars.ContextVar("fastrnn_threads", default=None)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_core.forget_pool)
 
 
-def set_num_threads(n):
-    """Sets how many threads a call may use. Results do not depend on it, to the bit.
+def set_num_threads(n: int) -> None:
+    """Set how many threads a call may use, for the whole process.
 
-    A call below the work at which threads pay runs on one whatever is set here; so does every stream step.
+    Results do not depend on it, bit for bit. A call below the work at which threads pay runs on one thread whatever is
+    set here; so does every step of a stream.
+
+    Parameters
+    ----------
+    n : int
+        Number of threads, at least 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The argument is no int, or less than 1.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> before = fastrnn.get_num_threads()
+    >>> fastrnn.set_num_threads(1)
+    >>> fastrnn.get_num_threads()
+    1
+    >>> fastrnn.set_num_threads(before)
     """
     global _num_threads
     _num_threads = size(n, "num_threads")
 
 
-def get_num_threads():
-    """How many threads a call may use.
+def get_num_threads() -> int:
+    """Tell how many threads a call may use.
 
-    Unless set: the environment's ``FASTRNN_NUM_THREADS``, else the CPUs this process may use by its affinity
-    and cgroup quota.
+    Unless it was set, this is the environment variable ``FASTRNN_NUM_THREADS``, or else the number of CPUs this process
+    may use by its affinity and cgroup quota.
+
+    Returns
+    -------
+    int
+        Number of threads.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> fastrnn.get_num_threads() >= 1
+    True
     """
     return _override.get() or _num_threads
 
 
 @contextlib.contextmanager
-def threads(n):
-    """Within the block, in this thread or task, calls use `n` threads.
+def threads(n: int) -> Iterator[None]:
+    """Set how many threads calls may use within a ``with`` block, in this thread or task alone.
 
-    >>> with threads(1):
-    ...     get_num_threads()
+    Parameters
+    ----------
+    n : int
+        Number of threads, at least 1.
+
+    Yields
+    ------
+    None
+        Nothing; the number before holds again after the block.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The argument is no int, or less than 1.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> with fastrnn.threads(1):
+    ...     fastrnn.get_num_threads()
     1
     """
     token = _override.set(size(n, "num_threads"))
@@ -151,8 +237,18 @@ def threads(n):
         _override.reset(token)
 
 
-def show_config():
-    """Prints versions, the instruction sets and the threads in use: what a bug report should bear."""
+def show_config() -> None:
+    """Print versions, instruction sets and threads, as a bug report needs them.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> fastrnn.show_config()                   # doctest: +ELLIPSIS
+    fastrnn ..., NumPy ..., Python ... on ...
+    instruction set: ...
+    threads: ...
+    byte order: ..., float32 vector: ... elements
+    """
     from .. import __version__  # set before this module is imported
     print(f"fastrnn {__version__}, NumPy {np.__version__}, Python {platform.python_version()} on {platform.platform()}")
     print(f"instruction set: {active_isa()} (available: {', '.join(available_isas())}; environment FASTRNN_ISA: "

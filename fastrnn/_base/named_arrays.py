@@ -1,16 +1,25 @@
 """Files of named arrays: .npz and .safetensors, and the configuration that fastrnn's own files keep beside them."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .reading import Archive, ModelFormatError, parse_json, parse_npy, read_bytes, refusing
 
+if TYPE_CHECKING:
+    from .typing import Array, PathLike
+
+    Contents = tuple[dict[str, Array], dict[str, Any] | None]      # arrays by name, and fastrnn's configuration
+
 VERSION = 1             # of fastrnn's own files
 
 
-def read_npz(path, wanted=None):
-    """Name -> array of a .npz, of those names for which wanted(name) is true; and the configuration, if fastrnn's own.
+def read_npz(path: PathLike, wanted: Callable[[str], bool] | None = None) -> Contents:
+    """Name -> array of a .npz, for the names that `wanted` accepts; and the configuration of a file of fastrnn's own.
 
     Other entries are not looked at.
     """
@@ -23,36 +32,37 @@ def read_npz(path, wanted=None):
         return tensors, None if text is None else parse_configuration(text.tobytes())
 
 
-def parse_configuration(text):
-    """The JSON that `configuration` stands in, checked as far as its version."""
-    found = parse_json(text)
-    if not isinstance(found, dict) or found.get("version") != VERSION:
-        raise ModelFormatError(f"expected a configuration of version {VERSION}, got {found!r:.200}")
-    return found
+def parse_configuration(text: str | bytes) -> dict[str, Any]:
+    """The configuration in a file of fastrnn's own, checked as far as its version."""
+    metadata = parse_json(text)
+    if not isinstance(metadata, dict) or metadata.get("version") != VERSION:
+        raise ModelFormatError(f"expected a configuration of version {VERSION}, got {metadata!r:.200}")
+    return metadata
 
 
 _SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
                 "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}
 
 
-def read_safetensors(path):
-    """Name -> array of a .safetensors file; and the configuration, if fastrnn's own.
+def read_safetensors(path: PathLike) -> Contents:
+    """Name -> array of a .safetensors file; and the configuration of a file of fastrnn's own.
 
-    bfloat16, which NumPy does not know, comes as float32; of other types that it has not, the bytes come, in a field of
-    the type's name.
+    bfloat16, which NumPy does not have, is read as float32. Of other types that NumPy does not have, the bytes are
+    read, in a field that bears the type's name.
     """
     deserialize = safetensors_package().deserialize
     data = read_bytes(path)
     with refusing(path):
-        # Lengths, offsets, overlaps and coverage are checked by the library; that no name stands twice is not.
-        found = dict(deserialize(data))
+        # The library checks lengths, offsets, overlaps and coverage, but not that a name stands there once only.
+        entries = dict(deserialize(data))
         header = parse_json(data[8:8 + int.from_bytes(data[:8], "little")])
         text = (header.pop("__metadata__", None) or {}).get("fastrnn")
-        tensors = {name: _tensor(**found[name]) for name in header}         # in the file's order
+        tensors = {name: _tensor(**entries[name]) for name in header}         # in the file's order
         return tensors, None if text is None else parse_configuration(text)
 
 
-def _tensor(data, dtype, shape):
+def _tensor(data: bytes, dtype: str, shape: list[int]) -> Array:
+    """The array of one entry."""
     if dtype == "BF16":             # the upper half of a float32
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
     if dtype not in _SAFETENSORS:
@@ -61,7 +71,8 @@ def _tensor(data, dtype, shape):
     return np.frombuffer(data, _SAFETENSORS[dtype]).reshape(shape)
 
 
-def safetensors_package():
+def safetensors_package() -> Any:
+    """The package safetensors; where it is missing, an ImportError that says what to install."""
     try:
         import safetensors.numpy
     except ImportError as error:

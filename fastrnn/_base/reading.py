@@ -1,8 +1,10 @@
 """Careful reading and writing of files: what every reader of model files shares.
 
-A file is read whole, and only a regular one, so that memory is bounded by its size. What is found in it is used only
-after it was checked, and nothing in it is ever executed. Every failure of the contents is a ``ModelFormatError``.
+Only regular files are read, and each of them whole, so that memory is bounded by the file's size. Contents are checked
+before they are used, and nothing in them is ever executed. Every fault of the contents is a ``ModelFormatError``.
 """
+
+from __future__ import annotations
 
 import collections
 import contextlib
@@ -11,25 +13,46 @@ import json
 import math
 import os
 import stat
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from zipfile import ZipInfo
+
+    from .typing import Array, PathLike
 
 # A compressed entry may grow to this many times the size of its archive (weights hardly compress; zeros do).
 EXPANSION = 64
 
 
 class ModelFormatError(ValueError):
-    """A model file that is broken, hostile, or not what it claims to be.
+    """A model file is broken, hostile, or not what it claims to be.
 
-    >>> issubclass(ModelFormatError, ValueError)
-    True
+    The message names the file and what is wrong with it. Readers never run code from a file, and the memory they take
+    is bounded by the file's size.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import fastrnn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "model.npz")
+    ...     with open(path, "wb") as file:
+    ...         _ = file.write(b"no archive")
+    ...     try:
+    ...         fastrnn.load(path)
+    ...     except fastrnn.ModelFormatError as error:
+    ...         print(str(error).partition("model.npz: ")[2])
+    BadZipFile: File is not a zip file
     """
 
 
 # ---- Careful reading ----------------------------------------------------------------------------
 
-def read_bytes(path, offset=0, length=None):
-    """The contents of a regular file, or `length` bytes from `offset`; OSError where there is none."""
+def read_bytes(path: PathLike, offset: int = 0, length: int | None = None) -> bytes:
+    """The contents of a regular file, or `length` bytes from `offset`; OSError if there is no such file."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -39,30 +62,30 @@ def read_bytes(path, offset=0, length=None):
 
 
 @contextlib.contextmanager
-def refusing(path):
-    """What goes wrong within is the file's fault: a ModelFormatError that names it. OSErrors pass."""
-    path = os.fsdecode(path)
+def refusing(path: PathLike) -> Iterator[None]:
+    """Turn every error of the block, except OSError and MemoryError, into a ModelFormatError that names the file."""
+    name = os.fsdecode(path)
     try:
         yield
     except (OSError, MemoryError):
         raise
     except ModelFormatError as error:
-        if path in str(error):
+        if name in str(error):
             raise
-        raise ModelFormatError(f"{path}: {error}") from error.__cause__
+        raise ModelFormatError(f"{name}: {error}") from error.__cause__
     except Exception as error:
-        raise ModelFormatError(f"{path}: {type(error).__name__}: {error}") from error
+        raise ModelFormatError(f"{name}: {type(error).__name__}: {error}") from error
 
 
 class Archive:
-    """A zip archive in memory: names, and the contents of an entry, never more than EXPANSION times the archive."""
+    """A zip archive in memory: its names, and the contents of its entries, at most EXPANSION times the archive."""
 
-    def __init__(self, data, path):
-        import zipfile  # here, for an import of fastrnn without it is quicker
+    def __init__(self, data: bytes, path: PathLike) -> None:
+        import zipfile  # here, because importing fastrnn is quicker without it
         self.path = os.fsdecode(path)
         with refusing(path):
             self._zip = zipfile.ZipFile(io.BytesIO(data))
-            self._entries = {}
+            self._entries: dict[str, ZipInfo] = {}
             for entry in self._zip.infolist():
                 if entry.filename in self._entries:
                     raise ModelFormatError(f"{self.path}: {entry.filename!r} is in the archive twice")
@@ -82,16 +105,17 @@ class Archive:
             raise ModelFormatError(f"{self.path}: an archive of {len(data)} bytes claims to hold {total}; at most "
                                    f"{EXPANSION} times its size is read")
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
-    def __contains__(self, name):
+    def __contains__(self, name: object) -> bool:
         return name in self._entries
 
-    def size(self, name):
+    def size(self, name: str) -> int:
+        """Bytes of an entry, by the archive's directory."""
         return self._entries[name].file_size
 
-    def read(self, name):
+    def read(self, name: str) -> bytes:
         """The contents of an entry, checked against its size and CRC."""
         if name not in self._entries:
             raise ModelFormatError(f"{self.path}: the archive has no {name!r}")
@@ -104,23 +128,23 @@ class Archive:
             return data
 
 
-def parse_json(data):
-    """What a JSON text says. A name twice in one object, NaN or Infinity, and nesting without end are errors."""
-    def unique(pairs):
-        found = dict(pairs)
-        if len(found) != len(pairs):
+def parse_json(data: str | bytes) -> Any:
+    """The value of a JSON text. A name twice in one object, NaN, Infinity and bottomless nesting are errors."""
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
             name = collections.Counter(name for name, _ in pairs).most_common(1)[0][0]
             raise ModelFormatError(f"{name!r} stands twice in a JSON object")
-        return found
+        return result
 
-    def refuse(constant):
+    def refuse(constant: str) -> NoReturn:
         raise ModelFormatError(f"{constant} is no JSON")
 
     return json.loads(data, object_pairs_hook=unique, parse_constant=refuse)
 
 
-def parse_npy(data, name):
-    """The array of a .npy file's contents: numbers alone, as many bytes as dtype and shape ask for."""
+def parse_npy(data: bytes, name: str) -> Array:
+    """The array of a .npy file's contents: only numbers, and exactly as many bytes as dtype and shape ask for."""
     file = io.BytesIO(data)
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(file)
@@ -128,27 +152,27 @@ def parse_npy(data, name):
         raise ModelFormatError(f"{name!r}: .npy version {version} is of structured arrays, expected 1.0 or 2.0")
     try:
         shape, fortran, dtype = headers[version](file)
-    except MemoryError:             # how Python's parser refuses nesting without end
+    except MemoryError:             # how Python's parser refuses bottomless nesting
         raise ModelFormatError(f"{name!r}: no .npy header") from None
     if dtype.kind not in "fiub":
         raise ModelFormatError(f"{name!r}: expected an array of numbers, got one of "
                                f"{'pickled objects, which are never read' if dtype.hasobject else dtype}")
-    due, there = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
-    if due != there:
-        raise ModelFormatError(f"{name!r}: {dtype} {shape} takes {due} bytes, {there} are there")
+    expected, count = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
+    if expected != count:
+        raise ModelFormatError(f"{name!r}: {dtype} {shape} takes {expected} bytes, {count} are there")
     return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if fortran else "C")
 
 
 # ---- Writing --------------------------------------------------------------------------------------
 
 @contextlib.contextmanager
-def replacing(path, draft=None):
-    """A file to write to that becomes `path` on a regular end; until then, and otherwise, `path` stays as it was.
+def replacing(path: PathLike, draft: str | None = None) -> Iterator[IO[bytes]]:
+    """Write a file atomically: `path` is replaced when the block ends without an error, and stays as it was otherwise.
 
-    draft: the name it has until then, which one writer alone uses: if it is killed, the next writes over what it left.
-    Without it every writer has a name of its own.
+    Until then the file has the name `draft` in the same folder. A caller may give a fixed name that only one writer
+    uses: if that writer is killed, the next one overwrites the draft it left. By default each writer has its own.
     """
-    path = os.path.realpath(os.fsdecode(path))      # through a symbolic link to what it points to
+    path = os.path.realpath(os.fsdecode(path))      # a symbolic link stays, and what it points to is replaced
     mode = "xb" if draft is None else "wb"
     draft = os.path.join(os.path.dirname(path), f".fastrnn-{os.urandom(8).hex()}.tmp" if draft is None else draft)
     try:
@@ -156,7 +180,7 @@ def replacing(path, draft=None):
             yield file
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(OSError):          # who may read the file that is replaced may read the new one
+        with contextlib.suppress(OSError):          # the new file keeps the permissions of the one it replaces
             os.chmod(draft, stat.S_IMODE(os.stat(path).st_mode))
         os.replace(draft, path)
     except BaseException:
@@ -166,9 +190,9 @@ def replacing(path, draft=None):
     _sync_folder(os.path.dirname(path))
 
 
-def _sync_folder(path):
-    """Has the system write a folder's entries, without which a new name may be lost with the power."""
-    with contextlib.suppress(OSError):      # Windows opens no folders, some file systems sync none
+def _sync_folder(path: str) -> None:
+    """Write a folder's entries to the disk: without that, a power failure may lose a new name."""
+    with contextlib.suppress(OSError):      # Windows cannot open folders, and some file systems cannot sync them
         folder = os.open(path, os.O_RDONLY)
         try:
             os.fsync(folder)

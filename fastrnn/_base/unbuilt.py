@@ -1,10 +1,13 @@
 """What ``import fastrnn`` says where the compiled modules are missing."""
 
+from __future__ import annotations
+
 import platform
+from os import PathLike
 from pathlib import Path
 
 
-def explanation(package):
+def explanation(package: str | PathLike[str]) -> str:
     """The reason why a package folder has no compiled modules for this Python, and the command that makes them.
 
     Parameters

@@ -1,4 +1,4 @@
-"""The oracle: every recurrence and every gradient of fastrnn in plain NumPy, written to be read.
+"""Every recurrence and every gradient of fastrnn in plain NumPy, written to be read. The kernels are tested against it.
 
 The functions have the compiled kernels' signatures, so a test runs both on the same arguments. Reading order:
 `sigmoid`, then the cells (each step with its back-propagation directly below), then `forward`, `backward`, `layers`.
@@ -6,12 +6,22 @@ The functions have the compiled kernels' signatures, so a test runs both on the 
 Symbols: T steps, N batch rows, I inputs, H hidden units, G gates (RNN 1, GRU 3, LSTM 4), S outputs (H, or proj_size).
 A row of an array is one sequence of the batch, so W v of an equation is `v @ W.T` in code. `dv` stands for dloss/dv.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
+from .._base.typing import Array, ArrayLike
 from .parameters import PLAIN
 
+Named = Mapping[str, Any]                   # parameters by name, an array or None each
+Rule = Callable[[Array, Any, Any], Array]   # an activation or its slope: of the sums a and two numbers alpha and beta
 
-def sigmoid(x):
+
+def sigmoid(x: ArrayLike) -> Array:
     """Logistic function sigma(x) = 1 / (1 + exp(-x)), without overflow for any x.
 
     Parameters
@@ -28,17 +38,19 @@ def sigmoid(x):
     array([0. , 0.5, 1. ])
     """
     # e <= 1; sigma(x) = 1 / (1 + e) for x >= 0, e / (1 + e) for x < 0
-    e = np.exp(-np.abs(x))
-    return np.where(np.greater_equal(x, 0), 1, e) / (1 + e)
+    e: Array = np.exp(-np.abs(x))
+    result: Array = np.where(np.greater_equal(x, 0), 1, e) / (1 + e)
+    return result
 
 
-def _affine(p, name, v, gates=slice(None)):
+def _affine(p: Named, name: str, v: Array, gates: slice = slice(None)) -> Any:
     """a = W v + b, of the given rows of W and b; b is left out where it is None."""
     weight, bias = p["weight_" + name][gates], p.get("bias_" + name)
     return v @ weight.T if bias is None else v @ weight.T + bias[gates]
 
 
-def _affine_backward(p, gradients, name, v, da, gates=slice(None)):
+def _affine_backward(p: Named, gradients: dict[str, Array], name: str, v: Array, da: Array,
+                     gates: slice = slice(None)) -> Any:
     # dW = sum over rows of da vᵀ
     gradients["weight_" + name][gates] += da.T @ v
     # db = sum over rows of da
@@ -51,16 +63,17 @@ def _affine_backward(p, gradients, name, v, da, gates=slice(None)):
 # Activations: name -> (f, its slope), of the sums a and two numbers alpha and beta; a NaN stays a NaN. At a corner the
 # slope is that of the left side.
 
-def _expm1_negative(a):
+def _expm1_negative(a: Array) -> Any:
     return np.expm1(np.minimum(a, 0))
 
 
-def _sigmoid_slope(a):
+def _sigmoid_slope(a: Array) -> Array:
     y = sigmoid(a)
-    return y * (1 - y)
+    slope: Array = y * (1 - y)
+    return slope
 
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, tuple[Rule, Rule]] = {
     "sigmoid": (lambda a, alpha, beta: sigmoid(a), lambda a, alpha, beta: _sigmoid_slope(a)),
     "tanh": (lambda a, alpha, beta: np.tanh(a), lambda a, alpha, beta: 1 - np.tanh(a)**2),
     "relu": (lambda a, alpha, beta: np.maximum(0, a), lambda a, alpha, beta: a > 0),
@@ -80,24 +93,28 @@ _ACTIVATIONS = {
 
 
 class _Form:
-    """What a cell may have beside its plain form: `options` of `forward`, read."""
+    """The options of a cell: its activations, and what differs from its plain form."""
 
-    def __init__(self, kind, options):
+    clip: float
+    coupled: bool
+    mirror: bool
+
+    def __init__(self, kind: str, options: tuple[Any, ...] | None) -> None:
         activations, self.clip, self.coupled, self.mirror = options or (None, np.inf, False, False)
         self.activations = activations or [(name, None, None) for name in PLAIN[kind]]
 
-    def value(self, which, a, clipped=True):
+    def value(self, which: int, a: Array, clipped: bool = True) -> Array:
         """Activation f (0), g (1) or h (2) of a, which is held to +-clip first; the cell state is not."""
         name, alpha, beta = self.activations[which]
         return _ACTIVATIONS[name][0](self._clip(a) if clipped else a, alpha, beta).astype(a.dtype, copy=False)
 
-    def slope(self, which, a, clipped=True):
+    def slope(self, which: int, a: Array, clipped: bool = True) -> Array:
         """The derivative of `value` by a: 0 beyond +-clip."""
         name, alpha, beta = self.activations[which]
-        found = _ACTIVATIONS[name][1](self._clip(a) if clipped else a, alpha, beta).astype(a.dtype, copy=False)
-        return np.where(np.abs(a) > self.clip, 0, found) if clipped and self.clip < np.inf else found
+        slope = _ACTIVATIONS[name][1](self._clip(a) if clipped else a, alpha, beta).astype(a.dtype, copy=False)
+        return np.where(np.abs(a) > self.clip, 0, slope) if clipped and self.clip < np.inf else slope
 
-    def _clip(self, a):
+    def _clip(self, a: Array) -> Array:
         return np.clip(a, -self.clip, self.clip) if self.clip < np.inf else a
 
 
@@ -105,20 +122,24 @@ class _Form:
 # (dx, *dstate) adds the parameters' gradients to `gradients`. The state is (h,), for LSTM (h, c). x [n, I], h [n, S],
 # c [n, H]. f, g and h_c are the form's activations (plain: sigmoid, tanh, tanh), f', g' their slopes at the sums a.
 
-def _rnn_step(form, p, x, h):
+Step = tuple[tuple[Array, ...], tuple[Array, ...]]      # the new state, and what the step's back-propagation needs
+
+
+def _rnn_step(form: _Form, p: Named, x: Array, h: Array) -> Step:
     # h_t = f(a), a = W_ih x + b_ih + W_hh h + b_hh
     a = _affine(p, "ih", x) + _affine(p, "hh", h)
     return (form.value(0, a),), (x, h, a)
 
 
-def _rnn_step_backward(form, p, gradients, saved, dh_new):
+def _rnn_step_backward(form: _Form, p: Named, gradients: dict[str, Array], saved: tuple[Array, ...],
+                       dh_new: Array) -> tuple[Array, ...]:
     x, h, a = saved
     # da = dh_t f'(a)
     da = dh_new * form.slope(0, a)
     return _affine_backward(p, gradients, "ih", x, da), _affine_backward(p, gradients, "hh", h, da)
 
 
-def _lstm_step(form, p, x, h, c):
+def _lstm_step(form: _Form, p: Named, x: Array, h: Array, c: Array) -> Step:
     # a = W_ih x + b_ih + W_hh h + b_hh, gates in torch's order i, f, g, o
     a_i, a_f, a_g, a_o = np.split(_affine(p, "ih", x) + _affine(p, "hh", h), 4, axis=1)
     # with peepholes, a_i += p_i c, a_f += p_f c and a_o += p_o c_t
@@ -140,7 +161,8 @@ def _lstm_step(form, p, x, h, c):
     return (h_new, c_new), (x, h, c, a_i, a_f, a_g, a_o, i, f, g, o, c_new, h_c, m)
 
 
-def _lstm_step_backward(form, p, gradients, saved, dh_new, dc_new):
+def _lstm_step_backward(form: _Form, p: Named, gradients: dict[str, Array], saved: tuple[Array, ...], dh_new: Array,
+                        dc_new: Array) -> tuple[Array, ...]:
     x, h, c, a_i, a_f, a_g, a_o, i, f, g, o, c_new, h_c, m = saved
     p_i, p_f, p_o = np.split(p["peephole"], 3) if p.get("peephole") is not None else (0, 0, 0)
     # dm = W_hrᵀ dh_t with a projection, else dh_t
@@ -164,19 +186,19 @@ def _lstm_step_backward(form, p, gradients, saved, dh_new, dc_new):
     return _affine_backward(p, gradients, "ih", x, da), _affine_backward(p, gradients, "hh", h, da), dc
 
 
-def _updated(form, z, n, h):
+def _updated(form: _Form, z: Array, n: Array, h: Array) -> Any:
     # h_t = (1 - z) n + z h; mirrored: z n + (1 - z) h
     return z * n + (1 - z) * h if form.mirror else (1 - z) * n + z * h
 
 
-def _updated_backward(form, z, n, h, dh_new):
+def _updated_backward(form: _Form, z: Array, n: Array, h: Array, dh_new: Array) -> tuple[Any, Any, Any]:
     # dn = dh_t (1 - z), dz = dh_t (h - n), dh = dh_t z; mirrored: z and 1 - z change places
     if form.mirror:
         return dh_new * z, dh_new * (n - h), dh_new * (1 - z)
     return dh_new * (1 - z), dh_new * (h - n), dh_new * z
 
 
-def _gru_step(form, p, x, h):
+def _gru_step(form: _Form, p: Named, x: Array, h: Array) -> Step:
     # a = W_ih x + b_ih and u = W_hh h + b_hh, gates in torch's order r, z, n
     a_r, a_z, a_n = np.split(_affine(p, "ih", x), 3, axis=1)
     u_r, u_z, u_n = np.split(_affine(p, "hh", h), 3, axis=1)
@@ -188,7 +210,8 @@ def _gru_step(form, p, x, h):
     return (_updated(form, z, n, h),), (x, h, a_r, a_z, a_n, r, z, n, u_n)
 
 
-def _gru_step_backward(form, p, gradients, saved, dh_new):
+def _gru_step_backward(form: _Form, p: Named, gradients: dict[str, Array], saved: tuple[Array, ...],
+                       dh_new: Array) -> tuple[Array, ...]:
     x, h, a_r, a_z, a_n, r, z, n, u_n = saved
     dn, dz, dh = _updated_backward(form, z, n, h, dh_new)
     # da_n = dn g'(a_n), da_z = dz f'(a_z)
@@ -203,7 +226,7 @@ def _gru_step_backward(form, p, gradients, saved, dh_new):
     return _affine_backward(p, gradients, "ih", x, da), dh
 
 
-def _gru_before_step(form, p, x, h):
+def _gru_before_step(form: _Form, p: Named, x: Array, h: Array) -> Step:
     gates_rz, gate_n = slice(0, 2 * h.shape[1]), slice(2 * h.shape[1], None)
     # a = W_ih x + b_ih, gates in torch's order r, z, n; u = W_hh h + b_hh for r and z only
     a_r, a_z, a_n = np.split(_affine(p, "ih", x), 3, axis=1)
@@ -216,7 +239,8 @@ def _gru_before_step(form, p, x, h):
     return (_updated(form, z, n, h),), (x, h, a_r, a_z, a_n, r, z, n)
 
 
-def _gru_before_step_backward(form, p, gradients, saved, dh_new):
+def _gru_before_step_backward(form: _Form, p: Named, gradients: dict[str, Array], saved: tuple[Array, ...],
+                              dh_new: Array) -> tuple[Array, ...]:
     x, h, a_r, a_z, a_n, r, z, n = saved
     gates_rz, gate_n = slice(0, 2 * h.shape[1]), slice(2 * h.shape[1], None)
     dn, dz, dh = _updated_backward(form, z, n, h, dh_new)
@@ -232,7 +256,7 @@ def _gru_before_step_backward(form, p, gradients, saved, dh_new):
     return _affine_backward(p, gradients, "ih", x, np.concatenate([da_rz, da_n], axis=1)), dh
 
 
-_STEPS = {
+_STEPS: dict[str, tuple[Callable[..., Step], Callable[..., tuple[Array, ...]]]] = {
     "rnn_tanh": (_rnn_step, _rnn_step_backward),
     "rnn_relu": (_rnn_step, _rnn_step_backward),
     "lstm": (_lstm_step, _lstm_step_backward),
@@ -241,7 +265,9 @@ _STEPS = {
 }
 
 
-def forward(kind, parameters, x, h_0, c_0=None, lengths=None, reset_mask=None, reverse=False, options=None):
+def forward(kind: str, parameters: Named, x: ArrayLike, h_0: ArrayLike, c_0: ArrayLike | None = None,
+            lengths: ArrayLike | None = None, reset_mask: ArrayLike | None = None, reverse: bool = False,
+            options: tuple[Any, ...] | None = None) -> tuple[Array, Array, Array | None, Array | None, dict[str, Any]]:
     """One direction of one recurrent layer over a batch of sequences, with all that `backward` needs.
 
     Parameters
@@ -347,7 +373,8 @@ def forward(kind, parameters, x, h_0, c_0=None, lengths=None, reset_mask=None, r
     return series[0], state[0], c_n, c_all, cache
 
 
-def backward(cache, dy, dh_n=None, dc_n=None):
+def backward(cache: dict[str, Any], dy: ArrayLike, dh_n: ArrayLike | None = None,
+             dc_n: ArrayLike | None = None) -> tuple[Array, Array, Array | None, dict[str, Array]]:
     """Gradients of one direction of one layer by back-propagation through time [1]_.
 
     Parameters
@@ -392,8 +419,8 @@ def backward(cache, dy, dh_n=None, dc_n=None):
     _, step_backward = _STEPS[cache["kind"]]
     dy = np.asarray(dy, dtype)
     dx = np.zeros(cache["x_shape"], dtype)
-    dstate = [np.zeros(shape, dtype) if given is None else np.array(given, dtype)
-              for shape, given in zip(cache["state_shapes"], (dh_n, dc_n))]
+    dstate = [np.zeros(shape, dtype) if last is None else np.array(last, dtype)
+              for shape, last in zip(cache["state_shapes"], (dh_n, dc_n))]
     gradients = {name: np.zeros_like(value) for name, value in parameters.items() if value is not None}
 
     for t, rows, resets, saved in reversed(cache["steps"]):
@@ -407,7 +434,10 @@ def backward(cache, dy, dh_n=None, dc_n=None):
     return dx, dstate[0], dstate[1] if cache["kind"] == "lstm" else None, gradients
 
 
-def layers(kind, parameters, x, h_0, c_0=None, lengths=None, reset_mask=None, num_layers=1, directions=1):
+def layers(kind: str, parameters: Sequence[Named], x: ArrayLike, h_0: Array | Sequence[Array],
+           c_0: Array | Sequence[Array] | None = None, lengths: ArrayLike | None = None,
+           reset_mask: ArrayLike | None = None, num_layers: int = 1,
+           directions: int = 1) -> tuple[ArrayLike, Array, Array | None]:
     """A stack of layers in one or two directions, without dropout.
 
     Parameters
@@ -445,5 +475,5 @@ def layers(kind, parameters, x, h_0, c_0=None, lengths=None, reset_mask=None, nu
             outputs.append(y)
             states.append((h_n, c_n))
         x = np.concatenate(outputs, axis=-1)
-    h_n, c_n = zip(*states)
-    return x, np.stack(h_n), np.stack(c_n) if kind == "lstm" else None
+    cells = [c_n for _, c_n in states if c_n is not None]
+    return x, np.stack([h_n for h_n, _ in states]), np.stack(cells) if kind == "lstm" else None

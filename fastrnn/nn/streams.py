@@ -131,7 +131,8 @@ class Stream(_core.StreamCore, Generic[StateT, StateLikeT]):
             self._set_state(*self._model._states(state, self.batch_size, one_row))
             return output
 
-        return cast(Array, self._exclusively(work))
+        result: Array = self._exclusively(work)
+        return result
 
     @property
     def state(self) -> StateT:
