@@ -404,8 +404,11 @@ def _one_direction(layer: Recurrent[Any, Any], number: int, direction: int, inpu
         options["activations"] = layer.activations[-count:] if direction else layer.activations[:count]
     options |= {"input_size": input_size, "num_layers": 1, "batch_first": False, "dropout": 0.0,
                 "bidirectional": False, "reverse": False, "dtype": np.float64}
-    return type(layer).from_parameters({name + "_l0": layer.parameters[name + suffix] for name in NAMES
-                                        if name + suffix in layer.parameters}, **options)
+    kind: Any = type(layer)
+    one: Recurrent[Any, Any] = kind.from_parameters(
+        {name + "_l0": layer.parameters[name + suffix] for name in NAMES if name + suffix in layer.parameters},
+        **options)
+    return one
 
 
 # ---- The layers of a model ------------------------------------------------------------------------

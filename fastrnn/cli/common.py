@@ -95,6 +95,7 @@ def numeric_columns(table: tables.Table, exclude: Sequence[str] = ()) -> list[st
 def label_dates(ax: Axes, positions: npt.NDArray[Any]) -> None:
     """Label the horizontal axis with short dates, if the positions along it are dates."""
     if positions.dtype.kind == "M":
-        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-        locator = AutoDateLocator()
-        ax.xaxis.set(major_locator=locator, major_formatter=ConciseDateFormatter(locator))
+        import matplotlib.dates
+        dates: Any = matplotlib.dates       # has no annotations
+        locator = dates.AutoDateLocator()
+        ax.xaxis.set(major_locator=locator, major_formatter=dates.ConciseDateFormatter(locator))

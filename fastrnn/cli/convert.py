@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from .. import interop
 from .._base.reading import ModelFormatError
-from ..nn.recurrent import Recurrent
+from ..interop.conventions import Layer
 from .models import model_parser, read_layers
 from .parser import Parser, printable
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _chosen(parser: Parser, args: argparse.Namespace, layers: dict[str, Recurrent], skipped: dict[str, str]) -> str:
+def _chosen(parser: Parser, args: argparse.Namespace, layers: dict[str, Layer], skipped: dict[str, str]) -> str:
     """The name of the layer that --layer names, or of the only one."""
     names = ", ".join(map(printable, map(repr, layers)))
     if args.layer in skipped:

@@ -118,7 +118,7 @@ def _score(args: argparse.Namespace, names: list[str],
     for row in tracked(range(args.fit, len(values)), "row", "scoring", at_least=20_000):
         scores[row] = detector.score_one(values[row])
         if scores[row] > args.threshold:
-            blamed[row] = names[int(np.argmax(detector.explain_one(values[row])))]
+            blamed[row] = names[int(np.argmax(np.asarray(detector.explain_one(values[row]))))]
         detector.learn_one(values[row])
     return scores, blamed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -128,8 +128,8 @@ def _random_input(model: Recurrent | Sequential, args: argparse.Namespace) -> np
         first = first.modules[0]
     if isinstance(first, Embedding):
         return rng.integers(0, first.num_embeddings, (args.length, args.batch_size))
-    x = rng.standard_normal((args.length, args.batch_size, sizes(first)[0]))
-    return x.astype(model.dtype)
+    width = cast(int, sizes(first)[0])          # None of an Embedding only
+    return rng.standard_normal((args.length, args.batch_size, width)).astype(model.dtype)
 
 
 # ---- Models ---------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 
 from .. import interop
+from ..interop.conventions import Layer
 from ..nn import files
-from ..nn.recurrent import Recurrent
 from .models import model_parser, parameter_count, read_layers
 from .parser import printable
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _print_layers(layers: dict[str, Recurrent]) -> None:
+def _print_layers(layers: dict[str, Layer]) -> None:
     rows = [("name", "layer", "dtype", "parameters"),
             *((printable(name) or "(no name)", repr(layer), layer.dtype.name, f"{parameter_count(layer):,}")
               for name, layer in layers.items())]

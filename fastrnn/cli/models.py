@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import interop
 from .._base.reading import ModelFormatError
-from ..nn.recurrent import Recurrent
+from ..interop.conventions import Layer
 from .parser import Parser, printable
 
 
@@ -40,7 +40,7 @@ def _option(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def read_layers(parser: Parser, args: argparse.Namespace) -> tuple[str, dict[str, Recurrent], dict[str, str]]:
+def read_layers(parser: Parser, args: argparse.Namespace) -> tuple[str, dict[str, Layer], dict[str, str]]:
     """Read a model file.
 
     Returns
@@ -69,6 +69,6 @@ def read_layers(parser: Parser, args: argparse.Namespace) -> tuple[str, dict[str
         parser.error(f"{interop.FORMATS[kind]}: {fault}")
 
 
-def parameter_count(layer: Recurrent) -> int:
+def parameter_count(layer: Layer) -> int:
     """How many numbers a layer's parameters are."""
     return sum(a.size for a in layer.parameters.values())
