@@ -8,7 +8,7 @@ Data: the folder m4 of FASTRNN_DATA (default ../shared/data). sMAPE and MASE are
 in units of the mean absolute seasonal difference of the training part (m = 24 for hours, 1 for weeks). Naive2 is naive
 on series deseasonalised, where a test finds a season, by classical multiplicative decomposition, as the competition has
 it. Options were chosen with --validate, which forecasts the last, the last but one ... horizon of the training part
-from what was before it; the test part served for the figures printed, and nothing else.
+from the values before it; the test part served for the figures printed, and nothing else.
 """
 import argparse
 import csv
@@ -59,17 +59,16 @@ def indices(y, m):
     weights = np.r_[0.5, np.ones(m - 1), 0.5] / m if m % 2 == 0 else np.ones(m) / m
     trend, half = np.convolve(y, weights, "valid"), m // 2
     ratio, phase = y[half:half + len(trend)] / trend, np.arange(half, half + len(trend)) % m
-    found = np.array([ratio[phase == k].mean() for k in range(m)])
-    return found / found.mean()
+    by_phase = np.array([ratio[phase == k].mean() for k in range(m)])
+    return by_phase / by_phase.mean()
 
 
 def naive_forecasts(y, h, m):
     """Name -> forecast [h] of one series."""
     ahead = len(y) + np.arange(h)
-    found = {"naive": np.full(h, y[-1]), "seasonal naive": y[ahead - m * -(-(ahead - len(y) + 1) // m)]}
     index = indices(y, m) if seasonal(y, m) else np.ones(m)
-    found["Naive2"] = y[-1] / index[(len(y) - 1) % m] * index[ahead % m]
-    return found
+    return {"naive": np.full(h, y[-1]), "seasonal naive": y[ahead - m * -(-(ahead - len(y) + 1) // m)],
+            "Naive2": y[-1] / index[(len(y) - 1) % m] * index[ahead % m]}
 
 
 def scores(past, truth, forecasts, m):
@@ -91,27 +90,29 @@ def split(folder, group, held):
     return [y[:at] for y, at in zip(past, cut, strict=True)], [y[at:at + h] for y, at in zip(past, cut, strict=True)]
 
 
-def evaluate(folder, group, held, seed, changes):
+def evaluate(folder, group, held, random_state, changes):
+    """Train on one group and print the scores of its forecasts; the result holds all that was measured."""
     h, m, published, options = GROUPS[group]
     past, truth = split(folder, group, held)
-    model = RNNForecaster(**{"horizon": h, "random_state": seed, "progress": sys.stderr.isatty(), **options, **changes})
+    model = RNNForecaster(**{"horizon": h, "random_state": random_state, "progress": sys.stderr.isatty(), **options,
+                             **changes})
     which = f"number {held} from the end of the training part" if held else "the test part"
     print(f"\n{group}: {len(past)} series of {min(map(len, past))} to {max(map(len, past))} values, horizon {h}, "
           f"{which}\n{model}", flush=True)
     began = time.perf_counter(), time.process_time()
     model.fit(past)
     seconds, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
-    found = {"fastrnn": scores(past, truth, model.predict(), m)}
+    results = {"fastrnn": scores(past, truth, model.predict(), m)}
     naive = [naive_forecasts(y, h, m) for y in past]
-    found |= {name: scores(past, truth, [one[name] for one in naive], m) for name in naive[0]}
+    results |= {name: scores(past, truth, [forecasts[name] for forecasts in naive], m) for name in naive[0]}
     print(f"training: {seconds:.0f} s on {len(os.sched_getaffinity(0))} CPUs, {cpu:.0f} s of CPU time")
     print(f"{'':>16}{'sMAPE':>9}{'MASE':>9}")
-    for name, (s, a) in found.items():
-        print(f"{name:>16}{s:9.3f}{a:9.3f}")
+    for name, (symmetric, scaled) in results.items():
+        print(f"{name:>16}{symmetric:9.3f}{scaled:9.3f}")
     if not held:
         print("published sMAPE: " + ", ".join(f"{name} {value:.3f}" for name, value in published.items()))
-    return {"group": group, "held": held, "seconds": seconds, "cpu": cpu, "seed": seed,
-            "scores": {name: {"sMAPE": s, "MASE": a} for name, (s, a) in found.items()}}
+    return {"group": group, "held": held, "seconds": seconds, "cpu": cpu, "random_state": random_state,
+            "scores": {name: dict(zip(("sMAPE", "MASE"), pair, strict=True)) for name, pair in results.items()}}
 
 
 def main():
@@ -121,18 +122,19 @@ def main():
     parser.add_argument("--group", choices=list(GROUPS), help="one group instead of both")
     parser.add_argument("--validate", type=int, default=0, metavar="N",
                         help="score on the last N horizons of the training part, one after the other")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--set", metavar="JSON", type=json.loads, default={}, help="options in their place")
+    parser.add_argument("--random-state", type=int, default=0, metavar="N", help="of the forecaster (0)")
+    parser.add_argument("--set", metavar="JSON", type=json.loads, default={}, help="parameters to change, by name")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write everything measured here")
     args = parser.parse_args()
     folder = Path(os.environ.get("FASTRNN_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data") / "m4"
     if not folder.is_dir():
         raise SystemExit(f"no M4 data at {folder}: set FASTRNN_DATA to the folder that has m4")
-    found = [evaluate(folder, group, held, args.seed, args.set) for group in ([args.group] if args.group else GROUPS)
-             for held in (range(1, args.validate + 1) if args.validate else [0])]
+    results = [evaluate(folder, group, held, args.random_state, args.set)
+               for group in ([args.group] if args.group else GROUPS)
+               for held in (range(1, args.validate + 1) if args.validate else [0])]
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(found, indent=1))
+        args.json.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -33,12 +33,12 @@ import numpy as np
 
 from fastrnn.anomaly import RNNAnomalyDetector, fitting, likelihood, readout, state
 
-PARAMETERS = {"refractory": 30, "random_state": 0}      # all else: the detector's defaults
+PARAMETERS = {"refractory": 30, "random_state": 0}      # the other ones are the detector's defaults
 PUBLISHED = {"ARTime": (74.9, 65.2, 80.4), "HTM": (70.1, 63.1, 74.3), "contextual OSE": (69.9, 67.0, 73.2),
              "KNN-CAD": (58.0, 43.4, 64.8), "random cut forest": (51.7, 38.4, 59.7),
              "windowed Gaussian": (39.6, 20.9, 47.4)}       # NAB's results/final_results.json
 VARIED = {"refractory": (15, 60), "memory": (2500, 10000), "margin": (0.01, 0.05, None), "forgetting": (0.998, 0.9995),
-          "hidden_size": (16, 64), "cell": ("LSTM", "RNN"), "random_state": (1, 2), "FLOOR": (0.125, 0.5),
+          "hidden_size": (16, 64), "cell": ("lstm", "rnn"), "random_state": (1, 2), "FLOOR": (0.125, 0.5),
           "CLIP": (3.0, 6.0), "DIGITS": (5, 7), "ERROR_SPAN": (2, 8), "VALUE_SPAN": (5, 20)}
 
 # ---- The score ------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def online(values, parameters=None, **constants):
 
 
 def leaves_range(values, span=10, margin=0.02, refractory=30):
-    """What the detector does beside its net: 1 where a value, or the mean of about 10, leaves the range seen so far."""
+    """The detector's rule of ranges alone: 1 where a value, or the mean of about 10, leaves the range seen so far."""
     scores, average = np.zeros(len(values)), 0.0
     low, high = np.full(2, np.inf), np.full(2, -np.inf)
     last = -math.inf
@@ -193,7 +193,7 @@ def leaves_range(values, span=10, margin=0.02, refractory=30):
 def windowed_gaussian(values, window=6400, step=100):
     """NAB's baseline: 1 - the normal tail probability of a value, by mean and deviation of some 6400 before.
 
-    To 12 digits, as in NAB's files of results: which scores round to 1 is what its published figures hang on.
+    It is rounded to 12 digits, as in NAB's files of results: the published figures depend on which scores round to 1.
     """
     sums = np.cumsum(np.concatenate([[[0.0, 0.0]], np.stack([values, np.square(values)], 1)]), 0)
     scores = np.zeros(len(values))
@@ -219,8 +219,10 @@ def held_out(series, candidates, draws=20):
 
     Parameters
     ----------
-    series : what ``load`` returns
-    candidates : dict of name to scores of all series; the first is what the others are compared with
+    series : dict
+        What ``load`` returns.
+    candidates : dict of str to scores of all series
+        The others are compared with the first.
 
     Returns
     -------
@@ -229,7 +231,7 @@ def held_out(series, candidates, draws=20):
         threshold best on the other.
     """
     sizes, windows = [len(values) for values, _ in series.values()], [of_file for _, of_file in series.values()]
-    rng, found = np.random.default_rng(0), []
+    rng, scores_there = np.random.default_rng(0), []
     for _ in range(draws):
         files = rng.permutation(len(sizes))
         here, there = (Scorer([sizes[i] for i in half], [windows[i] for i in half])
@@ -237,9 +239,9 @@ def held_out(series, candidates, draws=20):
         split = len(here.kept)
         best = {name: here.best([scores[i] for i in files[:split]]) for name, scores in candidates.items()}
         first, chosen = next(iter(best)), max(best, key=lambda name: best[name][0])
-        found.append([there.at([candidates[name][i] for i in files[split:]], best[name][1])
-                      for name in (chosen, first)])
-    return np.array(found).T
+        scores_there.append([there.at([candidates[name][i] for i in files[split:]], best[name][1])
+                             for name in (chosen, first)])
+    return np.array(scores_there).T
 
 
 # ---- Latency --------------------------------------------------------------------------------------
@@ -263,9 +265,10 @@ def latency(rows=20000):
 
 # ---- Command --------------------------------------------------------------------------------------
 
-def main():
+def arguments():
+    """The command line, the series and their scorer; a message where something is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", default="", metavar="WORD", help="series whose name holds it (all)")
+    parser.add_argument("--files", default="", metavar="WORD", help="series whose name has this word in it (all)")
     parser.add_argument("--sensitivity", action="store_true", help="vary every parameter and constant (some minutes)")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="all CPUs by default")
     parser.add_argument("--json", type=Path, help="write the figures to a file")
@@ -278,55 +281,77 @@ def main():
         parser.error(f"--files: no series has {options.files!r} in its name")
     scorer = Scorer([len(values) for values, _ in series.values()], [windows for _, windows in series.values()])
     if not scorer.count:
-        parser.error(f"--files: no series with {options.files!r} in its name has an anomaly to be found")
-    rows = sum(len(values) for values, _ in series.values())
-    print(f"{len(series)} series, {rows:,} rows, {scorer.count} windows")
+        parser.error(f"--files: no series with {options.files!r} in its name has an anomaly to detect")
+    return options, series, scorer
 
-    print(f"\n{'':38}" + "".join(f"{profile:>24}" for profile in PROFILES) + "\n" + f"{'':38}"
-          + f"{'score (threshold)':>24}" * len(PROFILES))
-    figures = {}
 
-    def show(name, scores):
-        found = {profile: scorer.best(scores, profile) for profile in PROFILES}
-        figures[name.strip()] = {profile: score for profile, (score, _) in found.items()}
-        print(f"{name:38}" + "".join(f"{f'{score:.1f} ({threshold:.4g})':>24}" for score, threshold in found.values()),
+class Figures(dict):
+    """Name -> scores by profile, each printed as a line of the table when it is added."""
+
+    def __init__(self, scorer):
+        super().__init__()
+        self.scorer = scorer
+        print(f"\n{'':38}" + "".join(f"{profile:>24}" for profile in PROFILES) + "\n" + f"{'':38}"
+              + f"{'score (threshold)':>24}" * len(PROFILES))
+
+    def add(self, name, scores):
+        """The best score of anomaly scores in each profile."""
+        best = {profile: self.scorer.best(scores, profile) for profile in PROFILES}
+        self[name.strip()] = {profile: score for profile, (score, _) in best.items()}
+        print(f"{name:38}" + "".join(f"{f'{score:.1f} ({threshold:.4g})':>24}" for score, threshold in best.values()),
               flush=True)
 
+    def add_random(self, series, draws=20):
+        """The mean of the best scores of random anomaly scores."""
+        lengths = [len(values) for values, _ in series.values()]
+        random = [[np.random.default_rng((seed, i)).random(length) for i, length in enumerate(lengths)]
+                  for seed in range(draws)]
+        self["random"] = {profile: float(np.mean([self.scorer.best(draw, profile)[0] for draw in random]))
+                          for profile in PROFILES}
+        print(f"{f'random (mean of {draws})':38}"
+              + "".join(f"{score:>17.1f}{'':7}" for score in self["random"].values()))
+
+
+def sensitivity(figures, series, processes, candidates):
+    """Scores with another value of each parameter and constant; then what a choice on half of the files is worth."""
+    print("\nwith another value of")
+    for name, values in VARIED.items():
+        for value in values:
+            constants, parameters = ({name: value}, {}) if name.isupper() else ({}, {name: value})
+            label = f"{name} = {value}"
+            with ProcessPoolExecutor(processes) as pool:        # constants stay changed in a process
+                candidates[label] = run(online, series, pool, parameters, **constants)
+            figures.add(f"  {label}", candidates[label])
+    chosen, default = held_out(series, candidates)
+    figures["held_out"] = {"chosen": chosen.mean(), "default": default.mean()}
+    print(f"\nstandard score of the half of the files that had no part in a choice, mean of {len(chosen)} "
+          f"draws (standard deviation):\n  with the best of these on the other half {chosen.mean():.1f} "
+          f"({chosen.std():.1f}), with the defaults {default.mean():.1f} ({default.std():.1f})")
+
+
+def main():
+    options, series, scorer = arguments()
+    rows = sum(len(values) for values, _ in series.values())
+    print(f"{len(series)} series, {rows:,} rows, {scorer.count} windows")
+    figures = Figures(scorer)
     with ProcessPoolExecutor(options.processes) as pool:
         begin = time.perf_counter()
-        candidates = {"default": run(online, series, pool)}
-        show("RNNAnomalyDetector", candidates["default"])
-        taken = time.perf_counter() - begin
-        show("  its net and likelihood alone", run(online, series, pool, {"margin": None}))
-        show("  its range rule alone", run(leaves_range, series, pool))
-        show("windowed Gaussian", run(windowed_gaussian, series, pool))
-        draws = [[np.random.default_rng((seed, i)).random(len(values)) for i, (values, _) in enumerate(series.values())]
-                 for seed in range(20)]
-        figures["random"] = {profile: float(np.mean([scorer.best(draw, profile)[0] for draw in draws]))
-                             for profile in PROFILES}
-        print(f"{'random (mean of 20)':38}" + "".join(f"{score:>17.1f}{'':7}" for score in figures["random"].values()))
-        if not options.files:
-            print("published")
-            for name, scores in PUBLISHED.items():
-                print(f"  {name:36}" + "".join(f"{score:>17.1f}{'':7}" for score in scores))
-        print(f"the detector took {taken:.0f} s in {options.processes} processes")
-        if options.sensitivity:
-            print("\nwith another value of")
-            for name, values in VARIED.items():
-                for value in values:
-                    changed = {name: value}
-                    constants, parameters = (changed, {}) if name.isupper() else ({}, changed)
-                    with ProcessPoolExecutor(options.processes) as fresh:       # constants stay changed in a process
-                        candidates[changed := f"{name} = {value}"] = run(online, series, fresh, parameters, **constants)
-                    show(f"  {changed}", candidates[changed])
-            chosen, first = held_out(series, candidates)
-            figures["held_out"] = {"chosen": chosen.mean(), "default": first.mean()}
-            print(f"\nstandard score of the half of the files that had no part in a choice, mean of {len(chosen)} "
-                  f"draws (standard deviation):\n  with the best of these on the other half {chosen.mean():.1f} "
-                  f"({chosen.std():.1f}), with the defaults {first.mean():.1f} ({first.std():.1f})")
-
+        default = run(online, series, pool)
+        figures.add("RNNAnomalyDetector", default)
+        seconds = time.perf_counter() - begin
+        figures.add("  its network and likelihood alone", run(online, series, pool, {"margin": None}))
+        figures.add("  its range rule alone", run(leaves_range, series, pool))
+        figures.add("windowed Gaussian", run(windowed_gaussian, series, pool))
+    figures.add_random(series)
+    if not options.files:
+        print("published")
+        for name, scores in PUBLISHED.items():
+            print(f"  {name:36}" + "".join(f"{score:>17.1f}{'':7}" for score in scores))
+    print(f"the detector took {seconds:.0f} s in {options.processes} processes")
+    if options.sensitivity:
+        sensitivity(figures, series, options.processes, {"default": default})
     figures["latency_us"] = times = latency()
-    print("\nmedian of one call, hidden 32, one channel: " + ", ".join(
+    print("\nmedian of one call, hidden size 32, one channel: " + ", ".join(
         f"{name} {value:.2f} us ({value / times['numpy.add']:.1f} ufunc calls)" for name, value in times.items()))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

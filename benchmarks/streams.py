@@ -4,12 +4,12 @@
     python benchmarks/streams.py --quick         few rounds: a look, not a result
     python benchmarks/streams.py --json out/streams.json
 
-One series, hidden size 32, a horizon of 24 steps. The forecaster's `step` takes a value and gives the forecast; the
-detector's `score_one` scores the row that comes next, `learn_one` takes it in, network, read-out and all. Every call is
-timed alone. One CPU is pinned, and the contestants take turns within a round, one of them a call of a NumPy ufunc on
-arrays of 32: about what any NumPy code pays for its least step. A time is the median of a round's calls, then that over
-rounds, a ratio the median of the rounds' ratios; 99 % of the calls are below the last column. A target that is missed
-is only said.
+One series, hidden size 32, a horizon of 24 steps. The forecaster's `step` takes a value and gives the forecast. The
+detector's `score_one` scores the row that comes next; `learn_one` learns it: a step of the network and a refit of its
+read-out. Every call is timed alone. One CPU is pinned, and the contestants take turns within a round. One of them is a
+call of a NumPy ufunc on arrays of 32, about the least that a step of any NumPy code costs. A time is the median of a
+round's calls, then that over rounds; a ratio is the median of the rounds' ratios; 99 % of the calls are below the last
+column. A target that is missed is printed, and is no error.
 """
 import argparse
 import json
@@ -23,7 +23,7 @@ from peers import cpu_model, prepare_process, ratio
 
 TARGET = 10.0           # microseconds
 UFUNC = "np.add of 32"
-FORECASTS = {           # what is told -> options of the forecaster
+FORECASTS = {           # name -> parameters of the forecaster
     "last value": {},
     "season of 24, log": {"seasons": 24, "difference": 24, "log": True},
     "seasons of 24 and 168": {"seasons": (24, 168), "difference": 168, "window": 168},
@@ -49,22 +49,22 @@ def arguments():
 
 
 def contestants(values):
-    """Name -> (function of one value, whether the target is its)."""
+    """Name -> (function of one value, whether the target holds for it)."""
     import numpy as np
 
     from fastrnn.anomaly import RNNAnomalyDetector
     from fastrnn.forecasting import RNNForecaster
-    found = {}
+    calls = {}
     for name, options in FORECASTS.items():
         model = RNNForecaster(**{"horizon": 24, "window": 48, "hidden_size": 32, "updates": 20, "random_state": 0,
                                  **options})
-        found[f"forecast, {name}"] = model.fit(values).stream().step, True
+        calls[f"forecast, {name}"] = model.fit(values).stream().step, True
     detector = RNNAnomalyDetector(hidden_size=32, random_state=0).fit(values[:, None])
-    found["score_one"] = detector.score_one, True
-    found["learn_one"] = detector.learn_one, False
+    calls["score_one"] = detector.score_one, True
+    calls["learn_one"] = detector.learn_one, False
     a, b = np.ones(32, np.float32), np.ones(32, np.float32)
-    found[UFUNC] = lambda _: np.add(a, b), False
-    return found
+    calls[UFUNC] = lambda _: np.add(a, b), False
+    return calls
 
 
 def timed(call, values):
@@ -96,7 +96,7 @@ def main():
             taken = timed(calls[name][0], values[:500].tolist())
             medians.setdefault(name, []).append(median(taken))
             every.setdefault(name, []).extend(taken)
-    print(f"\nmicroseconds a call, hidden 32, one series\n{'':<32}median   x {UFUNC}    99 % below   target")
+    print(f"\nmicroseconds a call, hidden size 32, one series\n{'':<32}median   x {UFUNC}    99 % below   target")
     rows = []
     for name, (_, aimed) in calls.items():
         row = {"name": name, "us": median(medians[name]), "ratio": ratio(medians[name], medians[UFUNC]),

@@ -7,7 +7,7 @@ least squares), ``likelihood`` (how unlikely one value is), ``fitting`` (back-pr
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 
@@ -438,6 +438,12 @@ class RNNAnomalyDetector(Estimator):
             count = len(x) if isinstance(x, dict) else max(1, np.size(cast("ArrayLike", x)))
             state = self._begin(count, _channel_names(x))
         state.learn(self._row(x))
+
+    @overload
+    def explain_one(self, x: dict[str, Any]) -> dict[str, float]: ...
+
+    @overload
+    def explain_one(self, x: ArrayLike | None) -> Float64Array: ...
 
     def explain_one(self, x: Row) -> Float64Array | dict[str, float]:
         """Compute the score of every channel of the row that comes next; nothing is learnt.

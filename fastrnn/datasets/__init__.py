@@ -1,9 +1,16 @@
 """Data that ships with fastrnn, for examples and the demo."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from .._base.typing import Float64Array
 
 __all__ = ["WEATHER", "Weather", "load_weather"]
 
@@ -16,23 +23,24 @@ class Weather(NamedTuple):
     Attributes
     ----------
     times : array of datetime64[us], [8760]
-        The end of each hour. The year stands as 2001; its months were taken from different real years, so the series
-        jumps where one month ends and the next begins.
-    temperature : array of float, [8760]
-        Of the air, in degrees Celsius.
-    irradiance : array of float, [8760]
-        Global horizontal irradiance, in watts per square metre.
+        The end of each hour, in local standard time (UTC-5). The year is written as 2001; its months are from different
+        real years, so the series jumps where one month ends and the next begins.
+    temperature : array of float64, [8760]
+        Temperature of the air at that time, in degrees Celsius.
+    irradiance : array of float64, [8760]
+        Global horizontal irradiance, the mean of that hour, in watts per square metre.
 
     Examples
     --------
+    >>> from fastrnn.datasets import load_weather
     >>> weather = load_weather()
     >>> weather.temperature.shape
     (8760,)
     """
 
-    times: np.ndarray
-    temperature: np.ndarray
-    irradiance: np.ndarray
+    times: npt.NDArray[np.datetime64]
+    temperature: Float64Array
+    irradiance: Float64Array
 
 
 def load_weather() -> Weather:
@@ -45,10 +53,11 @@ def load_weather() -> Weather:
 
     Notes
     -----
-    The file itself is ``fastrnn.datasets.WEATHER``. Its source and licence stand in ``fastrnn/datasets/README.md``.
+    ``fastrnn.datasets.WEATHER`` is the path of the file. Its source and terms are in ``fastrnn/datasets/README.md``.
 
     Examples
     --------
+    >>> from fastrnn.datasets import load_weather
     >>> weather = load_weather()
     >>> str(weather.times[0]), float(weather.temperature.max())
     ('2001-01-01T01:00:00.000000', 35.6)
