@@ -130,9 +130,9 @@ def _forecaster(args: argparse.Namespace) -> RNNForecaster:
     sequence, season = max(2 * args.horizon, 32), max(args.seasons, default=1)
     return RNNForecaster(
         args.horizon, args.window or max(sequence, season), cell=args.cell, hidden_size=args.hidden_size,
-        num_layers=args.num_layers, updates=args.updates, sequence=sequence, seasons=args.seasons, difference=season,
-        log=args.log, time_features=args.time_features, quantiles=args.quantiles, random_state=args.random_state,
-        progress=True)
+        num_layers=args.num_layers, updates=args.updates, sequence=sequence, seasons=tuple(args.seasons),
+        difference=season, log=args.log, time_features=tuple(args.time_features), quantiles=tuple(args.quantiles),
+        random_state=args.random_state, progress=True)
 
 
 # ---- The series of a table ------------------------------------------------------------------------
