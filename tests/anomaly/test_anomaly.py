@@ -25,11 +25,11 @@ def wave(rows=1500, channels=1, seed=0, noise=0.05):
 
 def watched(detector, x, scores=True):
     """Scores of rows as river walks a stream."""
-    found = []
+    results = []
     for row in x:
-        found.append(detector.score_one(row) if scores else None)
+        results.append(detector.score_one(row) if scores else None)
         detector.learn_one(row)
-    return np.array(found)
+    return np.array(results)
 
 
 @pytest.fixture
@@ -108,11 +108,11 @@ def test_training_by_back_propagation_forecasts_better():
     for epochs in (0, 30):
         detector = RNNAnomalyDetector(hidden_size=16, margin=None, updates=2 * epochs, random_state=0)
         detector.fit(signs[:2500, None])
-        found = []
+        products = []
         for value in signs[2500:].tolist():
-            found.append(detector._state.forecast[0] * value)
+            products.append(detector._state.forecast[0] * value)
             detector.learn_one(value)
-        errors[epochs] = np.mean(found[2 - 2500 % 3::3])
+        errors[epochs] = np.mean(products[2 - 2500 % 3::3])
     assert errors[30] > errors[0] + 0.1, errors
 
 
@@ -126,7 +126,7 @@ def test_explains_which_channel():
     assert by_channel.shape == (200, 3) and by_channel[100].argmax() == 1 and by_channel[100, 1] == 1.0
     assert by_channel[100, [0, 2]].max() < 0.9
     scores = -detector.score_samples(x[700:])
-    expected = np.clip(by_channel.max(1) - math.log10(3) / DIGITS, 0, 1)     # Bonferroni's price
+    expected = np.clip(by_channel.max(1) - math.log10(3) / DIGITS, 0, 1)     # Bonferroni's correction
     below = by_channel.max(1) < 1
     np.testing.assert_allclose(scores[below], expected[below], atol=1e-12)
     assert np.all(scores[~below] >= expected[~below])
@@ -177,7 +177,7 @@ def test_none_is_nan_and_a_row_of_missing_values_changes_no_statistics(detector)
 
 
 def test_a_value_is_judged_anew_after_a_missing_row():
-    """The net went on by its own forecast, so the same value meets another one."""
+    """The network went on by its own forecast, so the same value meets another one."""
     detector = RNNAnomalyDetector(hidden_size=8, margin=None, random_state=0)
     watched(detector, wave(300)[:, 0].tolist(), scores=False)
     other = copy.deepcopy(detector)
@@ -307,8 +307,8 @@ def test_predict_is_the_sign_of_decision_function():
 
 def test_contamination_is_the_part_called_outliers():
     x = wave(1000)
-    found = RNNAnomalyDetector(hidden_size=8, contamination=0.1, random_state=0).fit_predict(x)
-    assert np.mean(found == -1) == pytest.approx(0.1, abs=0.01)
+    labels = RNNAnomalyDetector(hidden_size=8, contamination=0.1, random_state=0).fit_predict(x)
+    assert np.mean(labels == -1) == pytest.approx(0.1, abs=0.01)
 
 
 def test_pickled_cloned_copied(detector):
@@ -371,11 +371,11 @@ EXCEPTIONS = {
                                                  ({"updates": 1}, EXCEPTIONS)])
 def test_check_estimator(options, exceptions):
     checks = pytest.importorskip("sklearn.utils.estimator_checks")
-    found = checks.check_estimator(RNNAnomalyDetector(hidden_size=4, **options), expected_failed_checks=exceptions,
-                                   on_skip=None)
+    results = checks.check_estimator(RNNAnomalyDetector(hidden_size=4, **options), expected_failed_checks=exceptions,
+                                     on_skip=None)
     status = {}
-    for one in found:
-        status.setdefault(one["status"], set()).add(one["check_name"])
+    for result in results:
+        status.setdefault(result["status"], set()).add(result["check_name"])
     assert status.get("xfail", set()) == set(exceptions) and len(status["passed"]) > 35
     assert status.keys() <= {"passed", "xfail", "skipped"}
     assert status.get("skipped", set()) <= {"check_array_api_input"}       # it asks for an environment variable

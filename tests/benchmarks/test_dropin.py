@@ -24,8 +24,8 @@ def replacements(monkeypatch):
 
 
 def arrays(data_dir, name):
-    with np.load(data_dir / "models" / name, allow_pickle=False) as found:
-        return dict(found)
+    with np.load(data_dir / "models" / name, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def assert_within(got, want):

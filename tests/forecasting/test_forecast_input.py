@@ -72,10 +72,10 @@ def test_a_wide_frame_has_a_series_in_each_target():
     polars = pytest.importorskip("polars")
     data = {"day": np.datetime64("2024-01-01") + np.arange(60), "a": wave(60), "b": wave(60, seed=1)}
     model = RNNForecaster(**SMALL, target=("a", "b"), time="day").fit(polars.DataFrame(data))
-    found = model.predict()
-    assert found.columns == ["day", "a", "b"] and found.height == 4
+    forecast = model.predict()
+    assert forecast.columns == ["day", "a", "b"] and forecast.height == 4
     expected = fitted(np.stack([data["a"], data["b"]], 1)).predict()
-    np.testing.assert_array_equal(found.select("a", "b").to_numpy(), expected)
+    np.testing.assert_array_equal(forecast.select("a", "b").to_numpy(), expected)
 
 
 def test_text_and_zoned_times_in_a_frame():
@@ -83,8 +83,8 @@ def test_text_and_zoned_times_in_a_frame():
     y, when = wave(60), pandas.date_range("2024-03-01", periods=60, freq="h", tz="Europe/Berlin")
     text = pandas.DataFrame({"when": when.strftime("%Y-%m-%d %H:%M:%S"), "y": y})
     zoned = pandas.DataFrame({"when": when, "y": y})
-    a, b = (RNNForecaster(**SMALL, target="y", time="when", time_features="day").fit(one).predict()
-            for one in (text, zoned))
+    a, b = (RNNForecaster(**SMALL, target="y", time="when", time_features="day").fit(frame).predict()
+            for frame in (text, zoned))
     pandas.testing.assert_frame_equal(a, b)
     assert str(a["when"].iloc[0]) == "2024-03-03 12:00:00"
 
@@ -107,8 +107,8 @@ def test_frames_that_do_not_fit():
 def test_series_may_be_named_by_anything():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"y": np.tile(wave(60), 2), "shop": ["a", 1] * 60})
-    found = RNNForecaster(**SMALL, target="y", series="shop").fit(frame).predict()
-    assert found["shop"].tolist() == ["a"] * 4 + [1] * 4
+    forecast = RNNForecaster(**SMALL, target="y", series="shop").fit(frame).predict()
+    assert forecast["shop"].tolist() == ["a"] * 4 + [1] * 4
 
 
 def test_without_narwhals_frames_name_the_extra_and_arrays_work():
@@ -291,11 +291,11 @@ EXCEPTIONS = {
 @pytest.mark.filterwarnings("ignore:Estimator RNNForecaster does not inherit:UserWarning")      # it does not import it
 def test_check_estimator():
     checks = pytest.importorskip("sklearn.utils.estimator_checks")
-    found = checks.check_estimator(RNNForecaster(window=8, hidden_size=4, updates=4), expected_failed_checks=EXCEPTIONS,
-                                   on_skip=None)
+    results = checks.check_estimator(RNNForecaster(window=8, hidden_size=4, updates=4),
+                                     expected_failed_checks=EXCEPTIONS, on_skip=None)
     status = {}
-    for one in found:
-        status.setdefault(one["status"], set()).add(one["check_name"])
+    for result in results:
+        status.setdefault(result["status"], set()).add(result["check_name"])
     assert status["xfail"] == set(EXCEPTIONS) and len(status["passed"]) > 40
     assert status.keys() <= {"passed", "xfail", "skipped"}
     assert status.get("skipped", set()) <= {"check_array_api_input"}       # it asks for an environment variable

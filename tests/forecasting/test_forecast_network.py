@@ -244,3 +244,21 @@ def test_a_stream_takes_lists_and_refuses_what_does_not_fit():
             call()
         np.testing.assert_array_equal(stream.state, before)
     assert stream.step([1, 2, 3]).shape == (2,)
+
+
+# ---- Training -----------------------------------------------------------------------------------
+
+def test_a_checkpoint_goes_on_to_the_bit(tmp_path):
+    """Trained by fastrnn.training like any model: stopped half way and gone on, as never stopped."""
+    x = np.random.default_rng(0).standard_normal((12, 6, 3)).astype(np.float32)
+
+    def trained(epochs, checkpoint=None):
+        network = network_of("GRU")
+        optimizer = fastrnn.optim.AdamW(network, learning_rate=0.01)
+        fastrnn.training.fit(network, x, x[..., :2], loss=fastrnn.losses.MSE(), optimizer=optimizer, epochs=epochs,
+                             batch_size=2, checkpoint=checkpoint, rng=0, progress=False)
+        return network
+
+    whole = trained(4)
+    trained(2, tmp_path / "run.ckpt")
+    assert same_parameters(trained(4, tmp_path / "run.ckpt"), whole) and not same_parameters(trained(2), whole)

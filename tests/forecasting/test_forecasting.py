@@ -92,18 +92,18 @@ def test_a_value_that_does_not_vary_has_no_targets_until_it_does():
 
 def test_it_beats_naive_forecasts_by_far():
     y = wave(600, noise=0.2)
-    found = RNNForecaster(horizon=6, window=24, hidden_size=16, updates=300, random_state=0).backtest(
+    scores = RNNForecaster(horizon=6, window=24, hidden_size=16, updates=300, random_state=0).backtest(
         y, start=480, stride=1).scores()
-    assert found["forecast"]["MAE"] < 0.25 * found["naive"]["MAE"]
-    assert found["forecast"]["MAE"] < 0.25          # noise of 0.2 alone has a mean absolute error of 0.16
+    assert scores["forecast"]["MAE"] < 0.25 * scores["naive"]["MAE"]
+    assert scores["forecast"]["MAE"] < 0.25          # noise of 0.2 alone has a mean absolute error of 0.16
 
 
 @pytest.mark.parametrize("cell, options", [("lstm", {}), ("rnn", {}), ("gru", {"num_layers": 2, "dropout": 0.1}),
                                            ("gru", {"loss": "mse"}), ("gru", {"loss": "huber", "weight_decay": 0.01})])
 def test_every_cell_and_loss_learns(cell, options):
     model = RNNForecaster(**{**SMALL, "updates": 150}, cell=cell, **options)
-    found = model.backtest(wave(300), start=250).scores()
-    assert found["forecast"]["MAE"] < 0.25 * found["naive"]["MAE"]
+    scores = model.backtest(wave(300), start=250).scores()
+    assert scores["forecast"]["MAE"] < 0.25 * scores["naive"]["MAE"]
 
 
 def test_the_kinds_of_table_agree():
@@ -145,9 +145,9 @@ def test_an_ensemble_is_the_mean_of_its_networks():
     model = fitted(wave(120), ensemble=3, difference=0)
     parts = []
     for network in model.models_:
-        one = copy.copy(model)
-        one.models_ = [network]
-        parts.append(one.predict())
+        alone = copy.copy(model)
+        alone.models_ = [network]
+        parts.append(alone.predict())
     assert np.ptp(parts, axis=0).max() > 1e-4
     np.testing.assert_allclose(model.predict(), np.mean(parts, 0), rtol=1e-6)
 
@@ -166,8 +166,8 @@ def test_known_columns_tell_what_is_to_come():
     X = (rng.random((400, 1)) < 0.3).astype(float)
     y = 5 + 4 * X[:, 0] + 0.1 * rng.standard_normal(400)
     model = RNNForecaster(horizon=3, window=16, hidden_size=16, updates=300, difference=0, random_state=0)
-    found = model.backtest(X, y, start=300).scores()
-    assert found["forecast"]["MAE"] < 0.4 and found["naive"]["MAE"] > 1.2
+    scores = model.backtest(X, y, start=300).scores()
+    assert scores["forecast"]["MAE"] < 0.4 and scores["naive"]["MAE"] > 1.2
     model.fit(X[:300], y[:300])
     future = np.array([[0.0], [1.0], [0.0]])
     forecast = model.predict(future)
@@ -181,12 +181,12 @@ def test_past_columns_lead():
     lead = rng.standard_normal((400, 1))
     y = np.concatenate([[0.0], 3 * lead[:-1, 0]]) + 0.1 * rng.standard_normal(400)
     model = RNNForecaster(horizon=1, window=16, hidden_size=8, updates=300, difference=0, scaling=None, random_state=0)
-    found = model.backtest(y, past=lead, start=300).scores()
-    assert found["forecast"]["MAE"] < 0.5 and found["naive"]["MAE"] > 2
+    scores = model.backtest(y, past=lead, start=300).scores()
+    assert scores["forecast"]["MAE"] < 0.5 and scores["naive"]["MAE"] > 2
 
 
 def test_times_tell_the_hour():
-    """Working hours: the same values of a night, told by the clock alone to be at its beginning or at its end."""
+    """Working hours: equal values at the beginning and at the end of a night, which only the clock tells apart."""
     times = np.datetime64("2024-01-01T00:00") + np.arange(24 * 28) * np.timedelta64(1, "h")
     hour = np.arange(len(times)) % 24
     y = np.where((hour >= 8) & (hour < 18), 5.0, 1.0) + 0.05 * np.random.default_rng(0).standard_normal(len(times))
@@ -198,14 +198,14 @@ def test_times_tell_the_hour():
 
 
 def test_known_columns_need_no_room_in_the_layer():
-    """Twenty of them, one a step of the horizon, and two hidden units."""
+    """Twenty of them, one for each step of the horizon, and two hidden units."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((300, 1))
     y = 3 * X[:, 0] + 0.1 * rng.standard_normal(300)
     model = RNNForecaster(horizon=20, window=12, hidden_size=2, difference=0, scaling=None, learning_rate=0.02,
                           random_state=0)
-    found = model.backtest(X, y, start=200).scores()
-    assert found["forecast"]["MAE"] < 0.25 and found["naive"]["MAE"] > 2
+    scores = model.backtest(X, y, start=200).scores()
+    assert scores["forecast"]["MAE"] < 0.25 and scores["naive"]["MAE"] > 2
 
 
 def test_missing_values():
@@ -227,11 +227,11 @@ def test_quantiles_rise_and_cover():
     y = np.random.default_rng(0).standard_normal(900)
     model = RNNForecaster(horizon=2, window=32, hidden_size=8, updates=400, quantiles=(0.9, 0.1), difference=0,
                           random_state=0)
-    found = model.backtest(y, start=500)
-    assert found.quantiles == (0.1, 0.5, 0.9) and found.quantile_forecasts.shape == (399, 2, 3)
-    assert np.all(np.diff(found.quantile_forecasts, axis=-1) >= 0)
-    np.testing.assert_array_equal(found.forecasts, found.quantile_forecasts[..., 1])
-    for q, share in found.coverage().items():
+    test = model.backtest(y, start=500)
+    assert test.quantiles == (0.1, 0.5, 0.9) and test.quantile_forecasts.shape == (399, 2, 3)
+    assert np.all(np.diff(test.quantile_forecasts, axis=-1) >= 0)
+    np.testing.assert_array_equal(test.forecasts, test.quantile_forecasts[..., 1])
+    for q, share in test.coverage().items():
         assert abs(share - q) < 0.08, (q, share)
     model.fit(y)
     assert model.predict(quantiles=True).shape == (2, 3)
@@ -241,7 +241,7 @@ def test_quantiles_rise_and_cover():
 def test_patience_keeps_the_last_horizon_for_validation():
     y = wave(200)
     other = np.concatenate([y[:-4], y[-4:] + 50])
-    a, b = (fitted(one, patience=3, updates=400, learning_rate=0.02).history_[0] for one in (y, other))
+    a, b = (fitted(series, patience=3, updates=400, learning_rate=0.02).history_[0] for series in (y, other))
     assert a["loss"][0] == b["loss"][0] and a["validation_loss"][0] < b["validation_loss"][0]
     assert a.epochs - 1 - a.best_epoch <= 3
 
@@ -251,21 +251,21 @@ def test_patience_keeps_the_last_horizon_for_validation():
 def test_a_backtest_is_predict_at_every_origin():
     y = [wave(80), wave(60, level=30, seed=1)]
     y[1][:5] = np.nan
-    model = fitted([one[:40] for one in y], seasons=6)
-    found = model.backtest(y, start=40, stride=3, refit=False)
-    assert found.series.tolist() == [0] * 13 + [1] * 6 and found.origins[:3].tolist() == [40, 43, 46]
-    for n, origin, forecast, truth in zip(found.series, found.origins, found.forecasts, found.truth, strict=True):
+    model = fitted([series[:40] for series in y], seasons=6)
+    test = model.backtest(y, start=40, stride=3, refit=False)
+    assert test.series.tolist() == [0] * 13 + [1] * 6 and test.origins[:3].tolist() == [40, 43, 46]
+    for n, origin, forecast, truth in zip(test.series, test.origins, test.forecasts, test.truth, strict=True):
         np.testing.assert_allclose(forecast, model.apply(y[n][:origin]).predict(), rtol=1e-5)
         np.testing.assert_array_equal(truth, y[n][origin:origin + 4])
-    np.testing.assert_array_equal(found.others["naive"][0], np.repeat(y[0][39], 4))
-    np.testing.assert_array_equal(found.others["seasonal naive 6"][0], y[0][34:38])
-    np.testing.assert_allclose(found.scales[0], np.abs(y[0][6:40] - y[0][:34]).mean())
+    np.testing.assert_array_equal(test.others["naive"][0], np.repeat(y[0][39], 4))
+    np.testing.assert_array_equal(test.others["seasonal naive 6"][0], y[0][34:38])
+    np.testing.assert_allclose(test.scales[0], np.abs(y[0][6:40] - y[0][:34]).mean())
 
 
 def test_a_refitted_backtest_has_seen_nothing_of_what_it_forecasts():
     y = wave(100)
     changed = np.concatenate([y[:60], 100 - y[60:]])
-    a, b = (RNNForecaster(**SMALL).backtest(one, start=-40, stride=36) for one in (y, changed))
+    a, b = (RNNForecaster(**SMALL).backtest(series, start=-40, stride=36) for series in (y, changed))
     np.testing.assert_array_equal(a.forecasts[0], b.forecasts[0])
     np.testing.assert_array_equal(a.forecasts[0], fitted(y[:60]).predict())
     assert not np.array_equal(a.forecasts[1], b.forecasts[1])
@@ -277,10 +277,10 @@ def test_scores():
     assert smape(np.zeros(2), np.zeros(2)) == 0
     assert mase(truth, forecasts, past) == pytest.approx(1 / 1)
     assert mase(truth, forecasts, past, 2) == pytest.approx(1 / 2.5)
-    found = RNNForecaster(**SMALL).backtest(wave(80), start=50).scores()["naive"]
+    scores = RNNForecaster(**SMALL).backtest(wave(80), start=50).scores()["naive"]
     y, ahead = wave(80), np.arange(1, 5)
     error = np.array([y[t + ahead] - y[t] for t in range(49, 76)])
-    assert found == pytest.approx({"MAE": np.abs(error).mean(), "RMSE": np.sqrt((error**2).mean()),
+    assert scores == pytest.approx({"MAE": np.abs(error).mean(), "RMSE": np.sqrt((error**2).mean()),
                                    "sMAPE": smape(*np.broadcast_arrays([y[t + ahead] for t in range(49, 76)],
                                                                        y[49:76, None])),
                                    "MASE": np.abs(error).mean() / np.abs(np.diff(y[:50])).mean()})
@@ -299,11 +299,11 @@ def test_naive_figures_are_the_published_ones(m4, data_dir, group):
     past, truth = (m4.load(data_dir / "m4", group, part) for part in ("train", "test"))
     assert len(past) == len(truth) == {"Hourly": 414, "Weekly": 359}[group]
     naive = [m4.naive_forecasts(y, h, m) for y in past]
-    found = {name: m4.scores(past, truth, [one[name] for one in naive], m)[0] for name in naive[0]}
-    assert found["Naive2"] == pytest.approx(published["Naive2"], abs=0.005)
+    errors = {name: m4.scores(past, truth, [forecasts[name] for forecasts in naive], m)[0] for name in naive[0]}
+    assert errors["Naive2"] == pytest.approx(published["Naive2"], abs=0.005)
     if group == "Hourly":
-        assert found["seasonal naive"] == pytest.approx(13.912, abs=0.005)
-        assert found["naive"] == pytest.approx(43.003, abs=0.005)
+        assert errors["seasonal naive"] == pytest.approx(13.912, abs=0.005)
+        assert errors["naive"] == pytest.approx(43.003, abs=0.005)
 
 
 def test_a_slice_of_the_hourly_series(m4, data_dir):
@@ -314,5 +314,5 @@ def test_a_slice_of_the_hourly_series(m4, data_dir):
     model = RNNForecaster(**{**options, "horizon": h, "ensemble": 1, "updates": 100, "hidden_size": 24,
                              "random_state": 0}).fit(past)
     naive = [m4.naive_forecasts(y, h, m) for y in past]
-    found = {name: m4.scores(past, truth, [one[name] for one in naive], m)[0] for name in naive[0]}
-    assert m4.scores(past, truth, model.predict(), m)[0] < 0.9 * min(found.values())
+    errors = {name: m4.scores(past, truth, [forecasts[name] for forecasts in naive], m)[0] for name in naive[0]}
+    assert m4.scores(past, truth, model.predict(), m)[0] < 0.9 * min(errors.values())
