@@ -1,6 +1,9 @@
 """``accelerate`` and ``restore``: torch's recurrent modules in a model become fastrnn's, and back, in place."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -8,36 +11,41 @@ from torch.nn.utils import parametrize
 
 from .modules import DTYPES, ORIGINALS, PLAIN, SWAPS, Fast, turn
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
 
 @dataclass(frozen=True)
 class Report:
-    """What ``accelerate`` or ``restore`` did; printed, a line a module.
+    """What ``accelerate`` or ``restore`` did; printing it shows a line for each module.
 
-    Attributes
+    Parameters
     ----------
     swapped : dict of str to str
-        Name in the model ("" for the model itself) -> repr, of the modules that were swapped.
+        The modules that were swapped: their names in the model ("" for the model itself) and their reprs.
     left : dict of str to str
-        Name -> reason, of the recurrent modules that were left as they are.
+        The recurrent modules that were left as they are: their names and the reasons.
 
     Examples
     --------
-    >>> print(accelerate(nn.Sequential(nn.GRU(2, 3), nn.GRU(2, 3, dtype=torch.float16))))
+    >>> import torch
+    >>> from fastrnn.pytorch import accelerate
+    >>> print(accelerate(torch.nn.Sequential(torch.nn.GRU(2, 3), torch.nn.GRU(2, 3, dtype=torch.float16))))
     1 swapped, 1 left
       0: GRU(2, 3)
       1: left, weight_ih_l0 is torch.float16
     """
 
-    swapped: dict
-    left: dict
+    swapped: dict[str, str]
+    left: dict[str, str]
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = self.swapped | {name: f"left, {reason}" for name, reason in self.left.items()}
         return "\n".join([f"{len(self.swapped)} swapped, {len(self.left)} left",
                           *(f"  {name or '(the model)'}: {text}" for name, text in lines.items())])
 
 
-def _why_not(module):
+def _why_not(module: nn.Module) -> str | None:
     """Why a recurrent module is not swapped; "" where it may be, None where it is not recurrent."""
     cls, names = type(module), {cls.__name__ for cls in SWAPS}
     if isinstance(module, Fast):
@@ -62,8 +70,8 @@ def _why_not(module):
     return ""
 
 
-def _why_not_back(module):
-    """The same for ``restore``, which looks at fastrnn's modules alone."""
+def _why_not_back(module: nn.Module) -> str | None:
+    """The same for ``restore``, which looks at nothing but fastrnn's modules."""
     if not isinstance(module, Fast):
         return None
     if parametrize.is_parametrized(module):
@@ -71,10 +79,12 @@ def _why_not_back(module):
     return "" if type(module) in ORIGINALS else f"{type(module).__name__} is a subclass of fastrnn's"
 
 
-def _swap(model, classes, why_not):
+def _swap(model: nn.Module, classes: Mapping[type[nn.Module], type[nn.Module]],
+          why_not: Callable[[nn.Module], str | None]) -> Report:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    swapped, left = {}, {}
+    swapped: dict[str, str] = {}
+    left: dict[str, str] = {}
     for name, module in list(model.named_modules()):
         reason = why_not(module)
         if reason:
@@ -85,22 +95,23 @@ def _swap(model, classes, why_not):
     return Report(swapped, left)
 
 
-def accelerate(model):
-    """Turns every recurrent module of a model into fastrnn's class of the same name, in place.
+def accelerate(model: nn.Module) -> Report:
+    """Turn every recurrent module of a model into fastrnn's class of the same name, in place.
 
-    The modules stay the objects they are, with their parameters, hooks and place in the model; optimizers and
+    The modules stay the objects they are, with their parameters, hooks and places in the model, so that optimizers and
     references to them stay valid. Swapping again changes nothing; ``restore`` undoes it.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Itself recurrent, or with recurrent modules anywhere in it.
+        A recurrent module, or a model with recurrent modules anywhere in it.
 
     Returns
     -------
     Report
-        Print it. Left are subclasses and modules that may compute something else, parameters elsewhere than on the CPU
-        or in another dtype than float32 and float64, quantised, scripted and parametrised modules.
+        Which modules were swapped, and which were left and why. Left are subclasses and modules that may compute
+        something else, parameters elsewhere than on the CPU or in another dtype than float32 and float64, and
+        quantised, scripted and parametrised modules.
 
     Raises
     ------
@@ -109,6 +120,8 @@ def accelerate(model):
 
     Examples
     --------
+    >>> from torch import nn
+    >>> from fastrnn.pytorch import accelerate
     >>> model = nn.ModuleDict({"encoder": nn.LSTM(8, 16, bidirectional=True), "head": nn.Linear(32, 1)})
     >>> print(accelerate(model))
     1 swapped, 0 left
@@ -117,18 +130,21 @@ def accelerate(model):
     return _swap(model, SWAPS, _why_not)
 
 
-def restore(model):
-    """Turns fastrnn's modules in a model into torch's own, in place: what ``accelerate`` did is undone.
+def restore(model: nn.Module) -> Report:
+    """Turn fastrnn's modules in a model into torch's own, in place.
 
-    Modules that were made as fastrnn's are turned too, so that a model can be saved, quantised or scripted without it.
+    This undoes what ``accelerate`` did. Modules that were made as fastrnn's are turned too, so that a model can be
+    saved, quantised or scripted without fastrnn.
 
     Parameters
     ----------
     model : torch.nn.Module
+        A recurrent module, or a model with recurrent modules anywhere in it.
 
     Returns
     -------
     Report
+        Which modules were turned, and which were left and why.
 
     Raises
     ------
@@ -137,6 +153,8 @@ def restore(model):
 
     Examples
     --------
+    >>> from torch import nn
+    >>> from fastrnn.pytorch import accelerate, restore
     >>> model = nn.GRU(2, 3)
     >>> accelerate(model).swapped
     {'': 'GRU(2, 3)'}

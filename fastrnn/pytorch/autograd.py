@@ -1,6 +1,8 @@
 """One recurrent layer as one node of PyTorch's autograd, on the tensors' own memory."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -8,125 +10,154 @@ import torch
 from .. import _core
 from .._base import validation as check
 from ..nn.parameters import NAMES
+from . import internals
 
-TORCH_NAMES = NAMES[:5]         # torch has no peepholes
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .._base.typing import Array
+
+TORCH_NAMES = NAMES[:5]         # the parameters of a direction; torch has no peepholes
 
 
 class Pass(NamedTuple):
-    """One layer over one batch: all but the tensors. What the kernels see are views of the caller's arrays: sequences
-    [T, N, width], or [rows, width] where a PackedSequence is ragged, and states [D, N, width]."""
+    """One layer over one batch: everything about the call but its tensors.
 
-    packs: list             # _core.Parameters of each direction
+    The kernels see views of the caller's arrays: sequences [T, N, width], or [rows, width] where a PackedSequence has
+    rows of different lengths, and states [D, N, width].
+    """
+
+    packs: list[_core.Parameters]       # one for each direction
     batch: _core.Batch
-    ragged: bool            # x and output are packed rows
-    hidden: int | None      # width of a cell state; None unless LSTM
-    rows: tuple             # the output's shape but for its last axis
-    state_rows: tuple       # a state's shape but for its last axis
-    x_swapped: bool         # x is [N, T, I]
-    y_swapped: bool         # the output is [N, T, D*S]
+    ragged: bool                        # x and output are packed rows
+    hidden: int | None                  # width of a cell state; None unless LSTM
+    rows: tuple[int, ...]               # the output's shape without its last axis
+    state_rows: tuple[int, ...]         # a state's shape without its last axis
+    x_swapped: bool                     # x is [N, T, I]
+    y_swapped: bool                     # the output is [N, T, D*S]
     threads: int
 
     @property
-    def state_size(self):
-        return self.packs[0].weight_hh.shape[1]
+    def state_size(self) -> int:
+        size: int = self.packs[0].weight_hh.shape[1]
+        return size
 
 
-def array(tensor):
+def array(tensor: torch.Tensor) -> Array:
+    """The tensor's memory as an array."""
     return (tensor.detach() if tensor.requires_grad else tensor).numpy()
 
 
-def inward(a, at, swapped):
-    """The kernels' view of the caller's sequence; a copy where its last axis is strided."""
-    if not at.ragged:
-        a = a.swapaxes(0, 1) if swapped else a.reshape(at.batch.T, at.batch.N, a.shape[-1])
+def kernel_view(a: Array, call: Pass, swapped: bool) -> Array:
+    """The caller's sequence as the kernels take it; a copy only where its last axis is strided."""
+    if not call.ragged:
+        a = a.swapaxes(0, 1) if swapped else a.reshape(call.batch.T, call.batch.N, a.shape[-1])
     return check.walkable(a)
 
 
-def state_array(tensor, at, width):
-    shape = len(at.packs), at.batch.N, width
+def state_array(tensor: torch.Tensor | None, call: Pass, width: int) -> Array:
+    """A state as the kernels take it; zeros for None."""
+    shape = len(call.packs), call.batch.N, width
     if tensor is None:
-        return np.zeros(shape, at.packs[0].dtype)
+        return np.zeros(shape, call.packs[0].dtype)
     return check.contiguous(array(tensor).reshape(shape))
 
 
-def state_arrays(h, c, at):
-    return state_array(h, at, at.state_size), None if at.hidden is None else state_array(c, at, at.hidden)
+def state_arrays(h: torch.Tensor | None, c: torch.Tensor | None, call: Pass) -> tuple[Array, Array | None]:
+    return state_array(h, call, call.state_size), None if call.hidden is None else state_array(c, call, call.hidden)
 
 
-def state_tensor(a, at):
-    return torch.from_numpy(a.reshape(*at.state_rows, a.shape[-1]))
+def state_tensor(a: Array, call: Pass) -> torch.Tensor:
+    return torch.from_numpy(a.reshape(*call.state_rows, a.shape[-1]))
 
 
-def forward_pass(at, x, h_0, c_0, keep):
-    """The tensors output, h_n (and c_n), and what ``backward_pass`` needs where it is to be kept."""
-    h, c = state_arrays(h_0, c_0, at)
-    width = len(at.packs) * at.state_size
-    shape = (*at.rows, width)
-    # batch_first is a matter of strides, as in torch: a dropout after it draws its mask in the order of memory
-    y = x.new_empty_strided(shape, (width, at.batch.N * width, 1)) if at.y_swapped else x.new_empty(shape)
-    h_n, c_n, kept = _core.forward_layer(at.packs, at.batch, inward(array(x), at, at.x_swapped), h, c, None,
-                                         inward(y.numpy(), at, at.y_swapped), None, keep, at.threads, borrow=True)
-    return (y, *(state_tensor(a, at) for a in (h_n, c_n) if a is not None)), kept
+def forward_pass(call: Pass, x: torch.Tensor, h_0: torch.Tensor | None, c_0: torch.Tensor | None,
+                 keep: bool) -> tuple[tuple[torch.Tensor, ...], list[_core.Saved] | None]:
+    """The tensors output, h_n (and c_n), and with `keep` what ``backward_pass`` needs."""
+    h, c = state_arrays(h_0, c_0, call)
+    width = len(call.packs) * call.state_size
+    shape = (*call.rows, width)
+    # With batch_first the output's memory is laid out with time first, as torch's is: a dropout after it draws its mask
+    # in the order of memory.
+    y = x.new_empty_strided(shape, (width, call.batch.N * width, 1)) if call.y_swapped else x.new_empty(shape)
+    h_n, c_n, kept = _core.forward_layer(call.packs, call.batch, kernel_view(array(x), call, call.x_swapped), h, c,
+                                         None, kernel_view(y.numpy(), call, call.y_swapped), None, keep, call.threads,
+                                         borrow=True)
+    return (y, *(state_tensor(a, call) for a in (h_n, c_n) if a is not None)), kept
 
 
-def backward_pass(at, kept, x_shape, d_output, d_h, d_c, need_input, need_parameters):
-    """dL/dx, dL/dh_0, dL/dc_0, then the parameters' in the order of TORCH_NAMES, None where not needed or not there."""
-    width = len(at.packs) * at.state_size
+def backward_pass(call: Pass, kept: list[_core.Saved], x_shape: torch.Size, d_output: torch.Tensor | None,
+                  d_h: torch.Tensor | None, d_c: torch.Tensor | None, need_input: bool,
+                  need_parameters: bool) -> tuple[torch.Tensor | None, ...]:
+    """dL/dx, dL/dh_0, dL/dc_0, then the gradients of the parameters in the order of TORCH_NAMES for each direction.
+
+    A gradient that is not needed, or whose parameter does not exist, is None.
+    """
+    width = len(call.packs) * call.state_size
     if d_output is None:
-        shape = (at.batch.rows, width) if at.ragged else (at.batch.T, at.batch.N, width)
-        dy = np.broadcast_to(np.zeros(width, at.packs[0].dtype), shape)
+        shape = (call.batch.rows, width) if call.ragged else (call.batch.T, call.batch.N, width)
+        dy = np.broadcast_to(np.zeros(width, call.packs[0].dtype), shape)
     else:
-        dy = inward(array(d_output), at, at.y_swapped)
-    dx, dh_0, dc_0, found = _core.backward_layer(kept, dy, *state_arrays(d_h, d_c, at), at.threads, need_input,
-                                                 need_parameters)
+        dy = kernel_view(array(d_output), call, call.y_swapped)
+    dh, dc = state_arrays(d_h, d_c, call)
+    dx, dh_0, dc_0, parameters = _core.backward_layer(kept, dy, dh, dc, call.threads, need_input, need_parameters)
+    d_input = None
     if dx is not None:
-        dx = torch.from_numpy(dx.swapaxes(0, 1) if at.x_swapped else dx.reshape(x_shape))
-    values = [direction.get(name) for direction in found for name in TORCH_NAMES]
-    return (dx, *(None if a is None else state_tensor(a, at) for a in (dh_0, dc_0)),
-            *(None if a is None else torch.from_numpy(a) for a in values))
+        d_input = torch.from_numpy(dx.swapaxes(0, 1) if call.x_swapped else dx.reshape(x_shape))
+    gradients = [direction.get(name) for direction in parameters for name in TORCH_NAMES]
+    return (d_input, *(None if a is None else state_tensor(a, call) for a in (dh_0, dc_0)),
+            *(None if a is None else torch.from_numpy(a) for a in gradients))
 
 
 class FastRNN(torch.autograd.Function):
-    """A layer's output and final states from x, initial states (or None) and five weights a direction (or None)."""
+    """A layer's output and final states as a function of x, the initial states and five weights for each direction.
+
+    States and weights that do not exist are None.
+    """
 
     @staticmethod
-    def forward(ctx, at, x, h_0, c_0, *weights):
-        results, kept = forward_pass(at, x, h_0, c_0, True)
-        # What the kernels kept hangs on a saved tensor, so that it goes when torch lets go of that: after backward, or
-        # at once in a checkpoint, which calls forward again.
-        token = x.new_empty(0)
+    def forward(ctx: Any, call: Pass, x: torch.Tensor, h_0: torch.Tensor | None,
+                c_0: torch.Tensor | None, *weights: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+        results, kept = forward_pass(call, x, h_0, c_0, True)
+        # What the kernels kept is an attribute of a saved tensor, so that it is freed when torch frees that tensor:
+        # after backward, or at once in a checkpoint, which calls forward again.
+        token: Any = x.new_empty(0)
         token.kept = kept
         ctx.save_for_backward(token, x, h_0, c_0, *weights)
         ctx.set_materialize_grads(False)
-        ctx.at = at
+        ctx.call = call
         return results
 
     @staticmethod
-    def backward(ctx, d_output, d_h, d_c=None):
-        if torch._C._are_functorch_transforms_active() or any(
-                d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in (d_output, d_h, d_c)):
+    def backward(ctx: Any, d_output: torch.Tensor | None, d_h: torch.Tensor | None,
+                 d_c: torch.Tensor | None = None) -> tuple[torch.Tensor | None, ...]:
+        if internals.batched(d_output, d_h, d_c):
             raise RuntimeError("fastrnn.pytorch: recurrent modules have no batched gradients here (is_grads_batched, "
                                "jacobian(vectorize=True), vmap): restore(model) gives torch's modules back")
         token, x, *inputs = ctx.saved_tensors
-        kept = getattr(token, "kept", None)
+        kept: Any = getattr(token, "kept", None)
         if kept is None:        # a hook on saved tensors gave back another tensor
-            kept = forward_pass(ctx.at, x, *inputs[:2], True)[1]
-        needed = ctx.needs_input_grad
-        found = backward_pass(ctx.at, kept, x.shape, d_output, d_h, d_c, needed[1], any(needed[4:]))
-        found = [value if need else None for value, need in zip(found, needed[1:], strict=True)]
-        if torch.is_grad_enabled():     # create_graph: they may be differentiated again, or not
-            found = Once.apply(len(found), *found, d_output, d_h, d_c, x, *inputs)[:len(found)]
-        return None, *found
+            h_0, c_0 = inputs[:2]
+            kept = forward_pass(ctx.call, x, h_0, c_0, True)[1]
+        needed: Sequence[bool] = ctx.needs_input_grad
+        gradients = backward_pass(ctx.call, kept, x.shape, d_output, d_h, d_c, needed[1], any(needed[4:]))
+        gradients = tuple(d if need else None for d, need in zip(gradients, needed[1:], strict=True))
+        if torch.is_grad_enabled():     # with create_graph, and the gradients may be differentiated again
+            count = len(gradients)
+            once: Any = Once.apply
+            gradients = once(count, *gradients, d_output, d_h, d_c, x, *inputs)[:count]
+        return None, *gradients
 
 
 class Once(torch.autograd.Function):
-    """The first `count` tensors, as functions of all of them that have no derivative."""
+    """The first `count` tensors, as functions of all the tensors, which cannot be differentiated."""
 
     @staticmethod
-    def forward(ctx, count, *tensors):
+    def forward(ctx: Any, count: int,
+                *tensors: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         return tuple(None if t is None else t.view_as(t) for t in tensors[:count])
 
     @staticmethod
-    def backward(ctx, *grads):
+    def backward(ctx: Any, *gradients: torch.Tensor | None) -> None:
         raise RuntimeError("fastrnn.pytorch: recurrent modules have no second derivative here (a gradient made with "
                            "create_graph=True was differentiated): restore(model) gives torch's modules back")

@@ -4,19 +4,37 @@ Reading order: ``Fast`` (when the kernels may run, and with which packed weights
 torch's arguments mean), the six classes. One layer as one node of autograd is in ``autograd``.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
 import numpy as np
 import torch
 from torch import nn
-from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 
 from .. import _core
 from .._base import dispatch
 from .._base import validation as check
 from ..nn.parameters import GATES, shapes
+from . import internals
 from .autograd import TORCH_NAMES, FastRNN, Pass, array, forward_pass
 
-DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from torch.types import Device
+
+    from .._base.typing import Array, IntArray
+
+    Tensors: TypeAlias = Sequence[torch.Tensor | None]
+    _ModuleBase: TypeAlias = nn.Module
+    _LayerBase: TypeAlias = nn.RNNBase
+    _CellBase: TypeAlias = nn.RNNCellBase
+else:           # what the classes here are mixed into when they run
+    _ModuleBase = _LayerBase = _CellBase = object
+
+DTYPES: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 PLAIN = (torch.Tensor, nn.Parameter)
 _KINDS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_relu"}
 
@@ -24,37 +42,33 @@ _KINDS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn
 # ---- When the kernels may run ---------------------------------------------------------------------
 
 class _Weights:
-    """One direction's weights in the order of TORCH_NAMES (None: it has none): arrays on their memory, and packed."""
+    """The weights of one direction, as arrays on the tensors' memory and packed for the kernels.
 
-    def __init__(self, tensors, pack):
+    They are in the order of TORCH_NAMES; one that does not exist is None.
+    """
+
+    def __init__(self, tensors: Tensors, pack: _core.Parameters | None) -> None:
         self.tensors, self.pack = tensors, pack
-        self.arrays = [None if t is None else check.contiguous(array(t)) for t in tensors]
+        self.arrays: list[Any] = [None if t is None else check.contiguous(array(t)) for t in tensors]
         self.places = [None if t is None else t.data_ptr() for t in tensors]
         if any(t is not None and t.grad_fn is not None for t in tensors):
-            self.tensors = ()       # made anew for every call, and to hold it would hold its graph
+            self.tensors = ()       # they are computed anew for every call, and keeping them would keep their graph
 
-    def shows(self, tensors):
+    def are_of(self, tensors: Tensors) -> bool:
         """Whether the arrays show what these tensors contain now."""
         return len(self.tensors) == len(tensors) and all(
             t is mine and (t is None or (t.data_ptr() == place and t.is_contiguous()))
             for t, mine, place in zip(tensors, self.tensors, self.places))
 
 
-class _Cache(dict):
-    """A module's _Weights. Its copies and pickles start with none."""
+class _Cache(dict[tuple[Any, ...], _Weights]):
+    """The _Weights of a module. A copy or a pickle of the module starts with none."""
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[_Cache], tuple[()]]:
         return _Cache, ()
 
 
-def _eager():
-    """Whether calls are simply executed: nothing is traced, and no transform or mode must see torch's operations."""
-    return not (torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
-                or torch._C._len_torch_dispatch_stack() or forward_ad._current_level >= 0
-                or torch.is_autocast_enabled("cpu"))
-
-
-def _suits(tensors):
+def _suits(tensors: Tensors) -> bool:
     """Whether all are plain tensors in memory, of one dtype that the kernels have. None is passed over."""
     dtype = getattr(tensors[0], "dtype", None)
     return dtype in DTYPES and all(
@@ -62,69 +76,98 @@ def _suits(tensors):
                       and not t.is_neg()) for t in tensors)
 
 
-class Fast:
-    """What the six modules share. ``_fast`` gives None where the call is torch's."""
+class Fast(_ModuleBase):
+    """What the six modules share. ``_fast`` returns None where a call is to run torch's own code."""
 
-    def forward(self, input, hx=None):
-        """As the parent class."""
+    hidden_size: int
+    bias: bool
+    _fast: Callable[[Any, Any], Any]
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """Compute what torch's module of the same name computes.
+
+        Calls that the kernels cannot compute, or that would gain nothing, run torch's own code.
+
+        Parameters
+        ----------
+        input : torch.Tensor or torch.nn.utils.rnn.PackedSequence
+            A layer takes [T, N, I] ([N, T, I] with ``batch_first``), [T, I] or a PackedSequence; a cell [N, I] or [I].
+        hx : torch.Tensor or tuple of torch.Tensor, optional
+            The initial state h_0 of a GRU or an RNN, the pair (h_0, c_0) of an LSTM; zeros if it is not given.
+
+        Returns
+        -------
+        torch.Tensor or tuple
+            For a layer the output and the final state or pair of states, for a cell the new state or pair of states.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from fastrnn.pytorch import GRU, LSTMCell
+        >>> output, h_n = GRU(3, 5)(torch.ones(7, 2, 3))
+        >>> output.shape, h_n.shape
+        (torch.Size([7, 2, 5]), torch.Size([1, 2, 5]))
+        >>> h, c = LSTMCell(3, 5)(torch.ones(2, 3), (torch.zeros(2, 5), torch.zeros(2, 5)))
+        """
         if isinstance(input, torch.fx.Proxy):       # a leaf of symbolic tracing, as torch's own modules are
-            tracer = input.tracer
+            tracer: Any = input.tracer
             return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), {})
-        results = self._fast(input, hx) if _eager() else None
+        results = self._fast(input, hx) if internals.eager() else None
         return super().forward(input, hx) if results is None else results
 
-    def _tensors(self, names):
-        own = self._parameters      # where most are; properties and what hooks have set come by getattr
+    def _tensors(self, names: Iterable[str]) -> list[torch.Tensor | None]:
+        own = self._parameters      # most are there; properties and what hooks have set come by getattr
         return [own[name] if name in own else getattr(self, name) for name in names]
 
-    def _packed(self, kind, place, tensors, dtype, input_size, proj_size=0):
-        """One direction's weights as the kernels take them; None where their sort or shape is not for them.
+    def _packed(self, kind: str, place: int, tensors: Tensors, dtype: np.dtype[Any], input_size: int,
+                proj_size: int = 0) -> _core.Parameters | None:
+        """The weights of one direction as the kernels take them; None where their kind or shape is not for them.
 
-        Packed anew when their contents have changed. Versions would not tell: ``p.data.copy_(...)`` leaves them as they
-        are, and so does another process that trains shared memory.
+        They are packed anew when their contents have changed. Version counters would not tell: ``p.data.copy_(...)``
+        leaves them as they are, and so does another process that trains shared memory.
         """
-        cache = self.__dict__.setdefault("_fastrnn", _Cache())
+        cache: _Cache = self.__dict__.setdefault("_fastrnn", _Cache())
         key = kind, place, input_size, self.hidden_size, proj_size
-        held = cache.get(key)
-        if held is None or not held.shows(tensors):
+        weights = cache.get(key)
+        if weights is None or not weights.are_of(tensors):
             if not _suits(tensors):
                 return None
-            held = _Weights(tensors, held and held.pack)
-            wanted = shapes(GATES[kind], input_size, self.hidden_size, self.bias, proj_size)
-            if {name: a.shape for name, a in zip(TORCH_NAMES, held.arrays, strict=True) if a is not None} != wanted:
+            weights = _Weights(tensors, weights.pack if weights is not None else None)
+            expected = shapes(GATES[kind], input_size, self.hidden_size, self.bias, proj_size)
+            if {name: a.shape for name, a in zip(TORCH_NAMES, weights.arrays, strict=True)
+                    if a is not None} != expected:
                 return None
-            cache[key] = held
-        if held.arrays[0].dtype != dtype:
+            cache[key] = weights
+        if weights.arrays[0].dtype != dtype:
             return None
-        pack, table = held.pack, dispatch.table(dtype)
-        if pack is None or pack.capsule is not table or not pack.holds(*held.arrays):
-            pack = held.pack = _core.Parameters(table, kind, *(None if a is None else a.copy() for a in held.arrays))
+        pack, table = weights.pack, dispatch.table(dtype)
+        if pack is None or pack.capsule is not table or not pack.holds(*weights.arrays):
+            copies: list[Any] = [None if a is None else a.copy() for a in weights.arrays]
+            pack = weights.pack = _core.Parameters(table, kind, *copies)
         return pack
 
-    def __prepare_scriptable__(self):
-        """torch.jit.script puts the result of this in the module's place: TorchScript knows torch's class alone."""
+    def __prepare_scriptable__(self) -> Fast:
+        """torch.jit.script puts the result in the module's place: TorchScript knows nothing but torch's classes."""
         turn(self, ORIGINALS.get(type(self), type(self)))
         return self
 
 
-# torch.compile, which calls recurrent modules between its graphs, runs forward and what it calls as they are. (Without
-# this it would take torch's code; torch.compiler.disable does the same, but imports the compiler and wraps every call.)
-_eval_frame = torch._C._dynamo.eval_frame
-if hasattr(_eval_frame, "set_code_exec_strategy"):
-    _eval_frame.set_code_exec_strategy(Fast.forward.__code__, _eval_frame._FrameExecStrategy(
-        _eval_frame._FrameAction.SKIP, _eval_frame._FrameAction.SKIP))
+internals.leave_uncompiled(Fast.forward)        # torch.compile calls recurrent modules between its graphs
 
 
-# Where torch is the faster one. A step of torch's costs some 20 (RNN) to 80 us (GRU) beside its arithmetic, forward and
-# backward, and a call of the kernels to bring the weights into their order and the gradients out of it about 1 ns a
-# weight: one step pays for so many weights, and so many rows for any, as their arithmetic is the faster one. Without
-# gradients there is only the comparison of weights, which one row in one step does not pay for.
+# Where torch is faster. Beside its arithmetic a step of torch's costs from 20 us (RNN) to 80 us (GRU), forward and
+# backward. A call of the kernels costs about 1 ns for each weight to bring the weights into their order and the
+# gradients out of it. So one step pays for this many weights; and with this many rows the faster arithmetic pays for
+# any number of weights. Without gradients there is only the comparison of weights, which a single row in a single step
+# does not pay for.
 _WEIGHTS_OF_A_STEP, _ROWS_THAT_TRAIN, _ROWS_OF_A_STEP = 50_000, 64, 4
 
 
-def _gains(kind, steps, rows, weights, trains):
-    """Whether a call is faster here than by torch's GRU, RNN or cells (its nn.LSTM never is): measured on one thread,
-    Zen 4, torch 2.13. rows: of all steps together."""
+def _gains(kind: str, steps: int, rows: int, weights: int, trains: bool) -> bool:
+    """Whether a call is faster here than by torch's GRU, RNN or cells (its nn.LSTM is never faster).
+
+    `rows` are those of all steps together. The numbers were measured on one thread of a Zen 4 with torch 2.13.
+    """
     if steps == 1 and kind.startswith("rnn"):
         return False
     if trains:
@@ -132,48 +175,49 @@ def _gains(kind, steps, rows, weights, trains):
     return steps > 1 or rows >= _ROWS_OF_A_STEP
 
 
-def _trains(*tensors):
+def _trains(*tensors: torch.Tensor | None) -> bool:
     """Whether a gradient may be asked for."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def _run(at, x, states, weights):
-    """One layer, as a node of autograd or without. `weights`: five a direction."""
+def _run(call: Pass, x: torch.Tensor, states: Sequence[torch.Tensor], weights: Tensors) -> tuple[torch.Tensor, ...]:
+    """One layer, as a node of autograd where a gradient may be asked for. `weights` are five for each direction."""
     h_0, c_0 = (*states, None, None)[:2]
     if _trains(x, h_0, c_0, *weights):
-        return FastRNN.apply(at, x, h_0, c_0, *weights)
-    return forward_pass(at, x, h_0, c_0, False)[0]
+        results: tuple[torch.Tensor, ...] = FastRNN.apply(call, x, h_0, c_0, *weights)  # type: ignore[no-untyped-call]  # torch's
+        return results
+    return forward_pass(call, x, h_0, c_0, False)[0]
 
 
-def _states(hx, lstm):
+def _states(hx: Any, lstm: bool) -> tuple[Any, ...] | None:
     """hx as a tuple of tensors, empty for None; None where it is something else."""
     if hx is None:
         return ()
-    found = hx if lstm else (hx,)
-    return tuple(found) if isinstance(found, (tuple, list)) and len(found) == 1 + lstm else None
+    states = hx if lstm else (hx,)
+    return tuple(states) if isinstance(states, (tuple, list)) and len(states) == 1 + lstm else None
 
 
-def _threads():
-    """Both libraries' settings are kept."""
+def _threads() -> int:
+    """The number of threads that satisfies the settings of both libraries."""
     return min(dispatch.get_num_threads(), torch.get_num_threads())
 
 
 # ---- Layers ---------------------------------------------------------------------------------------
 
-def _row_lengths(x, sizes):
-    """Steps of each row, falling, by a PackedSequence's batch_sizes; None where they do not fit its rows."""
+def _row_lengths(x: torch.Tensor, sizes: Array) -> IntArray | None:
+    """The steps of each row, falling, from the batch_sizes of a PackedSequence; None where they do not fit its data."""
     if x.dim() != 2 or sizes.ndim != 1 or not sizes.size:
         return None
-    ended = sizes.copy()        # rows that have their last step here
+    ended = sizes.copy()        # the number of rows whose last step this is
     ended[:-1] -= sizes[1:]
     if ended.min() < 0 or sizes[-1] == 0 or sizes.sum() != len(x):
         return None
     return np.arange(len(sizes), 0, -1).repeat(ended[::-1])
 
 
-class _Layers(Fast):
-    def _extent(self, input, x):
-        """Steps, rows, their lengths where these differ, and whether there is an axis of rows; None for no sequence."""
+class _Layers(Fast, _LayerBase):
+    def _extent(self, input: Any, x: torch.Tensor) -> tuple[int, int, IntArray | None, bool] | None:
+        """Steps, rows, the rows' lengths where they differ, whether there is an axis of rows; None for no sequence."""
         if isinstance(input, PackedSequence):
             T, lengths = len(input.batch_sizes), _row_lengths(x, input.batch_sizes.numpy())
             return None if lengths is None else (T, len(lengths), lengths if lengths[-1] < T else None, True)
@@ -182,20 +226,25 @@ class _Layers(Fast):
             return T, N, None, True
         return (x.shape[0], 1, None, False) if x.dim() == 2 else None
 
-    def _fast(self, input, hx):
+    def _fast(self, input: Any, hx: Any) -> tuple[Any, Any] | None:
         packed = isinstance(input, PackedSequence)
-        x, kind = input.data if packed else input, _KINDS.get(self.mode)
-        H, D = self.hidden_size, 2 if self.bidirectional else 1
+        x: torch.Tensor = input.data if packed else input
+        kind = _KINDS.get(self.mode)
         states = _states(hx, kind == "lstm")
-        extent = self._extent(input, x) if states is not None and _suits((x, *states)) else None
+        names = internals.weight_names(self)
+        if kind is None or states is None or names is None or not _suits((x, *states)):
+            return None
+        extent = self._extent(input, x)
         if extent is None:
             return None
-        T, N, lengths, batched = extent
-        state_rows, S = (D, N) if batched else (D,), self.proj_size or H
-        if x.shape[-1] != self.input_size or not T * N or any(
-                s.shape != (self.num_layers * D, *state_rows[1:], width) for s, width in zip(states, (S, H))):
+        T, N, _, batched = extent
+        H, S, D = self.hidden_size, self.proj_size or self.hidden_size, 2 if self.bidirectional else 1
+        if x.shape[-1] != self.input_size or not T * N:
             return None
-        weights = [self._direction(names) for names in self._all_weights]
+        for s, width in zip(states, (S, H)):
+            if s.shape != ((self.num_layers * D, N, width) if batched else (self.num_layers * D, width)):
+                return None
+        weights = [self._direction(of_direction) for of_direction in names]
         if kind != "lstm" and not _gains(kind, T, x.numel() // self.input_size, GATES[kind] * H * (self.input_size + H),
                                          _trains(x, *states, *weights[0])):
             return None
@@ -203,42 +252,76 @@ class _Layers(Fast):
                  for i, five in enumerate(weights)]
         if None in packs:
             return None
-
         if packed and input.sorted_indices is not None:
-            states = [s.index_select(1, input.sorted_indices) for s in states]
-        batch, threads, finals = _core.Batch(T, N, lengths, None, lengths is not None), _threads(), []
-        rows, swapped = tuple(x.shape[:-1]), self.batch_first and x.dim() == 3
+            states = tuple(s.index_select(1, input.sorted_indices) for s in states)
+        x, finals = self._run_layers(x, states, extent, weights, packs)  # type: ignore[arg-type]  # no None in packs
+        if packed:
+            if input.unsorted_indices is not None:
+                finals = [s.index_select(1, input.unsorted_indices) for s in finals]
+            return PackedSequence(x, *input[1:]), tuple(finals) if kind == "lstm" else finals[0]
+        return x, tuple(finals) if kind == "lstm" else finals[0]
+
+    def _run_layers(self, x: torch.Tensor, states: Sequence[torch.Tensor],
+                    extent: tuple[int, int, IntArray | None, bool], weights: Sequence[Tensors],
+                    packs: list[_core.Parameters]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The output and the final states of all layers, one after the other."""
+        T, N, lengths, batched = extent
+        D, threads, ragged = 2 if self.bidirectional else 1, _threads(), lengths is not None
+        batch, hidden = _core.Batch(T, N, lengths, None, ragged), self.hidden_size if self.mode == "LSTM" else None
+        state_rows = (D, N) if batched else (D,)
+        rows, swapped, finals = tuple(x.shape[:-1]), self.batch_first and x.dim() == 3, []
         for k in range(self.num_layers):
             last, own = k == self.num_layers - 1, slice(k * D, (k + 1) * D)
             # between layers time comes first, as in torch's: dropout masks are drawn in that order
-            at = Pass(packs[own], batch, lengths is not None, H if kind == "lstm" else None,
-                       (T, N) if swapped and not last else rows, state_rows,
-                       swapped and k == 0, swapped and last, threads)
-            x, *new = _run(at, x, states if self.num_layers == 1 else [s[own] for s in states],
+            call = Pass(packs[own], batch, ragged, hidden, (T, N) if swapped and not last else rows, state_rows,
+                        swapped and k == 0, swapped and last, threads)
+            x, *new = _run(call, x, states if self.num_layers == 1 else [s[own] for s in states],
                            [w for five in weights[own] for w in five])
             finals.append(new)
             if self.dropout and self.training and not last:
                 x = torch.dropout(x, self.dropout, True)
-        finals = finals[0] if self.num_layers == 1 else [torch.cat(parts) for parts in zip(*finals)]
-        if packed:
-            if input.unsorted_indices is not None:
-                finals = [s.index_select(1, input.unsorted_indices) for s in finals]
-            x = PackedSequence(x, *input[1:])
-        return x, tuple(finals) if kind == "lstm" else finals[0]
+        return x, finals[0] if self.num_layers == 1 else [torch.cat(parts) for parts in zip(*finals)]
 
-    def _direction(self, names):
+    def _direction(self, names: Iterable[str]) -> list[torch.Tensor | None]:
         """The five weights of a direction, None for those it does not have."""
-        found = self._tensors(names)
+        weights = self._tensors(names)
         if not self.bias:
-            found[2:2] = None, None
-        return found if self.proj_size else [*found, None]
+            weights[2:2] = None, None
+        return weights if self.proj_size else [*weights, None]
 
 
 class LSTM(_Layers, nn.LSTM):
-    """torch.nn.LSTM on fastrnn's kernels: arguments, parameters, results are torch's. Equations: :class:`fastrnn.LSTM`.
+    """PyTorch's nn.LSTM on fastrnn's kernels, with torch's arguments, parameters and results.
+
+    The equations are those of :class:`fastrnn.LSTM`.
+
+    Parameters
+    ----------
+    input_size : int
+        The number of features of the input.
+    hidden_size : int
+        The number of features of the state.
+    num_layers : int
+        The number of layers stacked on one another.
+    bias : bool
+        Whether there are biases.
+    batch_first : bool
+        Inputs and outputs are [N, T, ...] in place of [T, N, ...].
+    dropout : float
+        The probability of a zero in the output of each layer but the last, in training.
+    bidirectional : bool
+        Read the sequence in both directions.
+    proj_size : int
+        The size of a projection of the hidden state; 0 for none.
+    device : torch.device, str or int, optional
+        Where the parameters are; the kernels run on the CPU.
+    dtype : torch.dtype, optional
+        The dtype of the parameters; the kernels run in float32 and float64.
 
     Examples
     --------
+    >>> import torch
+    >>> from fastrnn.pytorch import LSTM
     >>> layer = LSTM(3, 5, num_layers=2, batch_first=True)
     >>> output, (h_n, c_n) = layer(torch.ones(2, 7, 3))
     >>> output.shape, h_n.shape
@@ -248,34 +331,106 @@ class LSTM(_Layers, nn.LSTM):
     torch.Size([20, 5])
     """
 
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+                 batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0,
+                 device: Device = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__(input_size, hidden_size, num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
+                         bidirectional=bidirectional, proj_size=proj_size, device=device, dtype=dtype)
+
 
 class GRU(_Layers, nn.GRU):
-    """torch.nn.GRU on fastrnn's kernels: arguments, parameters, results are torch's. Equations: :class:`fastrnn.GRU`.
+    """PyTorch's nn.GRU on fastrnn's kernels, with torch's arguments, parameters and results.
+
+    The equations are those of :class:`fastrnn.GRU`.
+
+    Parameters
+    ----------
+    input_size : int
+        The number of features of the input.
+    hidden_size : int
+        The number of features of the state.
+    num_layers : int
+        The number of layers stacked on one another.
+    bias : bool
+        Whether there are biases.
+    batch_first : bool
+        Inputs and outputs are [N, T, ...] in place of [T, N, ...].
+    dropout : float
+        The probability of a zero in the output of each layer but the last, in training.
+    bidirectional : bool
+        Read the sequence in both directions.
+    device : torch.device, str or int, optional
+        Where the parameters are; the kernels run on the CPU.
+    dtype : torch.dtype, optional
+        The dtype of the parameters; the kernels run in float32 and float64.
 
     Examples
     --------
+    >>> import torch
     >>> from torch.nn.utils.rnn import pack_sequence
+    >>> from fastrnn.pytorch import GRU
     >>> output, h_n = GRU(3, 5)(pack_sequence([torch.ones(7, 3), torch.ones(4, 3)]))
     >>> output.data.shape, h_n.shape
     (torch.Size([11, 5]), torch.Size([1, 2, 5]))
     """
 
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+                 batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
+                 device: Device = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__(input_size, hidden_size, num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
+                         bidirectional=bidirectional, device=device, dtype=dtype)
+
 
 class RNN(_Layers, nn.RNN):
-    """torch.nn.RNN on fastrnn's kernels: arguments, parameters, results are torch's. Equations: :class:`fastrnn.RNN`.
+    """PyTorch's nn.RNN on fastrnn's kernels, with torch's arguments, parameters and results.
+
+    The equations are those of :class:`fastrnn.RNN`.
+
+    Parameters
+    ----------
+    input_size : int
+        The number of features of the input.
+    hidden_size : int
+        The number of features of the state.
+    num_layers : int
+        The number of layers stacked on one another.
+    nonlinearity : str
+        What is applied to the sums: "tanh" or "relu".
+    bias : bool
+        Whether there are biases.
+    batch_first : bool
+        Inputs and outputs are [N, T, ...] in place of [T, N, ...].
+    dropout : float
+        The probability of a zero in the output of each layer but the last, in training.
+    bidirectional : bool
+        Read the sequence in both directions.
+    device : torch.device, str or int, optional
+        Where the parameters are; the kernels run on the CPU.
+    dtype : torch.dtype, optional
+        The dtype of the parameters; the kernels run in float32 and float64.
 
     Examples
     --------
+    >>> from fastrnn.pytorch import RNN
     >>> RNN(3, 5, nonlinearity="relu")
     RNN(3, 5)
     """
 
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh",
+                 bias: bool = True, batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
+                 device: Device = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__(input_size, hidden_size, num_layers, nonlinearity=nonlinearity, bias=bias,
+                         batch_first=batch_first, dropout=dropout, bidirectional=bidirectional, device=device,
+                         dtype=dtype)
+
 
 # ---- Cells ----------------------------------------------------------------------------------------
 
-class _Cell(Fast):
-    def _fast(self, input, hx):
-        kind = self._kind
+class _Cell(Fast, _CellBase):
+    _kind: Any                  # of the kernels
+
+    def _fast(self, input: Any, hx: Any) -> Any:
+        kind: str = self._kind
         states = _states(hx, kind == "lstm")
         if states is None or not _suits((input, *states)):
             return None
@@ -291,17 +446,32 @@ class _Cell(Fast):
             pack = self._packed(kind, 0, weights, DTYPES[input.dtype], self.input_size)
         if pack is None:
             return None
-        at = Pass([pack], _core.Batch(1, N, None, None), False, self.hidden_size if kind == "lstm" else None,
-                   rows, rows, False, False, _threads())
-        h, _, *c = _run(at, input, states, weights)
+        call = Pass([pack], _core.Batch(1, N, None, None), False, self.hidden_size if kind == "lstm" else None,
+                    rows, rows, False, False, _threads())
+        h, _, *c = _run(call, input, states, weights)
         return (h, *c) if kind == "lstm" else h
 
 
 class LSTMCell(_Cell, nn.LSTMCell):
-    """torch.nn.LSTMCell on fastrnn's kernels: arguments, parameters and results are torch's.
+    """PyTorch's nn.LSTMCell on fastrnn's kernels, with torch's arguments, parameters and results.
+
+    Parameters
+    ----------
+    input_size : int
+        The number of features of the input.
+    hidden_size : int
+        The number of features of the state.
+    bias : bool
+        Whether there are biases.
+    device : torch.device, str or int, optional
+        Where the parameters are; the kernels run on the CPU.
+    dtype : torch.dtype, optional
+        The dtype of the parameters; the kernels run in float32 and float64.
 
     Examples
     --------
+    >>> import torch
+    >>> from fastrnn.pytorch import LSTMCell
     >>> h, c = LSTMCell(3, 5)(torch.ones(2, 3))
     >>> h.shape, c.shape
     (torch.Size([2, 5]), torch.Size([2, 5]))
@@ -309,38 +479,83 @@ class LSTMCell(_Cell, nn.LSTMCell):
 
     _kind = "lstm"
 
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, device: Device = None,
+                 dtype: torch.dtype | None = None) -> None:
+        super().__init__(input_size, hidden_size, bias, device=device, dtype=dtype)
+
 
 class GRUCell(_Cell, nn.GRUCell):
-    """torch.nn.GRUCell on fastrnn's kernels: arguments, parameters and results are torch's.
+    """PyTorch's nn.GRUCell on fastrnn's kernels, with torch's arguments, parameters and results.
+
+    Parameters
+    ----------
+    input_size : int
+        The number of features of the input.
+    hidden_size : int
+        The number of features of the state.
+    bias : bool
+        Whether there are biases.
+    device : torch.device, str or int, optional
+        Where the parameters are; the kernels run on the CPU.
+    dtype : torch.dtype, optional
+        The dtype of the parameters; the kernels run in float32 and float64.
 
     Examples
     --------
+    >>> import torch
+    >>> from fastrnn.pytorch import GRUCell
     >>> GRUCell(3, 5)(torch.ones(3)).shape
     torch.Size([5])
     """
 
     _kind = "gru"
 
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, device: Device = None,
+                 dtype: torch.dtype | None = None) -> None:
+        super().__init__(input_size, hidden_size, bias, device=device, dtype=dtype)
+
 
 class RNNCell(_Cell, nn.RNNCell):
-    """torch.nn.RNNCell on fastrnn's kernels: arguments, parameters and results are torch's.
+    """PyTorch's nn.RNNCell on fastrnn's kernels, with torch's arguments, parameters and results.
+
+    Parameters
+    ----------
+    input_size : int
+        The number of features of the input.
+    hidden_size : int
+        The number of features of the state.
+    bias : bool
+        Whether there are biases.
+    nonlinearity : str
+        What is applied to the sums: "tanh" or "relu".
+    device : torch.device, str or int, optional
+        Where the parameters are; the kernels run on the CPU.
+    dtype : torch.dtype, optional
+        The dtype of the parameters; the kernels run in float32 and float64.
 
     Examples
     --------
+    >>> import torch
+    >>> from fastrnn.pytorch import RNNCell
     >>> RNNCell(3, 5, nonlinearity="relu")(torch.ones(2, 3)).shape
     torch.Size([2, 5])
     """
 
     _kind = property(lambda self: f"rnn_{self.nonlinearity}")
 
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh",
+                 device: Device = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__(input_size, hidden_size, bias, nonlinearity, device=device, dtype=dtype)
+
 
 # ---- Which of torch's modules each stands for -------------------------------------------------------------
 
-SWAPS = {nn.LSTM: LSTM, nn.GRU: GRU, nn.RNN: RNN, nn.LSTMCell: LSTMCell, nn.GRUCell: GRUCell, nn.RNNCell: RNNCell}
-ORIGINALS = {ours: theirs for theirs, ours in SWAPS.items()}
+SWAPS: dict[type[nn.Module], type[Fast]] = {
+    nn.LSTM: LSTM, nn.GRU: GRU, nn.RNN: RNN, nn.LSTMCell: LSTMCell, nn.GRUCell: GRUCell, nn.RNNCell: RNNCell}
+ORIGINALS: dict[type[nn.Module], type[nn.Module]] = {ours: theirs for theirs, ours in SWAPS.items()}
 
 
-def turn(module, cls):
-    """Another class over the same parameters, hooks and options."""
+def turn(module: nn.Module, cls: type[nn.Module]) -> None:
+    """Gives a module another class; its parameters, hooks and options stay."""
     module.__class__ = cls
     module.__dict__.pop("_fastrnn", None)

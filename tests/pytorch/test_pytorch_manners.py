@@ -1,10 +1,13 @@
 """What else torch's modules can do: other dtypes and transforms, tracing, checkpoints, hooks, threads, copies."""
 
 import copy
+import importlib
+import inspect
 import io
 import pickle
 import sys
 import threading
+import typing
 
 import pytest
 from child import attempt, python
@@ -32,6 +35,7 @@ from torch_modules import (  # noqa: E402
 
 import fastrnn.pytorch  # noqa: E402
 from fastrnn import _core  # noqa: E402
+from fastrnn.pytorch import internals  # noqa: E402
 
 gains = fastrnn.pytorch.modules._gains
 
@@ -396,11 +400,60 @@ def test_shared_memory():
     assert ours.weight_hh_l0.is_shared()
 
 
+# ---- Other versions of torch ---------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("holder, name", [
+    (torch._C, "_are_functorch_transforms_active"), (torch._C, "_len_torch_dispatch_stack"),
+    (torch._C._functorch, "is_legacy_batchedtensor"), (torch.autograd.forward_ad, "_current_level")])
+def test_without_a_private_name_of_torchs_its_own_code_runs(holder, name, monkeypatch, passes):
+    with monkeypatch.context() as without:
+        without.delattr(holder, name)
+        importlib.reload(internals)
+    try:
+        assert not internals.COMPLETE
+        for kind in ("LSTM", "GRUCell"):
+            theirs, ours = pair(kind)
+            x = numbers(N, I)
+            assert torch.equal(call(ours, x, None)[0], call(theirs, x, None)[0]) and passes == []
+    finally:
+        importlib.reload(internals)
+    assert internals.COMPLETE
+    pair("LSTM")[1](numbers(T, N, I))
+    assert [name for name, *_ in passes] == ["forward_layer"]
+
+
+def test_without_the_names_of_a_layers_weights_torchs_code_runs(monkeypatch, passes):
+    theirs, ours = pair("GRU")
+    monkeypatch.setattr(internals, "weight_names", lambda layer: None)
+    x = numbers(T, N, I)
+    assert torch.equal(ours(x)[0], theirs(x)[0]) and passes == []
+
+
+@pytest.mark.parametrize("name", ["set_code_exec_strategy", "_FrameExecStrategy", "_FrameAction"])
+def test_without_the_compilers_private_names_functions_are_left_as_they_are(name, monkeypatch):
+    monkeypatch.delattr(torch._C._dynamo.eval_frame, name)
+    internals.leave_uncompiled(lambda: None)
+
+
 # ---- The package --------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", fastrnn.pytorch.__all__)
 def test_public_names_are_documented(name):
     assert ">>>" in getattr(fastrnn.pytorch, name).__doc__
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_signatures_are_torchs(name):
+    """Every option, by name, position and default; torch shows those of its layers in an overload."""
+    constructor = getattr(nn, name).__init__
+    overloads = typing.get_overloads(constructor)
+    shown = [list(inspect.signature(function).parameters.values())[1:]
+             for function in (*overloads[:1], constructor, OURS[name].__init__)]
+    theirs, ours = shown[0], shown[-1]
+    assert [(p.name, p.default, p.kind) for p in ours] == [(p.name, p.default, p.kind) for p in theirs]
+    assert list(inspect.signature(OURS[name]).parameters) == [p.name for p in theirs]
+    with pytest.raises(TypeError, match="hidden"):
+        OURS[name](2, hidden=3)
 
 
 def test_fastrnn_does_not_import_torch():

@@ -1,0 +1,59 @@
+"""What this package uses of torch that torch does not document: the names are here, and nowhere else.
+
+Where a version of torch lacks one of these names, the kernels are not used and the modules run torch's own code: the
+names say whether something must see torch's operations, and without them nobody knows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch.autograd import forward_ad
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FunctionType
+
+    from torch import nn
+
+_is_tracing: Any = torch.jit.is_tracing     # type: ignore[attr-defined]  # documented, but not in the module's __all__
+_transforms_are_active: Any = getattr(torch._C, "_are_functorch_transforms_active", None)
+_dispatch_modes: Any = getattr(torch._C, "_len_torch_dispatch_stack", None)
+_is_legacy_batched: Any = getattr(getattr(torch._C, "_functorch", None), "is_legacy_batchedtensor", None)
+COMPLETE = (None not in (_transforms_are_active, _dispatch_modes, _is_legacy_batched)
+            and hasattr(forward_ad, "_current_level"))
+
+
+def eager() -> bool:
+    """Whether calls are simply executed: nothing is traced, and no transform or mode must see torch's operations.
+
+    The tests are for torch.compile, torch.jit.trace, functorch's transforms, dispatch modes, forward-mode derivatives
+    and autocast.
+    """
+    return COMPLETE and not (
+        torch.compiler.is_compiling() or _is_tracing() or _transforms_are_active() or _dispatch_modes()
+        or forward_ad._current_level >= 0 or torch.is_autocast_enabled("cpu"))
+
+
+def batched(*gradients: torch.Tensor | None) -> bool:
+    """Whether gradients are being computed for many vectors at once, by vmap or with is_grads_batched."""
+    return bool(_transforms_are_active() or any(d is not None and _is_legacy_batched(d) for d in gradients))
+
+
+def weight_names(layer: nn.RNNBase) -> list[list[str]] | None:
+    """The names of the weights of each layer and direction of a torch.nn.RNN, LSTM or GRU."""
+    return cast("list[list[str]] | None", getattr(layer, "_all_weights", None))
+
+
+def leave_uncompiled(function: Callable[..., Any]) -> None:
+    """Makes torch.compile run a function, and what it calls, as they are.
+
+    Otherwise it would trace the function and so take torch's code. ``torch.compiler.disable`` does the same, but it
+    imports the compiler and wraps every call. Where the names are missing, torch's code it is.
+    """
+    frames: Any = getattr(getattr(torch._C, "_dynamo", None), "eval_frame", None)
+    if all(hasattr(frames, name) for name in ("set_code_exec_strategy", "_FrameExecStrategy", "_FrameAction")):
+        skip = frames._FrameAction.SKIP
+        code = cast("FunctionType", function).__code__
+        frames.set_code_exec_strategy(code, frames._FrameExecStrategy(skip, skip))
