@@ -166,8 +166,8 @@ def profile(task, steps):
     whole = (time.perf_counter() - begin) / steps * 1e3
     for each in undo:
         each()
-    found = {name: seconds / steps * 1e3 for name, seconds in watch.spent.items()}
-    return {**found, "Python, autograd, loss's gradient": whole - sum(found.values())}, whole
+    parts = {name: seconds / steps * 1e3 for name, seconds in watch.spent.items()}
+    return {**parts, "Python, autograd, loss's gradient": whole - sum(parts.values())}, whole
 
 
 def header(args, cpu):

@@ -44,9 +44,9 @@ def arguments():
     parser.add_argument("--json", type=Path, metavar="PATH", help="write everything measured here")
     args = parser.parse_args()
     for name, usual, quick in (("rounds", 15, 3), ("epochs", 30, 5)):
-        if (given := getattr(args, name)) is not None and given < 1:
+        if (value := getattr(args, name)) is not None and value < 1:
             parser.error(f"--{name}: at least 1")
-        setattr(args, name, given or (quick if args.quick else usual))
+        setattr(args, name, value or (quick if args.quick else usual))
     args.child = args.only = None           # what peers' prepare_process looks at
     args.input_gradient = False             # and accelerate's header
     return args

@@ -57,8 +57,8 @@ class Optimizer:
     (True, 0.5, 0)
     """
 
-    _rule: str                                          # the name of the update rule in the kernels (src/kernel/update.pxi)
-    _slots: tuple[str | None, str | None, str | None]   # names of the three arrays it keeps; None where it keeps none
+    _rule: str              # the name of the update rule in the kernels (src/kernel/update.pxi)
+    _slots: tuple[str | None, str | None, str | None]       # names of the three arrays it keeps; None: not this one
 
     def __init__(self, model: Parametrised, learning_rate: float, weight_decay: float,
                  schedule: Schedule | None) -> None:

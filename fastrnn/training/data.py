@@ -73,8 +73,8 @@ class Data:
     def _row_lengths(self, lengths: ArrayLike | None) -> IntArray | None:
         if lengths is None:
             return None
-        falling, order = check.row_lengths(lengths, self.steps, self.rows)
-        return cast("IntArray", falling[np.argsort(order, kind="stable")])     # in the caller's order of rows again
+        falling, order = cast("tuple[IntArray, IntArray]", check.row_lengths(lengths, self.steps, self.rows))
+        return falling[np.argsort(order, kind="stable")]        # in the caller's order of rows again
 
     def _check_input(self, model: Module, name: str) -> None:
         """Checks before training, not in the middle of it, that the model can read x, and converts x to its dtype."""

@@ -75,8 +75,8 @@ def ended(process, timeout):
 
 
 def result(folder):
-    with np.load(folder / "result.npz") as found:
-        return {name: (found[name].dtype.str, found[name].shape, found[name].tobytes()) for name in found.files}
+    with np.load(folder / "result.npz") as file:
+        return {name: (file[name].dtype.str, file[name].shape, file[name].tobytes()) for name in file.files}
 
 
 def contest(kills, seed, folder, tell=print):
@@ -94,8 +94,8 @@ def contest(kills, seed, folder, tell=print):
             counted["kills"] += 1
             counted["without a checkpoint yet"] += not (place / "checkpoint").exists()
             counted["in the midst of writing one"] += (place / "checkpoint.tmp").exists()
-        found = result(place)
-        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        resumed = result(place)
+        wrong = sorted(name for name in expected.keys() | resumed.keys() if expected.get(name) != resumed.get(name))
         counted["trainings"] += 1
         counted["wrong"] += bool(wrong)
         tell(f"{counted['kills']} kills: training {counted['trainings']} ended "
@@ -111,8 +111,7 @@ def main():
     args = parser.parse_args()
     if args.child:
         print("training", flush=True)
-        found = train(args.child)
-        np.savez(args.child / "result.npz", **found)
+        np.savez(args.child / "result.npz", **train(args.child))
         return 0
     with tempfile.TemporaryDirectory() as folder:
         counted = contest(args.kills, args.seed, Path(folder))

@@ -37,11 +37,11 @@ def train(path=None, *, stop=None, seed=0, dropout=0.3, optimizer=optim.AdamW, l
     model, seen = net(seed, dropout), []
 
     class Loss(losses.Huber):
-        def __call__(self, *given):
-            seen.append(given)
+        def __call__(self, *arguments):
+            seen.append(arguments)
             if len(seen) == stop:
                 raise Stopped
-            return super().__call__(*given)
+            return super().__call__(*arguments)
     optimizer = optimizer(model, learning_rate, schedule=optim.cosine(40))
     options = {"epochs": 4, "batch_size": 4, "tbptt": 4, "clip_norm": 0.5, "validation": sequences(1), "patience": 3,
                "checkpoint_every": None if path is None else 1, "rng": seed} | options
@@ -59,12 +59,12 @@ def result(model, optimizer, history):
 
 # ---- Going on -----------------------------------------------------------------------------------
 
-def momentum(*given, **options):
-    return optim.SGD(*given, momentum=0.9, **options)
+def momentum(*arguments, **options):
+    return optim.SGD(*arguments, momentum=0.9, **options)
 
 
-def centered(*given, **options):
-    return optim.RMSprop(*given, centered=True, momentum=0.5, **options)
+def centered(*arguments, **options):
+    return optim.RMSprop(*arguments, centered=True, momentum=0.5, **options)
 
 
 @pytest.mark.parametrize("options", [
@@ -81,8 +81,8 @@ def test_stopped_before_any_loss_it_ends_with_the_same_bits(options, tmp_path, m
         path = tmp_path / f"checkpoint {stop}"
         with pytest.raises(Stopped):
             train(path, stop=stop, **options)
-        found, _ = train(path, seed=5 if path.exists() else 0, **options)
-        assert_same_bits(found, expected)
+        resumed, _ = train(path, seed=5 if path.exists() else 0, **options)
+        assert_same_bits(resumed, expected)
         assert not list(tmp_path.glob("*.tmp"))
     again, computed = train(path, seed=6, **options)
     assert_same_bits(again, expected)
@@ -94,11 +94,11 @@ def test_stopped_at_every_moment_of_one_training(tmp_path):
     expected, moments = train()
     for _ in range(3 * moments):
         try:
-            found, _ = train(tmp_path / "checkpoint", stop=3)
+            resumed, _ = train(tmp_path / "checkpoint", stop=3)
             break
         except Stopped:
             pass
-    assert_same_bits(found, expected)
+    assert_same_bits(resumed, expected)
 
 
 def test_the_seconds_of_all_the_parts_are_added(tmp_path, monkeypatch):
@@ -108,7 +108,7 @@ def test_the_seconds_of_all_the_parts_are_added(tmp_path, monkeypatch):
     options = {"loss": losses.MSE(), "epochs": 1, "batch_size": 4, "checkpoint": tmp_path / "c", "checkpoint_every": 1,
                "progress": False, "rng": 0}
 
-    def broken(*given):
+    def broken(*arguments):
         raise Stopped
     with pytest.raises(Stopped):
         fit(model, X, Y, optimizer=optim.Adam(model, schedule=lambda step: 1.0 if step < 2 else broken()), **options)
@@ -152,15 +152,15 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeyp
     path, events = tmp_path / "checkpoint", []
 
     def spy(name, real):
-        def called(*given):
+        def called(*arguments):
             if name == "fsync":
-                events.append((name, os.path.basename(os.readlink(f"/proc/self/fd/{given[0]}"))))
+                events.append((name, os.path.basename(os.readlink(f"/proc/self/fd/{arguments[0]}"))))
             else:
-                events.append((name, *map(os.path.basename, given)))
-            return real(*given)
+                events.append((name, *map(os.path.basename, arguments)))
+            return real(*arguments)
         monkeypatch.setattr(os, name, called)
     if not os.path.isdir("/proc/self/fd"):
-        pytest.skip("which file is synced is told by /proc")
+        pytest.skip("which file is synced is known from /proc")
     spy("fsync", os.fsync)
     spy("replace", os.replace)
     train(path, epochs=1, checkpoint_every=None)
@@ -177,7 +177,7 @@ def test_an_error_in_writing_leaves_the_checkpoint_before(name, tmp_path, monkey
         train(path, stop=9)
     before = path.read_bytes()
 
-    def full(*given):
+    def full(*arguments):
         raise OSError("no space left on device")
     with monkeypatch.context() as patch:
         patch.setattr(os, name, full)
@@ -209,7 +209,7 @@ def test_names_of_every_kind(tmp_path, monkeypatch):
 
 OTHERS = {
     "model": {"dropout": 0.1}, "optimizer": {"optimizer": optim.SGD}, "learning_rate": {"learning_rate": 0.02},
-    "options": {"optimizer": lambda model, *given, **options: optim.AdamW(model, *given, eps=1e-3, **options)},
+    "options": {"optimizer": lambda model, *arguments, **options: optim.AdamW(model, *arguments, eps=1e-3, **options)},
     "loss": {"loss": losses.Huber(0.5)}, "batch_size": {"batch_size": 5}, "tbptt": {"tbptt": 5},
     "clip_norm": {"clip_norm": 1.0}, "shuffle": {"shuffle": False}, "data": {"data": (X, [2 * y for y in Y])},
     "validation": {"validation": sequences(2)}}
@@ -287,12 +287,12 @@ def test_a_checkpoint_that_lies(lie, tmp_path):
     path = tmp_path / "checkpoint.npz"
     with pytest.raises(Stopped):
         train(path, stop=20)
-    with np.load(path) as found:
-        arrays = dict(found)
-    told = json.loads(arrays["fastrnn"].tobytes())
+    with np.load(path) as file:
+        arrays = dict(file)
+    metadata = json.loads(arrays["fastrnn"].tobytes())
     for name, value in lie.items():
-        (told["position"] if name in told["position"] else told)[name] = value
-    np.savez(path, **arrays | {"fastrnn": np.frombuffer(json.dumps(told).encode(), np.uint8)})
+        (metadata["position"] if name in metadata["position"] else metadata)[name] = value
+    np.savez(path, **arrays | {"fastrnn": np.frombuffer(json.dumps(metadata).encode(), np.uint8)})
     with pytest.raises(ModelFormatError, match=r"checkpoint\.npz"):
         train(path)
 
@@ -304,8 +304,8 @@ def test_a_checkpoint_whose_arrays_do_not_fit(wrong, change, tmp_path):
     path = tmp_path / "checkpoint.npz"
     with pytest.raises(Stopped):
         train(path, stop=20)
-    with np.load(path) as found:
-        arrays = dict(found)
+    with np.load(path) as file:
+        arrays = dict(file)
     value = arrays.pop(wrong)
     np.savez(path, **arrays | ({} if change == "missing" else {wrong: np.ones((*value.shape, 2), value.dtype)}))
     with pytest.raises(ModelFormatError, match=r"checkpoint\.npz"):

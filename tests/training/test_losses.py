@@ -81,9 +81,9 @@ def test_what_is_masked_may_be_anything(name):
     expected = loss(output, target, mask)
     target = target.copy()
     output[~mask], target[~mask] = np.nan, -7 if target.dtype.kind == "i" else np.inf
-    found = loss(output, target, mask)
-    assert found[0] == expected[0]
-    assert_same_bits(found[1], expected[1])
+    result = loss(output, target, mask)
+    assert result[0] == expected[0]
+    assert_same_bits(result[1], expected[1])
 
 
 @pytest.mark.parametrize("name", CASES)

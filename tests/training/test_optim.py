@@ -51,11 +51,11 @@ def test_a_hundred_steps_are_torchs(name, options, dtype, tolerance, isa):
     theirs, their_optimizer = torchs(name, mine, options)
     optimizer = getattr(optim, name)(mine, **options)
     for _ in range(100):
-        found = gradients(mine, rng)
-        for key, value in found.items():
+        grads = gradients(mine, rng)
+        for key, value in grads.items():
             theirs[key].grad = torch.tensor(value)
         their_optimizer.step()
-        optimizer.step(found)
+        optimizer.step(grads)
     assert optimizer.steps == 100
     for key, value in mine.parameters.items():
         expected = theirs[key].detach().numpy()
@@ -84,9 +84,9 @@ def test_a_state_dict_goes_on_to_the_bit(name, options):
     again = getattr(optim, name)(second, **options, schedule=optim.cosine(20))
     again.load_state_dict(optimizer.state_dict())
     for _ in range(5):
-        found = gradients(first, rng)
-        optimizer.step(found)
-        again.step(found)
+        grads = gradients(first, rng)
+        optimizer.step(grads)
+        again.step(grads)
     assert_same_bits(second.state_dict(), first.state_dict())
     states = [{key: np.asarray(value) for key, value in one.state_dict().items()} for one in (again, optimizer)]
     assert_same_bits(*states)
@@ -135,9 +135,9 @@ def test_subnormal_numbers_are_flushed_and_the_mode_is_restored(name, isa):
     layer = fastrnn.Linear(40, 3, rng=0)
     optimizer = getattr(optim, name)(layer, **({"momentum": 0.9} if name in ("SGD", "RMSprop") else {}))
     for size in (1e-25, *[0.0] * 5, 1e-40):
-        found = {key: np.full_like(value, size) for key, value in layer.parameters.items()}
+        grads = {key: np.full_like(value, size) for key, value in layer.parameters.items()}
         mode = _core.floating_point_mode()
-        optimizer.step(found)
+        optimizer.step(grads)
         assert _core.floating_point_mode() == mode
     tiny = np.finfo(np.float32).tiny
     for key, value in optimizer.state_dict().items():
@@ -147,11 +147,11 @@ def test_subnormal_numbers_are_flushed_and_the_mode_is_restored(name, isa):
 
 def test_layouts_of_gradients_do_not_matter():
     from helpers import LAYOUTS
-    found = gradients(model(), np.random.default_rng(0))
+    grads = gradients(model(), np.random.default_rng(0))
     expected = None
     for name, layout in LAYOUTS.items():
         mine = model()
-        optim.Adam(mine).step({key: layout(value) if value.ndim == 2 else value for key, value in found.items()})
+        optim.Adam(mine).step({key: layout(value) if value.ndim == 2 else value for key, value in grads.items()})
         expected = expected or mine.state_dict()
         assert all(np.array_equal(mine.parameters[key], value) for key, value in expected.items()), name
 
@@ -161,10 +161,10 @@ def test_pickles_and_copies():
     optimizer = optim.AdamW(mine, learning_rate=0.1)
     optimizer.step(gradients(mine, np.random.default_rng(0)))
     for twin in (pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(optimizer)):
-        found = gradients(mine, np.random.default_rng(1))
-        twin.step(found)
+        grads = gradients(mine, np.random.default_rng(1))
+        twin.step(grads)
         apart = copy.deepcopy(optimizer)
-        apart.step(found)
+        apart.step(grads)
         assert_same_bits(twin.model.state_dict(), apart.model.state_dict())
         assert optimizer.steps == 1
 
@@ -209,35 +209,59 @@ def test_a_schedule_scales_the_rate_and_counts_steps():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("max_norm", [0.5, 1e6, math.inf])
 def test_clipping_is_torchs(dtype, max_norm, isa):
-    found = gradients(model(dtype), np.random.default_rng(0))
+    grads = gradients(model(dtype), np.random.default_rng(0))
     parameters = [torch.nn.Parameter(torch.zeros(value.shape, dtype=getattr(torch, np.dtype(dtype).name)))
-                  for value in found.values()]
-    for parameter, value in zip(parameters, found.values()):
+                  for value in grads.values()]
+    for parameter, value in zip(parameters, grads.values()):
         parameter.grad = torch.tensor(value)
     expected = torch.nn.utils.clip_grad_norm_(parameters, max_norm).item()
-    assert optim.clip_grad_norm(found, max_norm) == pytest.approx(expected, rel=1e-6)
-    for parameter, value in zip(parameters, found.values()):
+    assert optim.clip_grad_norm(grads, max_norm) == pytest.approx(expected, rel=1e-6)
+    for parameter, value in zip(parameters, grads.values()):
         np.testing.assert_allclose(value, parameter.grad.numpy(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_norm_that_is_not_finite_is_told_and_nothing_scaled(bad):
-    found = gradients(model(), np.random.default_rng(0))
-    found["0.weight_hh_l0"][3, 3] = bad
-    before = {key: value.copy() for key, value in found.items()}
-    assert not math.isfinite(optim.clip_grad_norm(found, 1.0))
-    assert_same_bits(found, before)
+def test_a_norm_that_is_not_finite_is_returned_and_nothing_scaled(bad):
+    grads = gradients(model(), np.random.default_rng(0))
+    grads["0.weight_hh_l0"][3, 3] = bad
+    before = {key: value.copy() for key, value in grads.items()}
+    assert not math.isfinite(optim.clip_grad_norm(grads, 1.0))
+    assert_same_bits(grads, before)
 
 
 def test_norms_of_large_and_small_gradients():
     """Squares that float32 has not."""
     for size in (1e30, 1e-30):
-        found = {"a": np.full(4, size, np.float32)}
-        assert optim.clip_grad_norm(found, math.inf) == pytest.approx(2 * size, rel=1e-6)
-        optim.clip_grad_norm(found, size / 2)
-        np.testing.assert_allclose(found["a"], size / 4, rtol=1e-6)
+        grads = {"a": np.full(4, size, np.float32)}
+        assert optim.clip_grad_norm(grads, math.inf) == pytest.approx(2 * size, rel=1e-6)
+        optim.clip_grad_norm(grads, size / 2)
+        np.testing.assert_allclose(grads["a"], size / 4, rtol=1e-6)
     assert optim.clip_grad_norm({}, 1.0) == 0
     assert optim.clip_grad_norm({"a": np.arange(12.0)[::2]}, 1e9) == pytest.approx(np.linalg.norm(np.arange(0, 12, 2)))
+
+
+# ---- Cells --------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", ["RNNCell", "GRUCell", "LSTMCell"])
+def test_cells_are_trained(name):
+    """A step of SGD by hand; then Adam brings the cell's state to a target."""
+    cell, rng = getattr(fastrnn, name)(2, 3, dtype=np.float64, rng=0), np.random.default_rng(0)
+    x, target = rng.standard_normal((4, 2)), rng.uniform(-0.5, 0.5, (4, 3))
+
+    def loss_and_gradients():
+        state, cache = cell.forward(x)
+        h = state[0] if name == "LSTMCell" else state
+        d_h = 2 * (h - target)
+        return np.sum((h - target) ** 2), cell.backward(cache, (d_h, 0 * d_h) if name == "LSTMCell" else d_h).parameters
+
+    before, (first, grads) = cell.state_dict(), loss_and_gradients()
+    optim.SGD(cell, learning_rate=0.01).step(grads)
+    for key, value in cell.parameters.items():
+        np.testing.assert_allclose(value, before[key] - 0.01 * grads[key], rtol=1e-12)
+    adam = optim.Adam(cell, learning_rate=0.05)
+    for _ in range(200):
+        adam.step(loss_and_gradients()[1])
+    assert loss_and_gradients()[0] < first / 10
 
 
 # ---- Bad input ----------------------------------------------------------------------------------

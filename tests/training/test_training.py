@@ -36,13 +36,13 @@ def rows_of(lengths, dtype=np.float32, seed=0):
 
 
 def trained(model, x, y, *, loss=None, optimizer=None, **options):
-    """The model after fit, and the history; MSE and plain SGD at 0.1, 2 epochs unless told otherwise."""
+    """The model after fit, and the history; MSE and plain SGD at 0.1, 2 epochs unless the options say otherwise."""
     options = {"epochs": 2, "batch_size": 4, "rng": 0, "progress": False} | options
     history = fit(model, x, y, loss=loss or losses.MSE(), optimizer=optimizer or optim.SGD(model, 0.1), **options)
     return model, history
 
 
-def told(history):
+def numbers(history):
     """All of a history that does not depend on the clock."""
     return {name: np.array(values) for name, values in history.items() if name != "seconds"}
 
@@ -58,7 +58,7 @@ def test_it_is_torchs_loop(batch_first, clip_norm):
     theirs.load_state_dict({name: torch.tensor(a) for name, a in model.state_dict().items()})
     optimizer = torch.optim.AdamW(theirs.parameters(), 0.01)
     x, y = (a.swapaxes(0, 1) if batch_first else a for a in arrays(dtype=np.float64))
-    axis, found, norms = 0 if batch_first else 1, [], []
+    axis, epoch_losses, norms = 0 if batch_first else 1, [], []
     for _ in range(4):
         total = 0.0
         for xs, ys in zip(torch.tensor(x).split(4, axis), torch.tensor(y).split(4, axis)):
@@ -68,11 +68,11 @@ def test_it_is_torchs_loop(batch_first, clip_norm):
             norms.append(torch.nn.utils.clip_grad_norm_(theirs.parameters(), clip_norm).item())
             optimizer.step()
             total += value.item() * ys.numel()
-        found.append(total / y.size)
+        epoch_losses.append(total / y.size)
     model, history = trained(model, x, y, optimizer=optim.AdamW(model, 0.01), shuffle=False, epochs=4,
                              clip_norm=clip_norm)
     tolerance = 1e-10 if clip_norm == math.inf else 1e-6        # torch's clipping divides by the norm and 1e-6 more
-    np.testing.assert_allclose(history["loss"], found, rtol=tolerance)
+    np.testing.assert_allclose(history["loss"], epoch_losses, rtol=tolerance)
     np.testing.assert_allclose(history["gradient_norm"], np.reshape(norms, (4, 3)).mean(1), rtol=tolerance)
     assert clip_norm == math.inf or min(norms) < clip_norm < max(norms)
     for name, value in theirs.state_dict().items():
@@ -151,7 +151,7 @@ def test_a_list_is_an_array_with_lengths(tbptt, batch_first):
     lengths = np.random.default_rng(0).integers(1, 14, 30)
     x, y = rows_of(lengths)
     mask = [np.random.default_rng(n).random(n) < 0.8 for n in lengths]
-    first, told_first = trained(net(batch_first=batch_first), x, y, mask=mask, tbptt=tbptt, validation={
+    first, history_first = trained(net(batch_first=batch_first), x, y, mask=mask, tbptt=tbptt, validation={
         "x": x, "y": y, "mask": mask})
     padded = []
     for rows, filled in ((x, np.nan), (y, np.nan), (mask, True)):
@@ -159,10 +159,10 @@ def test_a_list_is_an_array_with_lengths(tbptt, batch_first):
         for n, row in enumerate(rows):
             padded[-1][n, :len(row)] = row
     x, y, mask = padded if batch_first else [a.swapaxes(0, 1) for a in padded]
-    again, told_again = trained(net(batch_first=batch_first), x, y, mask=mask, lengths=lengths, tbptt=tbptt,
+    again, history_again = trained(net(batch_first=batch_first), x, y, mask=mask, lengths=lengths, tbptt=tbptt,
                                 validation={"x": x, "y": y, "mask": mask, "lengths": lengths.tolist()})
     assert_same_bits(again.state_dict(), first.state_dict())
-    assert_same_bits(told(told_again), told(told_first))
+    assert_same_bits(numbers(history_again), numbers(history_first))
 
 
 def test_rows_of_like_length_meet():
@@ -205,7 +205,7 @@ def test_what_is_masked_does_not_count():
     clean, expected = trained(net(**F64), x, np.where(mask[..., None], y, 0), mask=mask)
     model, history = trained(net(**F64), x, np.where(mask[..., None], y, np.nan), mask=mask.astype(bool))
     assert_same_bits(model.state_dict(), clean.state_dict())
-    assert_same_bits(told(history), told(expected))
+    assert_same_bits(numbers(history), numbers(expected))
     twice, _ = trained(net(**F64), np.concatenate([x, x[:, :2]], 1), np.concatenate([y, y[:, :2]], 1), batch_size=12)
     model, _ = trained(net(**F64), x, y, mask=np.where(np.arange(10) < 2, np.full((12, 1), 2.0), 1.0), batch_size=10)
     for name, value in twice.parameters.items():
@@ -272,7 +272,7 @@ def test_dropout_is_of_the_seed_and_in_training_alone():
     third, _ = trained(net(dropout=0.5), x, y, rng=5, shuffle=False)
     without, _ = trained(net(), x, y, rng=3, tbptt=5)
     assert_same_bits(again.state_dict(), first.state_dict())
-    assert_same_bits(told(two), told(one))
+    assert_same_bits(numbers(two), numbers(one))
     for left, right in ((other, third), (without, first)):
         assert not any(np.array_equal(a, right.parameters[name]) for name, a in left.parameters.items())
     assert min(one["validation_loss"]) == evaluate(first, x, y, loss=losses.MSE())
@@ -281,7 +281,7 @@ def test_dropout_is_of_the_seed_and_in_training_alone():
 # ---- Gradients that are not finite --------------------------------------------------------------
 
 @pytest.mark.parametrize("clip_norm", [math.inf, 1.0])
-def test_an_update_without_a_finite_norm_is_skipped_and_told(clip_norm):
+def test_an_update_without_a_finite_norm_is_skipped_with_a_warning(clip_norm):
     x, y = arrays(N=8)
     y[3, 5] = np.inf
     model = net()
@@ -299,11 +299,11 @@ def test_an_update_without_a_finite_norm_is_skipped_and_told(clip_norm):
 
 def overfitting():
     """A model, data and options: few noisy rows to learn by heart; the validation loss has its best in the middle."""
-    model, teacher, given = net(), Linear(2, 3, rng=7), []
+    model, teacher, data = net(), Linear(2, 3, rng=7), []
     for seed in (0, 1):
         x, noise = arrays(seed=seed)
-        given.append((x, 2 * teacher(x)[0] + noise))
-    return model, given[0], {"optimizer": optim.Adam(model, 0.1), "validation": given[1], "epochs": 60}
+        data.append((x, 2 * teacher(x)[0] + noise))
+    return model, data[0], {"optimizer": optim.Adam(model, 0.1), "validation": data[1], "epochs": 60}
 
 
 @pytest.mark.parametrize("patience", [None, 3])
@@ -466,9 +466,10 @@ BAD = {
     "y": [(ValueError, {"y": Y[1:]}), (ValueError, {"y": Y[:, 1:]}), (TypeError, {"y": None}),
           (TypeError, {"x": ROWS[0]}), (ValueError, {"x": ROWS[0], "y": ROWS[1][:1]}),
           (ValueError, {"x": ROWS[0], "y": ROWS[1][::-1]}), (ValueError, {"y": Y[0, 0, 0]})],
-    "loss": [(TypeError, {"loss": "mse"}), (TypeError, {"loss": lambda *given: 3.0}),
-             (TypeError, {"loss": lambda *given: ("low", given[0])})],
-    "d_output": [(TypeError, {"loss": lambda *given: (3.0, None)}), (ValueError, {"loss": lambda *given: (3.0, X)})],
+    "loss": [(TypeError, {"loss": "mse"}), (TypeError, {"loss": lambda *arguments: 3.0}),
+             (TypeError, {"loss": lambda *arguments: ("low", arguments[0])})],
+    "d_output": [(TypeError, {"loss": lambda *arguments: (3.0, None)}),
+                 (ValueError, {"loss": lambda *arguments: (3.0, X)})],
     "optimizer": [(TypeError, {"optimizer": "adam"}), (ValueError, {"optimizer": optim.Adam(net())})],
     "epochs": [(ValueError, {"epochs": -1}), (TypeError, {"epochs": 2.0}), (TypeError, {"epochs": True})],
     "batch_size": [(ValueError, {"batch_size": 0}), (TypeError, {"batch_size": None})],
