@@ -154,7 +154,8 @@ class RNNAnomalyDetector(Estimator):
         self.cell, self.hidden_size, self.num_layers = cell, hidden_size, num_layers
         self.updates, self.batch_size, self.learning_rate = updates, batch_size, learning_rate
         self.forgetting, self.memory, self.margin, self.refractory = forgetting, memory, margin, refractory
-        self.contamination, self.random_state = contamination, random_state
+        self.contamination: float | Literal["auto"] = contamination
+        self.random_state = random_state
 
     # ---- Whole series: scikit-learn's methods -----------------------------------------------------
 
@@ -186,14 +187,13 @@ class RNNAnomalyDetector(Estimator):
         RNNAnomalyDetector(random_state=0)
         """
         rows = _checked_rows(X)
-        share = self.contamination if self.contamination == "auto" else check.number(self.contamination,
-                                                                                     "contamination")
-        if share != "auto" and not 0 < share <= 0.5:
+        share = None if self.contamination == "auto" else check.number(self.contamination, "contamination")
+        if share is not None and not 0 < share <= 0.5:
             raise ValueError(f"contamination: expected 'auto' or a number above 0 and up to 0.5, got {share}")
         state = self._begin(rows.shape[1], _channel_names(X), rows)
         for row in rows.tolist():
             state.learn(row)
-        if share != "auto":
+        if share is not None:
             self.offset_ = float(np.percentile(self.score_samples(rows), 100 * share))
         return self
 
@@ -541,5 +541,5 @@ def _checked_rows(X: ArrayLike) -> Float64Array:
 
 def _channel_names(X: object) -> list[str] | None:
     """Names of a frame's columns or a dict's keys, where all of them are text."""
-    names = list(X) if isinstance(X, dict) else list(getattr(X, "columns", ()))
+    names: list[Any] = list(X if isinstance(X, dict) else getattr(X, "columns", ()))
     return names if names and all(isinstance(name, str) for name in names) else None

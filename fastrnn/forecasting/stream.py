@@ -119,7 +119,7 @@ class ForecastStream:
         self._log = None if logarithm is None else logarithm.scalar
         self._above = -math.inf if logarithm is None else logarithm.above
         self._outputs = np.empty(len(self._weight), np.float32)
-        m = encoding.difference         # 2 ... horizon-1: what forecasts refer to is not one slice of the memory
+        m = encoding.difference         # below the horizon the reference repeats, and is no slice of the memory
         self._offsets = encoding.offsets(m) if 1 < m < encoding.horizon else None
 
     def __getstate__(self) -> dict[str, Any]:
