@@ -27,7 +27,7 @@ class ForecastNetwork(Container):
 
     The network forecasts linearly from its inputs, and the recurrent layer adds what that misses. Where an output
     follows one input of many (known columns, the values one season before), the few units of the layer would be a
-    bottleneck. It has the manners of the recurrent layers: ``forward`` and ``backward``, ``state_dict``, ``save``,
+    bottleneck. It has the methods of the recurrent layers: ``forward`` and ``backward``, ``state_dict``, ``save``,
     ``stream``. Its state is the layer's.
 
     Parameters
@@ -86,7 +86,29 @@ class ForecastNetwork(Container):
         return int(self.head.out_features)
 
     def last(self, x: Array, lengths: IntArray) -> Array:
-        """The output after the last valid step of each row, [N, output_size]; x is [T, N, I]."""
+        """Run the network over sequences, for the output after the last valid step of each row alone.
+
+        Parameters
+        ----------
+        x : array, [T, N, I]
+            Of the network's dtype.
+        lengths : array of int, [N]
+            Valid steps of each row, one at least.
+
+        Returns
+        -------
+        array, [N, output_size]
+            The same bits as in the output of a call.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn import GRU, Linear
+        >>> network = ForecastNetwork(GRU(3, 8, rng=0), Linear(11, 2, rng=1))
+        >>> x = np.ones((5, 2, 3), np.float32)
+        >>> bool(np.array_equal(network.last(x, np.array([5, 3]))[1], network(x)[0][2, 1]))
+        True
+        """
         _, state = self.layer(x, lengths=lengths)
         h = state[0] if isinstance(state, tuple) else state
         output: Array = self.head(np.concatenate([h[-1], x[lengths - 1, np.arange(len(lengths))]], -1))[0]
@@ -136,8 +158,8 @@ class ForecastNetwork(Container):
 
         Parameters
         ----------
-        x, state, lengths, reset_mask
-            As for a call.
+        x, state, lengths, reset_mask : array_like, optional
+            As for a call; x is needed.
         rng : numpy.random.Generator, int or None
             For the dropout masks.
 
@@ -185,9 +207,9 @@ class ForecastNetwork(Container):
         cache : Trace
             From this network's ``forward``.
         d_output : array_like
-            dL/doutput, shaped as the output; values past a row's length are not used.
+            The gradient dL/doutput, shaped as the output; values past a row's length are not used.
         d_state : array, or pair of arrays for an LSTM, optional
-            dL/dstate, shaped as the last state.
+            The gradient dL/dstate, shaped as the last state.
         need_input : bool
             False: dL/dx is not computed, and is None.
 
