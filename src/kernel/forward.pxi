@@ -193,8 +193,8 @@ cdef inline void split_gru_sums(const packed_cell* cell, const tile_args* a, vf*
 cdef inline void prefetch_stores(forward_args* args, step* t, isize p, isize n, isize R) noexcept nogil:
     cdef layer_run* run = &args.run
     cdef const packed_cell* cell = run.cell
-    cdef isize r, units = cell.units // cell.w_ih.panels, bytes = units * VLEN * <isize>sizeof(real)
-    cdef isize first = p * units * VLEN
+    cdef isize r, units = cell.w_ih.width if cell.kind == RNN_TANH or cell.kind == RNN_RELU else 1      # of a panel
+    cdef isize first = p * units * VLEN, bytes = units * VLEN * <isize>sizeof(real)
     if t.y != NULL and cell.w_hr.data == NULL:
         for r in range(n, n + R):
             prefetch(t.y + row_offset(args.y_rows, r, args.y_n) + first, bytes)
@@ -251,7 +251,7 @@ cdef int forward_step(forward_args* args, step* t) noexcept nogil:
             R = tile_rows(t.active - n, most)
             if should_stop_after(args.run.poll, &args.run.work, R * Q * P * (cell.input + cell.state)):
                 return -1
-            if Q == 1:
+            if Q == 1 and (t.y != NULL or args.run.keep):
                 prefetch_stores(args, t, p, n, R)
             gate_sums(args, t, acc, n_input, p, Q, n, R)
             if cell.plain:
