@@ -1,19 +1,19 @@
-"""A training step of a PyTorch model, as it is and accelerated: forward, loss, backward, Adam.
+"""A training step of a PyTorch model, before and after acceleration: forward, loss, backward, Adam.
 
     python benchmarks/accelerate.py                    everything, some minutes
-    python benchmarks/accelerate.py --quick            few rounds: a look, not a result
+    python benchmarks/accelerate.py --quick            few rounds: quick, but not accurate
     python benchmarks/accelerate.py --cell gru --form packed
     python benchmarks/accelerate.py --profile          where the accelerated step's time goes
 
 The model is one nn.LSTM, nn.GRU or nn.RNN, its loss the mean square of output minus target, its optimizer torch's Adam
-as it comes. The input is data: it needs no gradient (--input-gradient: it does, as a layer's in the middle of a model).
-"packed" is a PackedSequence with lengths uniform in 1..T. Contestants: torch with oneDNN, torch without (oneDNN has an
-LSTM of its own), and the same model after fastrnn.pytorch.accelerate. One CPU is pinned, every library has one thread;
-the contestants take turns within a round as peers.py has them; a time is the median over rounds, a ratio the median of
-the rounds' ratios to the faster torch. "at most" is the ratio that would be reached if the recurrent module's products
-ran at the rate of np.matmul 1024^3 in the same rounds, and all else in no time. Before, each takes ten steps from the
-same parameters, and losses that differ by more than 1e-4 are an error, and the exit status 1. A target that is missed
-is only said.
+with its defaults. The input needs no gradient, as data do not; with --input-gradient it needs one, as the input of a
+layer in the middle of a model does. "packed" is a PackedSequence with lengths uniform in 1..T. The contestants are
+torch with oneDNN, torch without it (oneDNN has an LSTM of its own), and the same model after accelerate(model). One
+CPU is pinned, every library has one thread, and the contestants take turns within a round as in peers.py. A time is the
+median over the rounds, a ratio the median of the rounds' ratios to the faster torch. "at most" is the ratio that would
+be reached if the products of the recurrent module ran as fast as np.matmul 1024^3 in the same rounds, and everything
+else took no time. Before the rounds each contestant takes ten steps from the same parameters; losses that differ by
+more than 1e-4 are an error, and the exit status is 1. A target that is missed is printed, and is no error.
 """
 # Nothing but the standard library (and peers, which keeps to it) may be imported here: threads and CPU are set before
 # NumPy and torch load.
@@ -59,12 +59,12 @@ def arguments():
     if args.rounds is not None and args.rounds < 1:
         parser.error("--rounds: at least 1")
     args.rounds = args.rounds or (3 if args.quick else 15)
-    args.child = args.only = None       # what peers' prepare_process looks at
+    args.child = args.only = None       # peers.prepare_process reads these
     return args
 
 
 class Task:
-    """One case's data and first parameters; every contestant trains a copy of the model."""
+    """The data and the first parameters of one case; every contestant trains a copy of the model."""
 
     def __init__(self, cell, form, case, input_gradient):
         import torch
@@ -88,7 +88,7 @@ class Task:
             self.x = self.x._replace(data=leaf) if form == "packed" else leaf
 
     def contestant(self, name):
-        """run(n): n optimizer steps; and the losses of all of them, as tensors."""
+        """A function run(n) that takes n optimizer steps, and the list of their losses, as tensors."""
         import torch
 
         import fastrnn.pytorch
@@ -113,7 +113,7 @@ class Task:
 
 
 def contest(task, turns):
-    """Seconds of every contestant round by round, and the largest difference of the first losses."""
+    """The seconds of every contestant in every round, and the largest difference of the first losses."""
     from adapters import sgemm
     runs, first = {"sgemm": sgemm().run}, {}
     for name in CONTESTANTS:
@@ -125,7 +125,7 @@ def contest(task, turns):
 
 
 class Stopwatch:
-    """Seconds spent in functions while they are watched, without what watched ones they call take."""
+    """The seconds spent in watched functions, without those spent in watched functions that they call."""
 
     def __init__(self):
         self.spent, self.stack = {}, []
@@ -148,7 +148,7 @@ class Stopwatch:
 
 
 def profile(task, steps):
-    """Milliseconds of a step: name -> time, and the whole."""
+    """The milliseconds of each part of a step, by name, and of the whole step."""
     import torch
 
     from fastrnn import _core
@@ -185,7 +185,7 @@ def header(args, cpu):
 
 
 def begin(args):
-    """One CPU, one thread for torch and fastrnn; prints what is measured on. The header, and the turns to be taken."""
+    """Pins one CPU, gives torch and fastrnn one thread, prints the header; returns it and the turns to take."""
     cpu = prepare_process(args)
     import torch
 
@@ -200,9 +200,9 @@ def begin(args):
 
 
 def finish(args, turns, head, rows):
-    """Says what disturbed the turns, and writes the file that was asked for."""
+    """Prints how often other processes disturbed the turns, and writes the JSON file if one was asked for."""
     if turns.interrupted:
-        print(f"\n{turns.interrupted} of {turns.taken} turns were cut into by other processes, three times over")
+        print(f"\n{turns.interrupted} of {turns.taken} turns were disturbed by other processes three times in a row")
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps({"header": head, "rows": rows}, indent=1))

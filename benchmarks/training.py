@@ -1,20 +1,22 @@
 """Whole epochs of training a small net: fastrnn.training.fit beside the same loop in PyTorch.
 
     python benchmarks/training.py                both nets, some minutes
-    python benchmarks/training.py --quick        few rounds: a look, not a result
+    python benchmarks/training.py --quick        few rounds: quick, but not accurate
     python benchmarks/training.py --cell gru --json out/training.json
 
-The net is one recurrent layer and a linear one; it forecasts the next values of 8 channels, sums of two sines each with
-periods, phases and noise of their own, from those so far. Mean squared error, Adam at 0.001; the same first parameters,
-the same minibatches in the same order. An epoch of fastrnn is what `fit` does: taking the minibatch, forward, loss,
-backward, the norm of the gradient, the update, the history. torch's is the usual loop (zero_grad, forward, mse_loss,
-backward, step) with torch's own fused Adam, with oneDNN and without.
+The net is a recurrent layer followed by a linear layer. It forecasts the next values of 8 channels from those so far;
+each channel is the sum of two sines, with periods, phases and noise of its own. All contestants use the mean squared
+error, Adam with a learning rate of 0.001, the same first parameters, and the same minibatches in the same order. An
+epoch of fastrnn is what `fit` does: taking the minibatch, forward, loss, backward, the norm of the gradient, the
+update, the history. torch's epoch is the usual loop (zero_grad, forward, mse_loss, backward, step) with torch's own
+fused Adam, with oneDNN and without.
 
-First every contestant trains for all epochs: the loss curves are compared, and final losses that differ by more than
-1 % are an error, and the exit status 1. How far torch with oneDNN is from torch without is printed beside, as a measure
-(at a rate of 0.003 the LSTM's curves part after 18 epochs, those of torch's two by 1 % as well). Then epochs are timed:
-one CPU is pinned, every library has one thread, the contestants take turns within a round; a time is the median over
-rounds, a ratio the median of the rounds' ratios to the faster torch. A target that is missed is only said.
+First every contestant trains for all epochs, and the loss curves are compared. Final losses that differ by more than
+1 % are an error, and the exit status is 1. As a yardstick the table also shows how far torch with oneDNN is from torch
+without it. (At a learning rate of 0.003 the LSTM's curves separate after 18 epochs, and so do torch's two, by 1 %.)
+Then epochs are timed: one CPU is pinned, every library has one thread, and the contestants take turns within a round.
+A time is the median over the rounds, a ratio the median of the rounds' ratios to the faster torch. A target that is
+missed is printed, and is no error.
 """
 # Nothing but the standard library (and what keeps to it) may be imported here: threads and CPU are set before NumPy
 # and torch load.
@@ -28,7 +30,7 @@ from peers import ratio
 
 # cell -> hidden size, rows of a minibatch, steps, target
 NETS = {"lstm": (64, 32, 100, 1.5), "gru": (32, 64, 48, 3.0)}
-CHANNELS, MINIBATCHES, LR, TOLERANCE = 8, 16, 0.001, 0.01
+CHANNELS, MINIBATCHES, LEARNING_RATE, TOLERANCE = 8, 16, 0.001, 0.01
 CONTESTANTS = {"oneDNN": "torch", "no oneDNN": "torch, no oneDNN", "fastrnn": "fastrnn"}
 
 
@@ -47,13 +49,13 @@ def arguments():
         if (value := getattr(args, name)) is not None and value < 1:
             parser.error(f"--{name}: at least 1")
         setattr(args, name, value or (quick if args.quick else usual))
-    args.child = args.only = None           # what peers' prepare_process looks at
-    args.input_gradient = False             # and accelerate's header
+    args.child = args.only = None           # peers.prepare_process reads these
+    args.input_gradient = False             # accelerate.header reads this
     return args
 
 
 class Task:
-    """One net's data and first parameters; every contestant trains a net of its own from them."""
+    """The data and the first parameters of one net; every contestant trains a net of its own from them."""
 
     def __init__(self, cell):
         import numpy as np
@@ -69,7 +71,7 @@ class Task:
         self.parts = getattr(torch.nn, cell.upper())(CHANNELS, self.hidden), torch.nn.Linear(self.hidden, CHANNELS)
 
     def contestant(self, name):
-        """run(n): n epochs; and the list that their losses go to."""
+        """A function run(n) that trains for n epochs, and the list that it appends their losses to."""
         return self._fastrnn() if name == "fastrnn" else self._torch(name == "oneDNN")
 
     def _fastrnn(self):
@@ -78,7 +80,7 @@ class Task:
                                    fastrnn.Linear(self.hidden, CHANNELS))
         model.load_state_dict({f"{i}.{name}": value.detach().numpy() for i, part in enumerate(self.parts)
                                for name, value in part.named_parameters()})
-        optimizer, losses = fastrnn.optim.Adam(model, LR), []
+        optimizer, losses = fastrnn.optim.Adam(model, LEARNING_RATE), []
 
         def run(n):
             losses.extend(fastrnn.training.fit(model, self.x, self.y, loss=fastrnn.losses.MSE(), optimizer=optimizer,
@@ -90,7 +92,7 @@ class Task:
 
         import torch
         layer, head = copy.deepcopy(self.parts)
-        optimizer = torch.optim.Adam([*layer.parameters(), *head.parameters()], LR, fused=True)
+        optimizer = torch.optim.Adam([*layer.parameters(), *head.parameters()], LEARNING_RATE, fused=True)
         x, y, losses = torch.from_numpy(self.x), torch.from_numpy(self.y), []
 
         def run(n):
@@ -109,7 +111,7 @@ class Task:
 
 
 def contest(task, epochs, turns):
-    """Every contestant's losses, and seconds of an epoch round by round."""
+    """The losses of every contestant, and the seconds of an epoch in every round."""
     runs, curves = {}, {}
     for name in CONTESTANTS:
         runs[name], losses = task.contestant(name)

@@ -3,11 +3,12 @@
     python tests/campaigns/kills.py                  200 kills, some minutes
     python tests/campaigns/kills.py --kills 6 --seed 3
 
-The training has all that a checkpoint must hold: ragged sequences in shuffled buckets, truncated back-propagation that
-carries an LSTM's state, dropout, a schedule, clipping, validation with the best weights kept. A checkpoint is written
-after every second update. Every start is a process of its own; one that finds a checkpoint begins with other weights
-and another seed, which must not matter. When a training has ended, its weights, optimizer and history are compared with
-those of one that was never killed, and a new one begins, until there were enough kills. Exit status 1: one differs.
+The training uses everything that a checkpoint must hold: sequences of different lengths in shuffled buckets, truncated
+back-propagation that carries an LSTM's state, dropout, a schedule, clipping, validation with the best weights kept. A
+checkpoint is written after every second update. Every start is a process of its own; one that finds a checkpoint begins
+with other weights and another seed, which must not matter. When a training has ended, its weights, optimizer and
+history are compared with those of a training that was never killed, and a new training begins, until there were enough
+kills. The exit status is 1 if any differs.
 """
 
 import argparse
@@ -25,7 +26,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 from fastrnn import GRU, LSTM, Linear, Sequential, losses, optim, training
 
 EPOCHS = 8
-STRETCH = 0.25      # of the time a training takes: a kill comes at a random moment within that of a start
+STRETCH = 0.25      # a kill comes within this share of the time of a whole training after a start
 
 
 def model(seed):
@@ -38,7 +39,7 @@ def sequences(rng, rows):
 
 
 def train(folder):
-    """The training; at its end everything that should be the same, as arrays by name."""
+    """Trains, and returns everything that should be the same at the end, as arrays by name."""
     checkpoint = folder / "checkpoint"
     seed = os.getpid() if checkpoint.exists() else 0
     net, rng = model(seed), np.random.default_rng(0)
@@ -53,7 +54,7 @@ def train(folder):
 
 
 def started(folder):
-    """A process that trains, from the moment on when it begins to."""
+    """Starts a process that trains, and returns it at the moment when it begins to."""
     process = subprocess.Popen([sys.executable, __file__, "--child", folder], stdout=subprocess.PIPE,
                                env=os.environ | {"OMP_NUM_THREADS": "1"})
     if process.stdout.readline() != b"training\n":
@@ -62,7 +63,7 @@ def started(folder):
 
 
 def ended(process, timeout):
-    """Whether it ended by itself within `timeout` seconds; else it is killed."""
+    """Whether the process ended by itself within `timeout` seconds; otherwise it is killed."""
     try:
         process.wait(timeout)
     except subprocess.TimeoutExpired:
@@ -79,34 +80,34 @@ def result(folder):
         return {name: (file[name].dtype.str, file[name].shape, file[name].tobytes()) for name in file.files}
 
 
-def contest(kills, seed, folder, tell=print):
-    """Kills at least `kills` times, whole trainings. Returns what was counted; "wrong": trainings with other bits."""
+def contest(kills, seed, folder, report=print):
+    """Runs whole trainings until there were `kills` kills. Returns counts; "wrong" are trainings with other bits."""
     rng, unkilled = np.random.default_rng(seed), folder / "unkilled"
     unkilled.mkdir()
     begin = time.perf_counter()
     ended(started(unkilled), 600)
     expected, took = result(unkilled), time.perf_counter() - begin
-    counted = {"kills": 0, "without a checkpoint yet": 0, "in the midst of writing one": 0, "trainings": 0, "wrong": 0}
-    while counted["kills"] < kills:
-        place = folder / f"training {counted['trainings']}"
+    counts = {"kills": 0, "without a checkpoint yet": 0, "in the midst of writing one": 0, "trainings": 0, "wrong": 0}
+    while counts["kills"] < kills:
+        place = folder / f"training {counts['trainings']}"
         place.mkdir()
-        while not ended(started(place), rng.uniform(0, STRETCH * took) if counted["kills"] < kills else 600):
-            counted["kills"] += 1
-            counted["without a checkpoint yet"] += not (place / "checkpoint").exists()
-            counted["in the midst of writing one"] += (place / "checkpoint.tmp").exists()
+        while not ended(started(place), rng.uniform(0, STRETCH * took) if counts["kills"] < kills else 600):
+            counts["kills"] += 1
+            counts["without a checkpoint yet"] += not (place / "checkpoint").exists()
+            counts["in the midst of writing one"] += (place / "checkpoint.tmp").exists()
         resumed = result(place)
         wrong = sorted(name for name in expected.keys() | resumed.keys() if expected.get(name) != resumed.get(name))
-        counted["trainings"] += 1
-        counted["wrong"] += bool(wrong)
-        tell(f"{counted['kills']} kills: training {counted['trainings']} ended "
+        counts["trainings"] += 1
+        counts["wrong"] += bool(wrong)
+        report(f"{counts['kills']} kills: training {counts['trainings']} ended "
              + (f"with other bits in {', '.join(wrong)}" if wrong else "with the same bits"), flush=True)
-    return counted
+    return counts
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--kills", type=int, default=200, help="at least so many (200)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
+    parser.add_argument("--kills", type=int, default=200, help="number of kills, at least (200)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments (0)")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -114,9 +115,9 @@ def main():
         np.savez(args.child / "result.npz", **train(args.child))
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        counted = contest(args.kills, args.seed, Path(folder))
-    print(", ".join(f"{name}: {count}" for name, count in counted.items()))
-    return 1 if counted["wrong"] else 0
+        counts = contest(args.kills, args.seed, Path(folder))
+    print(", ".join(f"{name}: {count}" for name, count in counts.items()))
+    return 1 if counts["wrong"] else 0
 
 
 if __name__ == "__main__":

@@ -141,8 +141,8 @@ def test_the_model_has_the_best_weights_when_all_is_done_already(tmp_path):
 
 def test_killed_at_random_moments(tmp_path):
     """A slice of tests/kills.py: SIGKILL, and a new process that goes on."""
-    counted = kills.contest(6, 0, tmp_path, tell=lambda *text, **options: None)
-    assert counted["kills"] >= 6 and counted["trainings"] >= 1 and counted["wrong"] == 0
+    counts = kills.contest(6, 0, tmp_path, report=lambda *text, **options: None)
+    assert counts["kills"] >= 6 and counts["trainings"] >= 1 and counts["wrong"] == 0
 
 
 # ---- The file -----------------------------------------------------------------------------------
