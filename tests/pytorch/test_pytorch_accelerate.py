@@ -1,4 +1,4 @@
-"""accelerate and restore: what is swapped, what is left, and that training goes on as it would have."""
+"""accelerate and restore: what is swapped, what is left, and that training goes on as without them."""
 
 import copy
 
@@ -60,7 +60,7 @@ OPTIMIZERS = {
 
 
 def losses(net, make_optimizer, steps, swap_at=()):
-    """Of so many steps; at those in swap_at the model is swapped, or restored."""
+    """The losses of the given number of steps; at those in swap_at the model is swapped or restored."""
     dtype, optimizer = net.head.weight.dtype, make_optimizer(net.parameters())
     torch.manual_seed(1)
     x, wanted = torch.randn(6, 6, 3, dtype=dtype), torch.tensor([[1], [-1], [1], [-1], [1], [-1]], dtype=dtype)
@@ -206,7 +206,7 @@ def test_a_subclass_of_ours_is_left():
 
 
 def test_moved_models_go_on():
-    """A module whose parameters leave what the kernels do runs torch's code, and comes back."""
+    """A module whose parameters move to a dtype or device without kernels runs torch's code until they are back."""
     model = nn.GRU(3, 4)
     accelerate(model)
     x = torch.randn(5, 2, 3)

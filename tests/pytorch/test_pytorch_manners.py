@@ -42,7 +42,7 @@ gains = fastrnn.pytorch.modules._gains
 
 @pytest.fixture(autouse=True)
 def _kernels(monkeypatch):
-    """Small calls too run on the kernels here."""
+    """In these tests small calls run on the kernels, too."""
     torch.manual_seed(0)
     monkeypatch.setattr(fastrnn.pytorch.modules, "_gains", lambda *call: True)
 

@@ -33,7 +33,7 @@ from fastrnn import _core  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def _kernels(monkeypatch):
-    """Small calls too run on the kernels here."""
+    """In these tests small calls run on the kernels, too."""
     torch.manual_seed(0)
     monkeypatch.setattr(fastrnn.pytorch.modules, "_gains", lambda *call: True)
 
@@ -87,7 +87,7 @@ def test_a_packed_sequence_comes_back_as_one():
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_outputs_lie_in_memory_as_torchs_do(kind):
-    """A dropout that follows draws its mask in the order of memory."""
+    """The order of memory matters because a dropout that follows draws its mask in that order."""
     for options in ({}, {"batch_first": True}):
         theirs, ours = pair(kind, **options)
         x = numbers(T, N, I)
@@ -130,7 +130,7 @@ def test_strided_inputs_and_gradients():
 @pytest.mark.parametrize("form", ["whole", "packed"])
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
 def test_one_result_alone(kind, form):
-    """Gradients where only the output, or only a final state, goes into the loss."""
+    """Gradients are right where only the output, or only a final state, enters the loss."""
     theirs, ours = pair(kind, num_layers=2)
     leaf = numbers(T, N, I)
     x = pack_padded_sequence(leaf, LENGTHS, enforce_sorted=False) if form == "packed" else leaf
@@ -143,7 +143,7 @@ def test_one_result_alone(kind, form):
 # ---- Gradients ----------------------------------------------------------------------------------------------------
 
 def functional(module, x, packed, states):
-    """A function of tensors alone: x, states, parameters."""
+    """The module as a function of nothing but tensors: x, states, parameters."""
     names = [name for name, _ in module.named_parameters()]
 
     def function(x, *tensors):

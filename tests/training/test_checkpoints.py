@@ -1,4 +1,4 @@
-"""Checkpoints: a training stopped anywhere goes on to the bit; a file is whole or not there; others' are refused."""
+"""Checkpoints: a training stopped anywhere ends with the same bits; files are complete; other files are refused."""
 
 import copy
 import os
@@ -33,7 +33,7 @@ X, Y = sequences()
 
 
 def train(path=None, *, stop=None, seed=0, dropout=0.3, optimizer=optim.AdamW, learning_rate=0.01, **options):
-    """A training with everything that there is to be kept; stopped by an error before its loss number `stop`."""
+    """A training that uses everything a checkpoint keeps; an error stops it before its loss number `stop`."""
     model, seen = net(seed, dropout), []
 
     class Loss(losses.Huber):
@@ -72,8 +72,8 @@ def centered(*arguments, **options):
     {"shuffle": False, "dropout": 0.0}, {"optimizer": momentum}, {"optimizer": centered}],
     ids=lambda options: "-".join(options) or "plain")
 def test_stopped_before_any_loss_it_ends_with_the_same_bits(options, tmp_path, monkeypatch):
-    """Once at each moment; whoever goes on has other weights and another seed. After it: nothing more to do."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)       # of the power's loss; here it takes time alone
+    """Stopped once at each moment, and resumed with other weights and another seed. At last nothing is left to do."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)       # it would only take time here
     options = {"data": sequences(rows=6), "epochs": 3} | options
     expected, moments = train(**options | {"checkpoint_every": None})
     assert moments >= (6 if options.get("tbptt", 4) is None else 15)
@@ -90,7 +90,7 @@ def test_stopped_before_any_loss_it_ends_with_the_same_bits(options, tmp_path, m
 
 
 def test_stopped_at_every_moment_of_one_training(tmp_path):
-    """A training that never gets further than its next update."""
+    """Every start of this training is stopped after its next update."""
     expected, moments = train()
     for _ in range(3 * moments):
         try:
@@ -140,7 +140,7 @@ def test_the_model_has_the_best_weights_when_all_is_done_already(tmp_path):
 
 
 def test_killed_at_random_moments(tmp_path):
-    """A slice of tests/kills.py: SIGKILL, and a new process that goes on."""
+    """A part of tests/campaigns/kills.py: SIGKILL, and a new process that goes on."""
     counts = kills.contest(6, 0, tmp_path, report=lambda *text, **options: None)
     assert counts["kills"] >= 6 and counts["trainings"] >= 1 and counts["wrong"] == 0
 
@@ -148,7 +148,7 @@ def test_killed_at_random_moments(tmp_path):
 # ---- The file -----------------------------------------------------------------------------------
 
 def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    """Written to a file of another name, synced, renamed, and the folder synced: in this order."""
+    """The file is written under another name, synced, renamed, and the folder is synced, in this order."""
     path, events = tmp_path / "checkpoint", []
 
     def spy(name, real):
@@ -194,7 +194,7 @@ def test_what_a_killed_writer_left_is_written_over(tmp_path):
 
 
 def test_names_of_every_kind(tmp_path, monkeypatch):
-    """str, bytes, path-like, relative; through a symbolic link, which stays one."""
+    """Paths may be str, bytes, path-like or relative, or symbolic links, which stay links."""
     monkeypatch.chdir(tmp_path)
     expected, _ = train()
     (tmp_path / "real").mkdir()
@@ -265,7 +265,7 @@ def test_files_that_are_no_checkpoint_change_nothing(tmp_path):
 
 
 def test_broken_checkpoints_are_refused_or_go_on(tmp_path):
-    """Bytes changed, cut and mixed: one kind of error, or what the checkpoint says."""
+    """Files with changed, cut and mixed bytes give one kind of error, or resume what the checkpoint says."""
     path = tmp_path / "checkpoint"
     with pytest.raises(Stopped):
         train(path, stop=20)

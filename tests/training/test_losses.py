@@ -50,7 +50,7 @@ def test_against_torch(name, dtype, tolerance, masked):
 @pytest.mark.parametrize("shape", [(), (5,), (5, 4), (1, 4), (5, 1), (5, 4, 3)])
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_against_central_differences(name, shape):
-    """With weights of every shape that there may be."""
+    """With masks of every shape that is allowed."""
     if name == "cross-entropy" and len(shape) == 3:
         pytest.skip("a class's logit has no weight of its own")
     loss, _ = CASES[name]
@@ -155,7 +155,7 @@ def test_bad_input(call, error, name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_outputs_that_have_gone_astray_warn_of_nothing(name):
-    """The value tells; what to do about it is the caller's."""
+    """The value shows it, and the caller decides what to do about it."""
     output, target = data(name, np.float32)
     output[0] = [np.nan, np.inf, -np.inf]
     output[1:] = 3e38

@@ -25,18 +25,18 @@ CASES = [pytest.param(name, options, id=f"{name}-{'-'.join(options) or 'plain'}"
 
 
 def model(dtype=np.float32):
-    """Parameters of 1 to 108 elements: whole vectors, parts of one, both."""
+    """Parameters of 1 to 108 elements: whole SIMD vectors, parts of one, and both."""
     return fastrnn.Sequential(fastrnn.LSTM(2, 9, dtype=dtype, rng=0), fastrnn.Linear(9, 1, dtype=dtype, rng=1))
 
 
 def gradients(of, rng):
-    """Each parameter's own size of gradient, from 1e-4 to 1."""
+    """Gradients whose sizes, from 1e-4 to 1, differ between the parameters."""
     return {name: (rng.standard_normal(value.shape) * 10.0 ** -(i % 5)).astype(value.dtype)
             for i, (name, value) in enumerate(of.parameters.items())}
 
 
 def torchs(name, of, options):
-    """torch's optimizer of the same name and options; what is learning_rate here is lr there."""
+    """torch's optimizer of the same name and options; learning_rate is called lr there."""
     options = {"lr" if key == "learning_rate" else key: value for key, value in options.items()}
     parameters = {key: torch.nn.Parameter(torch.tensor(value)) for key, value in of.state_dict().items()}
     return parameters, getattr(torch.optim, name)(parameters.values(), **options)
@@ -45,7 +45,7 @@ def torchs(name, of, options):
 @pytest.mark.parametrize("dtype, tolerance", [(np.float32, 3e-6), (np.float64, 5e-15)])
 @pytest.mark.parametrize("name, options", CASES)
 def test_a_hundred_steps_are_torchs(name, options, dtype, tolerance, isa):
-    """To the rounding of a hundred steps, relative to a parameter's way and its size."""
+    """Equal to the rounding of a hundred steps, relative to how far a parameter moved and to its size."""
     mine, rng, options = model(dtype), np.random.default_rng(0), {"learning_rate": 0.01} | options
     start = mine.state_dict()
     theirs, their_optimizer = torchs(name, mine, options)
@@ -66,7 +66,7 @@ def test_a_hundred_steps_are_torchs(name, options, dtype, tolerance, isa):
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_defaults_and_options_are_torchs(name):
-    """Every option that is here, under torch's name and with its default."""
+    """Every option has torch's name and default; the learning rate is called lr there."""
     _, theirs = torchs(name, model(), {})
     mine = getattr(optim, name)(model())
     for key, value in {"lr": mine.learning_rate, **mine.options()}.items():
@@ -93,7 +93,7 @@ def test_a_state_dict_goes_on_to_the_bit(name, options):
 
 
 def test_steps_write_to_no_array_that_somebody_holds():
-    """Not those of a stream, a cache, a copy, the caller; and yet two buffers are all that a long training takes."""
+    """A step writes to no array of a stream, a cache, a copy or the caller; yet two buffers do for a long training."""
     layer = fastrnn.GRU(3, 8, rng=0)
     optimizer, rng, x = optim.Adam(layer, learning_rate=0.1), np.random.default_rng(0), np.ones((4, 2, 3), np.float32)
     held = []
@@ -230,7 +230,7 @@ def test_a_norm_that_is_not_finite_is_returned_and_nothing_scaled(bad):
 
 
 def test_norms_of_large_and_small_gradients():
-    """Squares that float32 has not."""
+    """The squares are out of the range of float32."""
     for size in (1e30, 1e-30):
         grads = {"a": np.full(4, size, np.float32)}
         assert optim.clip_grad_norm(grads, math.inf) == pytest.approx(2 * size, rel=1e-6)
@@ -244,7 +244,7 @@ def test_norms_of_large_and_small_gradients():
 
 @pytest.mark.parametrize("name", ["RNNCell", "GRUCell", "LSTMCell"])
 def test_cells_are_trained(name):
-    """A step of SGD by hand; then Adam brings the cell's state to a target."""
+    """A step of SGD is computed by hand; then Adam brings the state of the cell to a target."""
     cell, rng = getattr(fastrnn, name)(2, 3, dtype=np.float64, rng=0), np.random.default_rng(0)
     x, target = rng.standard_normal((4, 2)), rng.uniform(-0.5, 0.5, (4, 3))
 

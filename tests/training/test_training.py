@@ -43,7 +43,7 @@ def trained(model, x, y, *, loss=None, optimizer=None, **options):
 
 
 def numbers(history):
-    """All of a history that does not depend on the clock."""
+    """Everything in a history that does not depend on the clock."""
     return {name: np.array(values) for name, values in history.items() if name != "seconds"}
 
 
@@ -52,7 +52,7 @@ def numbers(history):
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("clip_norm", [math.inf, 0.1])
 def test_it_is_torchs_loop(batch_first, clip_norm):
-    """Twelve updates in float64: every epoch's loss and norm, and the last parameters."""
+    """Twelve updates in float64: the loss and norm of every epoch, and the last parameters, are torch's."""
     model = net(**F64, batch_first=batch_first)
     theirs = torch.nn.Sequential(torch.nn.LSTM(2, 6, 2, batch_first=batch_first), torch.nn.Linear(6, 3)).double()
     theirs.load_state_dict({name: torch.tensor(a) for name, a in model.state_dict().items()})
@@ -90,7 +90,7 @@ def test_what_it_tells_of_every_epoch():
 
 
 def test_orders_are_of_the_seed_and_new_every_epoch():
-    """With a rate of 0 nothing but the order can tell epochs apart: by the minibatches that a loss sees."""
+    """With a learning rate of 0 epochs differ by nothing but their order, which the loss sees."""
     x, y = arrays(N=30)
     y[...] = np.arange(30)[:, None]         # a row's target is its number
 
@@ -112,7 +112,7 @@ def test_orders_are_of_the_seed_and_new_every_epoch():
 
 
 def test_a_layer_alone_a_linear_map_and_whole_numbers_are_trained():
-    """Each learns what it can learn: its loss falls to nearly nothing."""
+    """Each model can learn its task: the loss falls to nearly 0."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((6, 40, 2)).astype(np.float32)
     layer, linear = GRU(2, 3, rng=1), Linear(2, 3, rng=2)
@@ -129,7 +129,7 @@ def test_a_layer_alone_a_linear_map_and_whole_numbers_are_trained():
 # ---- Ragged sequences ---------------------------------------------------------------------------
 
 def test_one_update_of_ragged_rows_is_that_of_each_row_alone():
-    """Nothing is padded away, and nothing that pads counts: the gradient is the mean over all valid elements."""
+    """No valid element is lost and no padding counts: the gradient is the mean over all valid elements."""
     lengths = [5, 1, 12, 7]
     x, y = rows_of(lengths, **F64)
     model = net(**F64)
@@ -147,7 +147,7 @@ def test_one_update_of_ragged_rows_is_that_of_each_row_alone():
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("tbptt", [None, 4])
 def test_a_list_is_an_array_with_lengths(tbptt, batch_first):
-    """Whatever stands past the rows' ends, and with a mask too."""
+    """Whatever stands past the rows' ends changes nothing, with a mask too."""
     lengths = np.random.default_rng(0).integers(1, 14, 30)
     x, y = rows_of(lengths)
     mask = [np.random.default_rng(n).random(n) < 0.8 for n in lengths]
@@ -198,7 +198,7 @@ def test_rows_without_steps_and_minibatches_without_any():
 # ---- Masks --------------------------------------------------------------------------------------
 
 def test_what_is_masked_does_not_count():
-    """Steps with mask 0 may hold anything as targets; weights of 2 are rows twice."""
+    """Targets may be anything where the mask is 0; a weight of 2 is the same as a row given twice."""
     x, y = arrays(dtype=np.float64)
     mask = np.ones(x.shape[:2])
     mask[5:, 3:] = 0
@@ -228,7 +228,7 @@ def test_minibatches_where_nothing_counts_change_nothing():
 # ---- Truncated back-propagation -----------------------------------------------------------------
 
 def test_pieces_carry_the_state():
-    """By hand: an update after each piece, which starts from the state the one before ended in."""
+    """The same by hand: an update after each piece, which starts from the state in which the piece before ended."""
     model, (x, y) = net(), arrays()
     model.load_state_dict(net().state_dict())
     trained(model, x, y, tbptt=5, batch_size=10, shuffle=False, epochs=1)
@@ -239,7 +239,7 @@ def test_pieces_carry_the_state():
         optimizer.step(hand.backward(cache, losses.MSE()(output, y[piece])[1]).parameters)
     assert optimizer.steps == 3
     assert_same_bits(model.state_dict(), hand.state_dict())
-    # every minibatch begins anew: a rate of 0 gives the losses of whole sequences
+    # every minibatch begins anew: a learning rate of 0 gives the losses of whole sequences
     still = net(**F64)
     x, y = arrays(dtype=np.float64)
     _, history = trained(still, x, y, tbptt=5, optimizer=optim.SGD(still, 0.0))
@@ -254,7 +254,7 @@ def test_one_piece_is_the_whole():
 
 
 def test_pieces_of_ragged_rows():
-    """A row's last piece is short, and then it is done: as if it were alone."""
+    """A row that ends early is treated as if it were alone: its last piece is short, and it has no more."""
     x, y = rows_of([11, 4, 7], **F64)
     still = net(**F64)
     _, history = trained(still, x, y, tbptt=3, optimizer=optim.SGD(still, 0.0), batch_size=3, epochs=1)
@@ -298,7 +298,7 @@ def test_an_update_without_a_finite_norm_is_skipped_with_a_warning(clip_norm):
 # ---- Validation and early stopping --------------------------------------------------------------
 
 def overfitting():
-    """A model, data and options: few noisy rows to learn by heart; the validation loss has its best in the middle."""
+    """A model, data and options: few noisy rows, so that the validation loss is best in the middle of training."""
     model, teacher, data = net(), Linear(2, 3, rng=7), []
     for seed in (0, 1):
         x, noise = arrays(seed=seed)
