@@ -45,7 +45,6 @@ class Recurrent(Module, Packed[Pack], Generic[StateT, StateLikeT]):
     dtype: FloatDType
     _is_lstm = False
     # Options that not every class has.
-    proj_size = 0
     peephole = coupled_gates = False
     update = "torch"
 
@@ -372,11 +371,11 @@ class Recurrent(Module, Packed[Pack], Generic[StateT, StateLikeT]):
         D, threads = self._directions, dispatch.get_num_threads()
         gradients: Parameters = {}
         dh_0, dc_0 = np.empty_like(dh_n), None if dc_n is None else np.empty_like(dc_n)
-        dx: Array | None = dy
+        dx: Any = dy            # of one layer after another; None in the end where it is not needed
         for layer in reversed(range(self.num_layers)):
             at = slice(layer * D, (layer + 1) * D)
             dx, dh_0[at], dc, by_direction = _core.backward_layer(
-                cache.saved[layer], cast(Array, dx), dh_n[at], None if dc_n is None else dc_n[at], threads,
+                cache.saved[layer], dx, dh_n[at], None if dc_n is None else dc_n[at], threads,
                 need_input or layer > 0)
             if dc_0 is not None:
                 dc_0[at] = dc
@@ -385,8 +384,9 @@ class Recurrent(Module, Packed[Pack], Generic[StateT, StateLikeT]):
                     dx *= cache.dropped[layer - 1]
             for direction, values in enumerate(by_direction):
                 suffix = parameters.layer_suffix(layer, direction)
-                gradients.update((name + suffix, value) for name, value in values.items())
-        return dx if need_input else None, dh_0, dc_0, gradients
+                for name, value in values.items():
+                    gradients[name + suffix] = value
+        return dx, dh_0, dc_0, gradients
 
     # ---- Streaming -------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ A NaN or an Inf, and sums past every limit, are in test_promises.py; layouts of 
 """
 
 import contextlib
+import math
 
 import numpy as np
 import pytest
@@ -147,12 +148,110 @@ def test_lower_precision_is_converted_up(name, argument, lower):
     assert_same_bits(arrays(calls.run(name, **{argument: given})), expected)
 
 
-def test_lists_are_arrays():
-    calls = Calls("float64")
-    for name, tried in TRIED.items():
-        given = {a: calls.calls[name][1][a].tolist() for a in tried}
-        assert_same_bits(arrays(calls.run(name, **given)), arrays(Calls("float64").run(name)))
-        calls = Calls("float64")
+# ---- Python numbers -----------------------------------------------------------------------------
+
+PYTHON_NUMBERS = {
+    "lists": lambda a: a.tolist(), "tuples": lambda a: as_tuples(a.tolist()),
+    "a list of arrays": list, "ints": lambda a: np.sign(a).astype(int).tolist(),
+    "bools": lambda a: (a > 0).tolist(), "ints and floats": lambda a: mixed(np.sign(a).astype(int).tolist()),
+    "numpy ints and floats": lambda a: mixed(list(np.sign(a).astype(np.int64)))}
+
+
+def as_tuples(value):
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
+
+
+def mixed(value):
+    """Nested lists in which the first number of all is a Python float."""
+    if isinstance(value, np.ndarray):
+        value = list(value)
+    return [mixed(value[0]), *value[1:]] if isinstance(value, list) else float(value)
+
+
+@pytest.mark.parametrize("form", PYTHON_NUMBERS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@each_argument
+def test_python_numbers_take_the_models_dtype(name, argument, dtype, form):
+    """Lists and tuples give the bits of the array that holds the same numbers in the model's dtype."""
+    calls, same = Calls(dtype), Calls(dtype)
+    value = PYTHON_NUMBERS[form](calls.calls[name][1][argument])
+    expected = arrays(same.run(name, **{argument: np.array(value).astype(dtype)}))
+    assert_same_bits(arrays(calls.run(name, **{argument: value})), expected)
+
+
+def test_everything_may_be_lists():
+    for dtype in ("float32", "float64"):
+        calls = Calls(dtype)
+        for name, tried in TRIED.items():
+            values = {argument: calls.calls[name][1][argument].tolist() for argument in tried}
+            assert_same_bits(arrays(calls.run(name, **values)), arrays(Calls(dtype).run(name)))
+            calls = Calls(dtype)
+
+
+WRONG_LISTS = {
+    "float64 arrays": (ValueError, lambda a: list(a.astype(np.float64))),
+    "float64 scalars": (ValueError, lambda a: nested(a, np.float64)),
+    "one float64 scalar": (ValueError, lambda a: [np.float64(1), *a.tolist()] if a.ndim == 1 else
+                           [[np.float64(1)] * a.shape[1], *a.tolist()] if a.ndim == 2 else
+                           [nested(a[0], np.float64), *a.tolist()[1:]]),
+    "longdoubles": (ValueError, lambda a: nested(a, np.longdouble)),
+    "past float32": (ValueError, lambda a: np.full(a.shape, -1e39).tolist()),
+    "short": (ValueError, lambda a: a[..., :-1].tolist()), "no numbers": (ValueError, lambda a: []),
+    "ragged": (ValueError, lambda a: [*a.tolist()[:-1], [1.0] * (a.shape[-1] + 1)]),
+    "strings": (TypeError, lambda a: nested(a, str)), "complex": (TypeError, lambda a: nested(a, complex)),
+    "None inside": (TypeError, lambda a: nested(a, lambda number: number if number > 0 else None)),
+    "huge ints": (TypeError, lambda a: nested(a, lambda number: 2**70))}
+
+
+def nested(a, make):
+    """The array as nested lists of make(number)."""
+    return [nested(part, make) if part.ndim else make(part.item()) for part in a]
+
+
+@pytest.mark.parametrize("fault", WRONG_LISTS)
+@each_argument
+def test_lists_of_something_else(name, argument, fault):
+    calls = Calls()
+    error, make = WRONG_LISTS[fault]
+    value = make(calls.calls[name][1][argument])
+    calls.refused(error, PUBLIC.get(argument, argument), name, **{argument: value})
+
+
+def test_an_array_that_is_too_wide_is_told_both_ways_out():
+    layer, x = make_layer("gru", I, H, rng=0), np.zeros((T, N, I))
+    with pytest.raises(ValueError, match=r"^x: float64 .*\.astype\(np\.float32\).*dtype=np\.float64"):
+        layer(x)
+    with pytest.raises(ValueError, match=r"^x: longdouble|^x: float128 .*\.astype\(np\.float32\)"):
+        layer(x.astype(np.longdouble))
+    with pytest.raises(ValueError, match=r"^x: expected numbers up to 3\.4e\+38.*1e\+300.*dtype=np\.float64"):
+        layer([[1e300] * I])
+    layer(x.astype(np.float32))                                     # the one way
+    make_layer("gru", I, H, rng=0, dtype=np.float64)(x)             # and the other
+
+
+def test_python_numbers_may_be_anything_that_float32_has():
+    """Infinite and NaN stay what they are; what is too small becomes zero, as in NumPy."""
+    x = [[math.inf, -math.inf, math.nan], [1e-60, -1e-60, 3.4028234e38]]
+    linear = fastrnn.Linear(3, 1, rng=0)
+    assert_same_bits(linear(x)[0], linear(np.array(x, np.float32))[0])
+
+
+def test_first_calls_of_every_module():
+    """With lists alone, in a float32 model: as a newcomer types them."""
+    for cell in (fastrnn.RNNCell, fastrnn.GRUCell):
+        assert cell(3, 5, rng=0)([0.1, 0.2, 0.3]).dtype == np.float32
+    h, c = fastrnn.LSTMCell(3, 5, rng=0)([[0.1, 0.2, 0.3]], ([[0.0] * 5], [[0] * 5]))
+    assert h.shape == c.shape == (1, 5)
+    model = fastrnn.Sequential(fastrnn.GRU(3, 5, rng=0), fastrnn.Linear(5, 1, rng=1))
+    steps = [[0.1, 0.2, 0.3], [1, 2, 3]]
+    whole, _ = model(steps)
+    stream = model.stream()
+    assert_same_bits(np.stack([stream.step(step) for step in steps]), whole)
+    assert_same_bits(model.stream().run(steps), whole)
+    stream = fastrnn.GRU(1, 2, rng=0).stream()
+    assert_same_bits(stream.step([0.5]), stream._model([[0.5]])[0][0])
+    with refuses(ValueError, "x"):
+        stream.step(0.5)
 
 
 # ---- out ----------------------------------------------------------------------------------------
