@@ -38,10 +38,10 @@ LSTMStateLike: TypeAlias = tuple[ArrayLike, ArrayLike]
 Parameters: TypeAlias = dict[str, Array]
 ParametersLike: TypeAlias = "Mapping[str, ArrayLike]"
 
-# Options.
+# Options. Those of numpy.random are strings, for NumPy imports that module only when it is used.
 FloatDType: TypeAlias = "np.dtype[np.float32] | np.dtype[np.float64]"   # of a model
 Activation: TypeAlias = "str | Sequence[str | float | None]"   # a name, or (name, alpha), or (name, alpha, beta)
-Rng: TypeAlias = np.random.Generator | int | None       # of a layer's initialisation and dropout
-RandomState: TypeAlias = np.random.Generator | np.random.RandomState | int | None   # of estimators, as scikit-learn's
+Rng: TypeAlias = "np.random.Generator | int | None"     # of a layer's initialisation and dropout
+RandomState: TypeAlias = "np.random.Generator | np.random.RandomState | int | None"     # of estimators
 PathLike: TypeAlias = str | os.PathLike[str]
 CellName: TypeAlias = Literal["rnn", "lstm", "gru", "RNN", "LSTM", "GRU"]
