@@ -129,8 +129,8 @@ class FastRNN(torch.autograd.Function):
         return results
 
     @staticmethod
-    def backward(ctx: Any, d_output: torch.Tensor | None, d_h: torch.Tensor | None,
-                 d_c: torch.Tensor | None = None) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        d_output, d_h, d_c = (*grad_outputs, None)[:3]      # only an LSTM has a cell state
         if internals.batched(d_output, d_h, d_c):
             raise RuntimeError("fastrnn.pytorch: recurrent modules have no batched gradients here (is_grads_batched, "
                                "jacobian(vectorize=True), vmap): restore(model) gives torch's modules back")
