@@ -270,7 +270,7 @@ class RNNCell(Cell[Array, ArrayLike]):
     hidden_size : int
         Number of units H.
     bias : bool, default True
-        Whether the biases b_ih and b_hh are there.
+        Whether the sums have the biases b_ih and b_hh.
     nonlinearity : {"tanh", "relu"}, default "tanh"
         The unit's activation; `activations` may name another.
     activations : sequence, optional
@@ -323,7 +323,7 @@ class GRUCell(Cell[Array, ArrayLike]):
     hidden_size : int
         Number of units H.
     bias : bool, default True
-        Whether the biases b_ih and b_hh are there.
+        Whether the sums have the biases b_ih and b_hh.
     reset_after : bool, default True
         Whether the reset gate acts after the product with W_hn, as above; if False,
         n = tanh(W_in x + b_in + W_hn (r h) + b_hn).
@@ -379,7 +379,7 @@ class LSTMCell(Cell[LSTMState, LSTMStateLike]):
     hidden_size : int
         Number of units H.
     bias : bool, default True
-        Whether the biases b_ih and b_hh are there.
+        Whether the sums have the biases b_ih and b_hh.
     peephole : bool, default False
         Whether p_i c and p_f c are added to the sums of i and f, p_o c' to that of o. The parameter ``peephole`` [3*H]
         holds p_i, p_f and p_o.

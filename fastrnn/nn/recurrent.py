@@ -39,7 +39,7 @@ class RNN(Recurrent[Array, ArrayLike]):
     nonlinearity : {"tanh", "relu"}, default "tanh"
         The unit's activation; `activations` may name another.
     bias : bool, default True
-        Whether the biases b_ih and b_hh are there.
+        Whether the sums have the biases b_ih and b_hh.
     batch_first : bool, default False
         Whether x and output are [N, T, ...] instead of [T, N, ...]. States and masks are not affected.
     dropout : float, default 0.0
@@ -172,7 +172,7 @@ class GRU(Recurrent[Array, ArrayLike]):
         How the update gate is read: "torch" as above, which is Keras' and ONNX's form, too; "mirror" as
         h_t = z_t n_t + (1 - z_t) h_{t-1} (Chung et al. 2014 [2]_, Paddle, madmom).
     bias : bool, default True
-        Whether the biases b_ih and b_hh are there.
+        Whether the sums have the biases b_ih and b_hh.
     batch_first : bool, default False
         Whether x and output are [N, T, ...] instead of [T, N, ...]. States and masks are not affected.
     dropout : float, default 0.0
@@ -308,7 +308,7 @@ class LSTM(Recurrent[LSTMState, LSTMStateLike]):
         Whether f_t = 1 - i_t (ONNX input_forget; Greff et al. 2017 [5]_). The parameters keep the shapes of four gates,
         and those of f have no effect.
     bias : bool, default True
-        Whether the biases b_ih and b_hh are there.
+        Whether the sums have the biases b_ih and b_hh.
     batch_first : bool, default False
         Whether x and output are [N, T, ...] instead of [T, N, ...]. States and masks are not affected.
     dropout : float, default 0.0
