@@ -85,6 +85,13 @@ def test_the_reference_names_what_there_is():
         assert lookup(dotted) is not None
 
 
+def test_the_reference_has_every_command():
+    text = (pages.ROOT / "docs" / "reference" / "command-line.md").read_text("utf-8")
+    commands = importlib.import_module("fastrnn.cli.main").COMMANDS
+    assert re.findall(r"^## fastrnn (\w+)$", text, re.MULTILINE) == re.findall(r"help/(\w+).txt", text)[1:]
+    assert set(commands) == set(re.findall(r"^## fastrnn (\w+)$", text, re.MULTILINE))
+
+
 def test_differing_output_and_errors_fail(tmp_path):
     """The mechanism itself: a page that does not do what it says is told."""
     for wrong in ("```python\nprint(1)\n```\n\n```text\n2\n```\n", "```python\nprint(1)\n```\n",
