@@ -15,8 +15,8 @@ CODE = re.compile(r"^```.*?^```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 
 
-def run(folder, page, *number):
-    done = subprocess.run([sys.executable, pages.__file__, str(page), *map(str, number)], cwd=folder, text=True,
+def run(page, *number):
+    done = subprocess.run([sys.executable, pages.__file__, str(page), *map(str, number)], text=True,
                           capture_output=True, timeout=180, encoding="utf-8",
                           env={"KERAS_BACKEND": "torch", **os.environ, "OMP_NUM_THREADS": "1",
                                "PYTHONIOENCODING": "utf-8", "COLUMNS": "100"})
@@ -28,13 +28,13 @@ def name(page):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if pages.blocks(page)], ids=name)
-def test_a_page_runs_from_top_to_bottom(page, tmp_path):
-    run(tmp_path, page)
+def test_a_page_runs_from_top_to_bottom(page):
+    run(page)
 
 
 @pytest.mark.parametrize("number, line", [(number, block.line) for number, block in enumerate(pages.blocks(README))])
-def test_every_block_of_the_readme_runs_alone(number, line, tmp_path):
-    run(tmp_path, README, number)
+def test_every_block_of_the_readme_runs_alone(number, line):
+    run(README, number)
 
 
 @pytest.mark.parametrize("page", [README, pages.ROOT / "CONTRIBUTING.md", *PAGES],

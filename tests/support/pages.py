@@ -18,6 +18,7 @@ import itertools
 import re
 import shlex
 import sys
+import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,4 +136,6 @@ def run(page, only=None):
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    path = Path(sys.argv[1]).resolve()
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):     # the blocks write files
+        run(path, int(sys.argv[2]) if len(sys.argv) > 2 else None)
