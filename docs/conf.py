@@ -57,7 +57,7 @@ def write_help(_):
 
 
 def draw_figures(_):
-    """Draws the figures of the performance guide from docs/figures/measured.json into docs/generated."""
+    """Draws the figures into docs/generated."""
     import draw
     draw.main(HERE / "generated")
 

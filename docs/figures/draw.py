@@ -1,15 +1,20 @@
-"""Draws the performance guide's figures from the numbers measured in measured.json, beside this file.
+"""Draws the figures of the documentation.
 
     python docs/figures/draw.py docs/generated
 
-Nothing is measured here: ``make bench`` measures, and measured.json holds what it gave, with date and machine.
+Those of the performance guide are drawn from measured.json, beside this file: no time is measured here. ``make bench``
+measures, and measured.json holds what it gave, with date and machine. The figure of gradients is computed.
 """
 
 import json
 import sys
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
+
+import fastrnn
+from fastrnn.diagnostics import gradient_flow
 
 COLORS = {"LSTM": "#1c6ca8", "GRU": "#cf4858", "RNN": "#3b8c40"}
 
@@ -84,6 +89,29 @@ def draw_others(measured, path):
     finish(figure, f"LSTM step, N = 1; {measured['machine']}; November 2026", path)
 
 
+def draw_gradients(path):
+    """|dL/dh_t| over 200 steps, of cells as they are drawn and of gates that begin open."""
+    x = np.random.default_rng(0).standard_normal((200, 4, 8), np.float32)
+    figure = Figure(figsize=(6.5, 3.8), layout="constrained")
+    ax = figure.add_subplot()
+    for cell, color in COLORS.items():
+        layer = getattr(fastrnn, cell)(8, 64, rng=0)
+        ax.plot(norms(layer, x), color=color, label=cell)
+        if cell != "RNN":
+            with layer.updating() as parameters:
+                parameters["bias_ih_l0"][64:128] += 5           # LSTM: the forget gates; GRU: the update gates
+            ax.plot(norms(layer, x), "--", color=color, label=f"{cell}, gates open")
+    ax.set(yscale="log", xlabel="step t of 200; the loss is the output of the last step", ylabel="|dL/dh| at step t")
+    ax.grid(alpha=0.25)
+    ax.legend(fontsize=8, frameon=False)
+    finish(figure, "8 inputs, 64 units, random input, mean of 4 rows, before training", path)
+
+
+def norms(layer, x):
+    """|dL/dh_t| for every step, the mean over the rows."""
+    return gradient_flow(layer, x, jacobian_rows=0)["l0"].hidden.mean(axis=1)
+
+
 def main(folder):
     """Draws every figure into a folder."""
     folder, measured = Path(folder), load()
@@ -91,6 +119,7 @@ def main(folder):
     draw_steps(measured, folder / "steps.svg")
     draw_shares(measured, folder / "shares.svg")
     draw_others(measured, folder / "others.svg")
+    draw_gradients(folder / "gradients.svg")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pages
 import pytest
 
 README = pages.ROOT / "README.md"
+DRAWING = pages.ROOT / "docs" / "figures" / "draw.py"
 PAGES = [path for path in sorted((pages.ROOT / "docs").rglob("*.md")) if "generated" not in path.parts]
 CODE = re.compile(r"^```.*?^```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
@@ -41,7 +42,10 @@ def test_every_block_of_the_readme_runs_alone(number, line):
                          ids=name)
 def test_links_lead_to_files(page):
     for target in LINK.findall(CODE.sub("", page.read_text("utf-8"))):
-        assert (page.parent / target).exists(), target
+        if "generated/" in target:      # drawn by `make docs`, which fails where a picture is missing
+            assert f'"{target.rpartition("/")[2]}"' in DRAWING.read_text("utf-8"), target
+        else:
+            assert (page.parent / target).exists(), target
 
 
 PLACE = re.compile(r"`((?:fastrnn|src|tests|docs|examples|benchmarks|\.github|\.ci)/[\w./-]+)`")
