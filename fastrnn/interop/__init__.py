@@ -18,10 +18,10 @@ from .._base.reading import Archive, ModelFormatError, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import ModuleType
 
     from .._base.typing import Activation, DTypeLike, PathLike
     from . import conventions, keras, npz, onnx, pytorch, rtneural, safetensors
+    from .assembly import from_arrays
     from .conventions import Layer
 
 FORMATS: dict[str, str] = {
@@ -33,11 +33,14 @@ FORMATS: dict[str, str] = {
     "npz": "NumPy .npz",
 }
 
-__all__ = ["FORMATS", "ModelFormatError", "conventions", "detect", "keras", "layers", "npz", "onnx", "pytorch",
-           "rtneural", "safetensors"]
+__all__ = ["FORMATS", "ModelFormatError", "conventions", "detect", "from_arrays", "keras", "layers", "npz", "onnx",
+           "pytorch", "rtneural", "safetensors"]
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
+    if name == "from_arrays":       # NumPy and the layers are imported with it
+        from .assembly import from_arrays
+        return from_arrays
     if name in FORMATS or name == "conventions":
         return importlib.import_module("." + name, __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

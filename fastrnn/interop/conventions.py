@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
@@ -12,23 +11,30 @@ from .._base.reading import ModelFormatError, refusing
 from .._base.registry import CONTAINERS
 from ..nn import GRU, LSTM, RNN
 from ..nn.files import build, members
+from .parts import NAME, Group, Neighbours, Unread, gather, hint, resolve, unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Container, Mapping, Sequence
 
     from .._base.typing import Array, PathLike
 
 Layer: TypeAlias = RNN | GRU | LSTM
 
-# The gates in the order of the rows of a framework's weights. torch's order is fastrnn's (peepholes, which torch has
-# not, are in its order too). Keras' c is the g here; ONNX, Keras and Paddle call the GRU's z, r, h (n here).
+# The gates in the order of the blocks of a framework's weights. torch's order is fastrnn's (peepholes, which torch has
+# not, are in its order too). Others call the candidates c, j or h; here an LSTM's is g, a GRU's n.
 GATE_ORDERS: dict[str, dict[str, str]] = {
     "torch": {"rnn": "n", "gru": "rzn", "lstm": "ifgo", "peephole": "ifo"},
     "keras": {"rnn": "n", "gru": "zrn", "lstm": "ifgo"},
     "onnx": {"rnn": "n", "gru": "zrn", "lstm": "iofg", "peephole": "iof"},
+    "tensorflow": {"rnn": "n", "lstm": "igfo"},         # BasicLSTMCell, LSTMCell and LSTMBlockCell of TensorFlow 1
+    "haiku": {"rnn": "n", "lstm": "igfo"},
+    "caffe": {"lstm": "ifog"},
+    "dynet": {"lstm": "ifog"},
     "nagisa": {"lstm": "ifog"},
 }
 CLASSES: dict[int, type[RNN] | type[GRU] | type[LSTM]] = {1: RNN, 3: GRU, 4: LSTM}      # gates -> layer
+FROM_ARRAYS = ("A layer is built of arrays under any names, in any order of gates, by "
+               "fastrnn.interop.from_arrays(arrays, kind, names=..., order=..., layout=...)")
 # Options that one class alone has; for layers of the others they are left out.
 OF_ONE_CLASS: dict[str, type[RNN] | type[GRU] | type[LSTM]] = {
     "nonlinearity": RNN, "reset_after": GRU, "update": GRU, "coupled_gates": LSTM}
@@ -128,10 +134,6 @@ def keras_parameters(cell: str, kernel: Array, recurrent: Array, bias: Array | N
     return parameters
 
 
-_NAME = re.compile(r"(?P<prefix>.*?)(?P<name>weight_ih|weight_hh|weight_hr|bias_ih|bias_hh|peephole)"
-                   r"(?:_l(?P<layer>\d+))?(?P<reverse>_reverse)?", re.DOTALL)
-
-
 def is_parameter(name: str) -> bool:
     """Tell whether a recurrent layer or cell may have a parameter of this name.
 
@@ -151,7 +153,8 @@ def is_parameter(name: str) -> bool:
     >>> is_parameter("encoder.lstm.weight_ih_l0_reverse"), is_parameter("head.weight")
     (True, False)
     """
-    return _NAME.fullmatch(name) is not None
+    match = NAME.fullmatch(name)
+    return match is not None and not match["part"] and not match["parametrised"]
 
 
 def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,7 +198,7 @@ def find_layers(tensors: Mapping[str, Array], options: Mapping[str | None, Mappi
     Returns
     -------
     dict of str to layer
-        By prefix without its last dot.
+        By prefix without its last dot and without what wrappers put into it (``module``, ``_orig_mod``, ...).
 
     Raises
     ------
@@ -210,22 +213,207 @@ def find_layers(tensors: Mapping[str, Array], options: Mapping[str | None, Mappi
     >>> find_layers(tensors, {"encoder": {"batch_first": True}})
     {'encoder': GRU(2, 3, bias=False, batch_first=True)}
     """
-    groups: dict[str, dict[str, Array]] = {}
-    for name, value in tensors.items():
-        if match := _NAME.fullmatch(name):
-            suffix = f"_l{match['layer'] or 0}{match['reverse'] or ''}"
-            groups.setdefault(match["prefix"].rstrip("."), {})[match["name"] + suffix] = value
-    options, layers = options or {}, {}
+    return named(found_layers(tensors, options, skipped), skipped or ())
+
+
+def found_layers(tensors: Mapping[str, Array], options: Mapping[str | None, Mapping[str, Any]] | None = None,
+                 skipped: dict[str, str] | None = None, peepholes: bool = True) -> list[tuple[str, Layer]]:
+    """Make layers as `find_layers` does, with their whole prefixes.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array
+        As for `find_layers`.
+    options : mapping of str to dict, optional
+        As for `find_layers`.
+    skipped : dict, optional
+        As for `find_layers`.
+    peepholes : bool, optional
+        Whether ``peephole`` is taken for an LSTM's, which are fastrnn's and no other framework's name for them.
+
+    Returns
+    -------
+    list of (str, layer)
+        Prefixes without their last dots, and layers.
+
+    Raises
+    ------
+    ModelFormatError
+        Parameters under one prefix do not make a layer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.interop.conventions import found_layers
+    >>> found_layers({"module.cell.weight_ih": np.ones((9, 2)), "module.cell.weight_hh": np.ones((9, 3))})
+    [('module.cell', GRU(2, 3, bias=False, dtype=float64))]
+    """
+    options, groups, layers = options or {}, gather(tensors), []
+    neighbours = Neighbours(tensors, groups)
     for prefix, group in groups.items():
-        if "weight_ih_l0" in group or "weight_hh_l0" in group:
-            try:
-                layers[prefix] = make_layer(group, prefix or "the model",
-                                            {**options.get(None, {}), **options.get(prefix, {})})
-            except ModelFormatError as error:
-                if skipped is None:
-                    raise
-                skipped[prefix] = str(error)
+        if all(base.startswith("peephole") for base in group.bases):
+            continue
+        name = prefix.rstrip(".")
+        chosen = {**options.get(None, {}), **options.get(unwrapped(name), {}), **options.get(name, {})}
+        try:
+            parameters = _accounted(prefix, group, neighbours)
+            if not peepholes and any(base.startswith("peephole") for base in parameters):
+                raise ModelFormatError(f"{name or 'the model'}: peephole weights in an order that is not known. "
+                                       f"{FROM_ARRAYS}")
+            layers.append((name, make_layer(parameters, name or "the model", chosen)))
+        except ModelFormatError as error:
+            if skipped is None:
+                raise
+            skipped[unwrapped(name)] = str(error)
     return layers
+
+
+def named(layers: Sequence[tuple[str, Layer]], others: Container[str] = ()) -> dict[str, Layer]:
+    """Name layers by their prefixes without what wrappers put into them, unless two would have one name then.
+
+    Parameters
+    ----------
+    layers : sequence of (str, layer)
+        Prefixes and layers.
+    others : container of str, optional
+        Names that are taken.
+
+    Returns
+    -------
+    dict of str to layer
+        The layers by name.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> from fastrnn.interop.conventions import named
+    >>> named([("module.encoder._orig_mod.rnn", fastrnn.GRU(2, 3))])
+    {'encoder.rnn': GRU(2, 3)}
+    """
+    short = {unwrapped(prefix): layer for prefix, layer in layers}
+    return short if len(short) == len(layers) and not any(name in others for name in short) else dict(layers)
+
+
+def _accounted(prefix: str, group: Group, neighbours: Neighbours) -> dict[str, Array]:
+    """The parameters of a group by torch's names, if everything under its prefix is accounted for."""
+    where, parameters = prefix.rstrip(".") or "the model", {}
+    strangers = neighbours.of(prefix, group)
+    if strangers:
+        shown = ", ".join(name[len(prefix):] for name in strangers[:3]) + ", ..." * (len(strangers) > 3)
+        raise ModelFormatError(f"{where}: beside its parameters there are {shown:.300}{hint(strangers)}: it is not "
+                               f"taken for a plain layer. {FROM_ARRAYS}")
+    if group.problems:
+        raise ModelFormatError(f"{where}: {group.problems[0]:.300}. {FROM_ARRAYS}")
+    for base, parts in group.bases.items():
+        name, number, rest = base.partition("_l")
+        if not number:
+            name, _, rest = base.partition("_reverse")
+            rest = "0" + base[len(name):]
+        key = f"{name}_l{rest}"
+        if key in parameters:
+            raise ModelFormatError(f"{where}: {base} is there twice, of a cell and of a layer")
+        try:
+            parameters[key] = resolve(base, parts)
+        except ModelFormatError as error:
+            raise ModelFormatError(f"{where}: {error}") from None
+    if "weight_ih_l0" not in parameters and "weight_hh_l0" not in parameters:
+        raise ModelFormatError(f"{where}: a part of a layer, of which only {', '.join(group.bases):.200} are here")
+    return parameters
+
+
+def describe(arrays: Mapping[str, Any], most: int = 12) -> str:
+    """Name the arrays of a file with their shapes, for messages.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        The arrays.
+    most : int, optional
+        How many of them are named.
+
+    Returns
+    -------
+    str
+        Names and shapes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.interop.conventions import describe
+    >>> describe({"kernel": np.ones((2, 8)), "bias": np.ones(8)})
+    'kernel (2, 8), bias (8,)'
+    """
+    shown = [f"{name:.60} {'(no array of numbers)' if value.shape is None else value.shape}"
+             for name, value, _ in zip(arrays, arrays.values(), range(most))]
+    return ", ".join(shown) + (f" and {len(arrays) - most} more" if len(arrays) > most else "")
+
+
+def explained(layers: dict[str, Layer], path: PathLike, missed: Mapping[str, str], skipped: dict[str, str] | None,
+              contents: Callable[[], str]) -> dict[str, Layer]:
+    """Return the layers of a file; where there are none and nothing says why, say what the file has instead.
+
+    Parameters
+    ----------
+    layers : dict of str to layer
+        The layers that were made.
+    path : str or path-like
+        The file.
+    missed : mapping of str to str
+        Name -> reason of what made no layer.
+    skipped : dict, optional
+        The user's, which takes `missed`. Without it, that there are no layers is an error.
+    contents : callable
+        What the file has, as a part of a message; it is called where there are no layers.
+
+    Returns
+    -------
+    dict of str to layer
+        The layers.
+
+    Raises
+    ------
+    ModelFormatError
+        There are no layers, and no `skipped` that could take the reason.
+
+    Examples
+    --------
+    >>> from fastrnn.interop.conventions import explained
+    >>> skipped = {}
+    >>> explained({}, "model.npz", {}, skipped, lambda: "it is empty"), skipped
+    ({}, {'': 'no recurrent layer: it is empty'})
+    """
+    if not layers and not missed:
+        missed = {"": f"no recurrent layer: {contents()}"}
+        if skipped is None:
+            raise ModelFormatError(f"{os.fsdecode(path)}: {missed['']}")
+    if skipped is not None:
+        skipped.update(missed)
+    return layers
+
+
+def contents_of(arrays: Mapping[str, Any]) -> str:
+    """Say what arrays a file has under other names than a recurrent layer's, and how to make a layer of them.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        The arrays.
+
+    Returns
+    -------
+    str
+        A part of a message.
+
+    Examples
+    --------
+    >>> from fastrnn.interop.conventions import contents_of
+    >>> contents_of({})
+    'there are no arrays in the file'
+    """
+    if not arrays:
+        return "there are no arrays in the file"
+    return (f"its arrays are {describe(arrays)}; none has a name that torch's recurrent layers have (weight_ih_l0, "
+            f"weight_hh_l0, ...). {FROM_ARRAYS}")
 
 
 def layers_of(path: PathLike, tensors: Mapping[str, Array], configuration: dict[str, Any] | None = None,
@@ -267,10 +455,12 @@ def layers_of(path: PathLike, tensors: Mapping[str, Array], configuration: dict[
     """
     options = dict(options or {})
     if configuration is None:
+        missed: dict[str, str] = {}
         try:
-            return find_layers(tensors, {None: options}, skipped)
+            layers = find_layers(tensors, {None: options}, None if skipped is None else missed)
         except ModelFormatError as error:
             raise ModelFormatError(f"{os.fsdecode(path)}: {error}") from error.__cause__
+        return explained(layers, path, missed, skipped, lambda: contents_of(tensors))
     if configuration.get("class") in CONTAINERS:        # its recurrent layers; readers may have left out the others
         with refusing(path):
             modules = members(configuration, tensors)
@@ -317,6 +507,9 @@ def make_layer(parameters: Mapping[str, Array], where: str, options: Mapping[str
     """
     options = dict(options or {})
     try:
+        for name, value in parameters.items():
+            if isinstance(value, Unread):
+                raise ModelFormatError(f"{name} is not read: {value.reason}")
         for name in ("weight_ih_l0", "weight_hh_l0"):
             if name not in parameters or parameters[name].ndim != 2:
                 raise ModelFormatError(f"no matrix {name}")

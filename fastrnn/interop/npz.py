@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
-from .._base import named_arrays
+from .._base.named_arrays import parse_configuration
+from .._base.reading import Archive, parse_npy, read_bytes, refusing
 from . import conventions
+from .parts import Unread, is_part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +23,7 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, batch_first
            activations: Sequence[Activation] | None = None, clip: float | None = None) -> dict[str, Layer]:
     """Read the recurrent layers of a .npz file.
 
-    Arrays under names that are not those of a recurrent layer are not looked at. The options say what weights do not
+    Arrays under names that are not those of a recurrent layer are not read. The options say what weights do not
     tell, and hold for every layer of the file that has such an option. For a file of fastrnn's own they stand above
     what the file says.
 
@@ -77,5 +80,26 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, batch_first
     options = conventions.given_options({
         "batch_first": batch_first, "dropout": dropout, "nonlinearity": nonlinearity, "reset_after": reset_after,
         "update": update, "coupled_gates": coupled_gates, "reverse": reverse, "activations": activations, "clip": clip})
-    arrays, configuration = named_arrays.read_npz(path, conventions.is_parameter)
+    archive, configuration = Archive(read_bytes(path), path), None
+    arrays: dict[str, Any] = {}
+    with refusing(path):
+        for entry in archive:
+            name = entry.removesuffix(".npy")
+            if name == "fastrnn":
+                configuration = parse_configuration(parse_npy(archive.read(entry), name).tobytes())
+            elif is_part(name) and entry != name:
+                arrays[name] = parse_npy(archive.read(entry), name)
+            elif entry != name:
+                shape = functools.partial(_shape, archive, entry)
+                arrays[name] = Unread("its name is none of a recurrent layer", shape)
+    if configuration is not None:
+        arrays = {name: value for name, value in arrays.items() if not isinstance(value, Unread)}
     return conventions.layers_of(path, arrays, configuration, skipped, options)
+
+
+def _shape(archive: Archive, entry: str) -> tuple[int, ...] | None:
+    """The shape of an entry that is not read otherwise; None where it is no array of numbers."""
+    try:
+        return parse_npy(archive.read(entry), entry).shape
+    except (ValueError, EOFError):
+        return None

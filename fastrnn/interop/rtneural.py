@@ -10,6 +10,7 @@ from .._base import reading
 from .._base import validation as check
 from .._base.reading import ModelFormatError
 from . import conventions
+from .parts import Unread, is_part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,17 +100,43 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, dtype: DTyp
         if not isinstance(model, dict):
             raise ModelFormatError(f"expected a JSON object, got {model!r:.50}")
         if "layers" in model:
-            tensors = _keras_layers(model["layers"], skipped, dtype, activations is not None)
+            missed: dict[str, str] = {}
+            tensors = _keras_layers(model["layers"], None if skipped is None else missed, dtype,
+                                    activations is not None)
         else:
-            arrays = model.get("state_dict", model)
-            if not isinstance(arrays, dict):
-                raise ModelFormatError(f"state_dict: expected an object, got {arrays!r:.50}")
-            tensors = {name: _array(value, name, dtype) for name, value in arrays.items()
-                       if conventions.is_parameter(name)}
+            missed, tensors = {}, _state_dict(model, dtype)
     options = conventions.given_options({
         "batch_first": batch_first, "dropout": dropout, "nonlinearity": nonlinearity, "reset_after": reset_after,
         "update": update, "coupled_gates": coupled_gates, "reverse": reverse, "activations": activations, "clip": clip})
+    if skipped is not None:
+        skipped.update(missed)
+    if missed and not tensors:
+        return {}
+    if "layers" in model and not tensors:
+        kinds = ", ".join(str(entry.get("type")) for entry in model["layers"])
+        return conventions.explained({}, path, {}, skipped, lambda: f"its layers are {kinds or 'none at all':.300}")
     return conventions.layers_of(path, tensors, None, skipped, options)
+
+
+def _state_dict(model: dict[str, Any], dtype: np.dtype[Any]) -> dict[str, Any]:
+    """The arrays of a torch state_dict in JSON; what is no parameter of a recurrent layer is not read."""
+    values = model.get("state_dict", model)
+    if not isinstance(values, dict):
+        raise ModelFormatError(f"state_dict: expected an object, got {values!r:.50}")
+    if not any(isinstance(value, list) for value in values.values()):
+        raise ModelFormatError('JSON, but not of RTNeural: it has neither "layers" nor arrays by name, it has '
+                               + (f"{', '.join(values):.200}" or "nothing"))
+    return {name: _array(value, name, dtype) if is_part(name) else Unread("its name is none of a recurrent layer",
+                                                                          _nested_shape(value))
+            for name, value in values.items() if isinstance(value, list) or is_part(name)}
+
+
+def _nested_shape(value: Any) -> tuple[int, ...]:
+    """The lengths of nested lists, as far as the first of each tells."""
+    shape: tuple[int, ...] = ()
+    while isinstance(value, list) and len(shape) < 8:
+        shape, value = (*shape, len(value)), value[0] if value else None
+    return shape
 
 
 def _keras_layers(entries: Any, skipped: dict[str, str] | None, dtype: np.dtype[Any],

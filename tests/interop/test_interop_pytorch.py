@@ -2,6 +2,7 @@
 
 import collections
 import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -172,7 +173,11 @@ def test_other_protocols(protocol, save):
 def test_objects_that_are_no_dict(value, names, save):
     path = save(value)
     assert list(pytorch.load_state_dict(path)) == names
-    assert pytorch.layers(path) == {}
+    skipped = {}
+    assert pytorch.layers(path, skipped) == {}
+    assert re.search(r"its arrays are .*from_arrays" if names else "there are no arrays", skipped[""])
+    with pytest.raises(fastrnn.ModelFormatError, match="no recurrent layer"):
+        pytorch.layers(path)
 
 
 def test_a_tensor_with_attributes(save_zip):
@@ -430,7 +435,8 @@ def test_optimizers_are_no_layers(make, save):
     optimizer.step()
     path = save({"opt": optimizer.state_dict(),
                  "sgd": {"state": dict(module.state_dict()), "param_groups": [{"lr": 0.1}]}})
-    assert pytorch.layers(path) == {}
+    skipped = {}
+    assert pytorch.layers(path, skipped) == {} and skipped == {"": "no recurrent layer: its tensors are an optimizer's"}
     assert assert_as_torch(path)                    # yet its tensors are there for who wants them
 
 

@@ -1,6 +1,7 @@
 """RTNeural's JSON models: both dialects against the outputs that came with them, and broken files."""
 
 import json
+import re
 
 import mutations
 import numpy as np
@@ -148,9 +149,17 @@ def test_options_that_there_are_not(tmp_path):
         interop.layers(path, colour="blue")
 
 
-def test_a_model_without_recurrent_layers_has_none(tmp_path):
-    for model in ({"layers": []}, {"layers": keras_model()["layers"][:1]}, {}, {"dense.weight": [[1.0]]}):
-        assert interop.layers(write(tmp_path / "model.json", model)) == {}
+@pytest.mark.parametrize("model, match", [
+    ({"layers": []}, "its layers are none at all"), ({"layers": keras_model()["layers"][:1]}, "its layers are dense"),
+    ({}, "not of RTNeural"), ({"a": 1, "b": "text"}, "not of RTNeural.* a, b"),
+    ({"dense.weight": [[1.0]]}, r"dense\.weight \(1, 1\).*from_arrays"),
+], ids=repr)
+def test_a_model_without_recurrent_layers_says_what_it_has(model, match, tmp_path):
+    path, skipped = write(tmp_path / "model.json", model), {}
+    with pytest.raises(fastrnn.ModelFormatError, match=rf"model\.json: .*{match}"):
+        interop.layers(path)
+    if "not of" not in match:
+        assert interop.layers(path, skipped) == {} and re.search(match, skipped[""])
 
 
 # ---- Broken files -------------------------------------------------------------------------------------

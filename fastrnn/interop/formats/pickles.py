@@ -1,15 +1,23 @@
 """A pickle read as data: numbers, strings and containers, and nothing that could act.
 
 Python's unpickler imports what a pickle names and calls what it is told to call. Here a name is looked up among those
-its reader admits and gives a function of the reader's own, or the pickle is refused. Nothing is imported, no attribute
-is set, nothing is hashed or compared. Memory follows the bytes read: every length is held against what is there.
-The opcodes are Python's, as documented in its module pickletools, whose own parser splits them here.
+its reader admits and gives a function of the reader's own, or stands for an ``Opaque`` object, or the pickle is
+refused. Nothing is imported, no attribute is set, nothing is hashed or compared. Memory follows the bytes read: every
+length is held against what is there. The opcodes are Python's, as documented in its module pickletools, whose own
+parser splits them here.
 """
 
+from __future__ import annotations
+
 import pickletools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ..._base.reading import ModelFormatError
+
+if TYPE_CHECKING:
+    from io import BytesIO
 
 _OPEN_MARKS = 2000          # Python's own pickler stops at some 1000 levels of nesting
 _SPARE = 1000               # allowed beyond what follows from the bytes read
@@ -27,18 +35,46 @@ class Name:
     """What an admitted global stands for: a function that may be called, or a value, or just its name."""
 
     name: str
-    call: object = None
-    value: object = None
+    call: Callable[..., Any] | None = None
+    value: Any = None
 
 
-def shown(value):
+class Opaque:
+    """An object of a class that is not known here: what the pickle says of it, and nothing that could act.
+
+    name: of its class, or of the function that was to make it; arguments: for these; state: its attributes, as a Pairs
+    in general; pairs and items: what was put into it where it is a kind of dict or list.
+    """
+
+    __slots__ = ("name", "arguments", "state", "pairs", "items")
+
+    def __init__(self, name: str, arguments: tuple[Any, ...] = ()) -> None:
+        self.name, self.arguments = name, arguments
+        self.state: Any = None
+        self.pairs: Pairs | None = None
+        self.items: list[Any] | None = None
+
+    def attribute(self, name: str) -> Any:
+        """The value of an attribute; None where there is none."""
+        if type(self.state) is not Pairs:
+            return None
+        return next((value for key, value in zip(self.state[::2], self.state[1::2])
+                     if type(key) is str and key == name), None)
+
+
+def opaque(name: str) -> Name:
+    """The Name of a class or function that is not known: calling it gives an Opaque."""
+    return Name(name, lambda *arguments: Opaque(name, arguments))
+
+
+def shown(value: object) -> str:
     """A name or number out of a file, as much of it as a message can bear; of anything else its type."""
     if not isinstance(value, (str, bytes, int, float)):
         return f"a {type(value).__name__}"
     return value if isinstance(value, str) and value.isprintable() and len(value) <= 100 else ascii(value)[:100]
 
 
-def load(file, find, persistent=None):
+def load(file: BytesIO, find: Callable[[str], Name], persistent: Callable[[Any], Any] | None = None) -> Any:
     """Reads one pickle from a BytesIO, which stands behind it then.
 
     Parameters
@@ -51,8 +87,9 @@ def load(file, find, persistent=None):
 
     Returns
     -------
-    None, bool, int, float, str, bytes, bytearray, tuple, list (sets, too), Pairs, Name, or what the functions gave.
-    Containers may be shared, or hold themselves.
+    object
+        None, bool, int, float, str, bytes, bytearray, tuple, list (sets, too), Pairs, Name, Opaque, or what the
+        functions gave. Containers may be shared, or hold themselves.
 
     Raises
     ------
@@ -136,6 +173,13 @@ class _Machine:
 
     def extend(self, kind, items):
         target = self.top()
+        if type(target) is Opaque:
+            if kind is Pairs:
+                target.pairs = Pairs() if target.pairs is None else target.pairs
+                target = target.pairs
+            else:
+                target.items = [] if target.items is None else target.items
+                target = target.items
         if type(target) is not kind:
             raise ModelFormatError(f"a pickle adds elements to a {type(target).__name__}")
         if kind is Pairs and len(items) % 2:
@@ -181,8 +225,19 @@ class _Machine:
             raise ModelFormatError("a pickle names a global by what is no text")
         self.stack.append(self.find(f"{module}.{name}"))
 
+    def call_with_keywords(self, _):
+        """cls.__new__(cls, *arguments, **keywords), of Opaque objects alone."""
+        keywords = self.pop()
+        if type(keywords) is not Pairs:
+            raise ModelFormatError(f"a pickle calls with a {type(keywords).__name__} of keywords")
+        self.call(None)
+        if keywords and type(self.top()) is not Opaque:
+            raise ModelFormatError("a pickle calls with keywords what takes none")
+
     def call(self, _):
         arguments, function = self.pop(), self.pop()
+        if type(function) is Opaque:            # such as a method that a function like getattr was to give
+            function = opaque(function.name)
         if type(function) is not Name or function.call is None:
             raise ModelFormatError("a pickle calls "
                                    + (function.name if type(function) is Name else f"a {type(function).__name__}"))
@@ -199,9 +254,11 @@ class _Machine:
         self.make(result)
 
     def build(self, _):
-        """The attributes of a dict (a state_dict's versions) are passed over."""
-        self.pop()
-        if type(self.top()) is not Pairs:
+        """The attributes of a dict (a state_dict's versions) are passed over, those of an Opaque are kept."""
+        state = self.pop()
+        if type(self.top()) is Opaque:
+            self.top().state = state
+        elif type(self.top()) is not Pairs:
             raise ModelFormatError(f"a pickle sets attributes of a {type(self.top()).__name__}")
 
     def persist(self, _):
@@ -252,6 +309,7 @@ _ACTIONS = {
     "STACK_GLOBAL": _Machine.name_on_stack,
     "REDUCE": _Machine.call,
     "NEWOBJ": _Machine.call,        # cls.__new__(cls, *arguments)
+    "NEWOBJ_EX": _Machine.call_with_keywords,
     "BUILD": _Machine.build,
     "BINPERSID": _Machine.persist,
 }

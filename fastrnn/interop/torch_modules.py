@@ -1,0 +1,110 @@
+"""Whole modules in PyTorch's files: the options of their recurrent layers, from attributes or TorchScript's text.
+
+A layer is taken for one of torch's own where its class is torch's; a class of one's own may compute anything, and is
+refused by its name. Nothing is imported or run.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from .._base.reading import ModelFormatError
+from .formats.pickles import Name, Opaque, Pairs, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .conventions import Layer
+
+CLASSES = re.compile(r"(?:torch\.nn\.modules\.rnn|fastrnn\.pytorch(?:\.modules)?)\.((?:LSTM|GRU|RNN)(?:Cell)?)")
+OPTIONS = ("batch_first", "dropout", "mode", "nonlinearity")
+SIZES = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", "proj_size")
+# Hooks that compute parameters from others, whose names tell how.
+HOOKS = ("torch.nn.utils.weight_norm.WeightNorm", "torch.nn.utils.spectral_norm.SpectralNorm", "torch.nn.utils.prune.")
+_SCRIPT = "__torch__."
+_FINAL = re.compile(r"^  (\w+) : Final\[\w+\] = (.+)$", re.MULTILINE)
+_CALL = re.compile(r"torch\.(lstm|gru|rnn_tanh|rnn_relu)\(.*, (True|False), (\d+), ([\d.e+-]+), (?:True|False|\w+), "
+                   r"(True|False), (True|False)\)$", re.MULTILINE)
+_VALUE = re.compile(r"True|False|\d{1,18}|[\d.]+(?:e[+-]?\d+)?|\"\w*\"")
+
+
+def attributes(module: Opaque, code: Callable[[str], str] | None) -> dict[str, Any]:
+    """The options and sizes of a module of torch's recurrent classes.
+
+    Raises
+    ------
+    ModelFormatError
+        The class is another one, or hooks act on the module.
+    """
+    scripted = module.name.startswith(_SCRIPT)
+    name = re.sub(r"___torch_mangle_\d+\.", "", module.name.removeprefix(_SCRIPT)) if scripted else module.name
+    match = CLASSES.fullmatch(name)
+    if match is None:
+        raise ModelFormatError(f"class {shown(name)} may compute anything with its weights. If it computes what "
+                               "torch's own layer does, save its state_dict() and read that")
+    if scripted:
+        result = _of_code(module, match[1], code)
+    else:
+        _check_hooks(module)
+        result = {key: module.attribute(key) for key in OPTIONS + SIZES}
+    mode = result.pop("mode", None)
+    result = {key: value for key, value in result.items() if value is not None}
+    if mode in ("RNN_RELU", "RNN_TANH"):
+        result["nonlinearity"] = mode[4:].lower()
+    for key, kinds in (("batch_first", bool), ("dropout", (int, float)), ("nonlinearity", str)):
+        if key in result and not isinstance(result[key], kinds):
+            raise ModelFormatError(f"{key} is a {type(result[key]).__name__}")
+    result["class"] = match[1]
+    return result
+
+
+def _check_hooks(module: Opaque) -> None:
+    for table in ("_forward_hooks", "_forward_pre_hooks"):
+        hooks = module.attribute(table)
+        for hook in hooks[1::2] if type(hooks) is Pairs else ():
+            name = hook.name if type(hook) in (Opaque, Name) else type(hook).__name__
+            if not name.startswith(HOOKS):
+                raise ModelFormatError(f"{shown(name)} is among its hooks, which may change what it computes")
+
+
+def _of_code(module: Opaque, cls: str, code: Callable[[str], str] | None) -> dict[str, Any]:
+    """What the text of a TorchScript class says: its constants, or those in the one call of a traced module."""
+    path, _, name = module.name.rpartition(".")
+    text = "" if code is None else code(path.replace(".", "/") + ".py")
+    start = re.search(rf"^class {re.escape(name)}\(Module\):$", text, re.MULTILINE)
+    if start is None:
+        raise ModelFormatError(f"the code of {shown(module.name)} is not in the archive")
+    text = re.split(r"^class ", text[start.end():], maxsplit=1, flags=re.MULTILINE)[0]
+    result = {key: _literal(value) for key, value in _FINAL.findall(text) if key in OPTIONS + SIZES}
+    calls = _CALL.findall(text)
+    if "batch_first" not in result and not cls.endswith("Cell"):
+        if len(set(calls)) != 1:
+            raise ModelFormatError(f"the code of {shown(module.name)} does not tell batch_first and the other options")
+        operator, bias, num_layers, dropout, bidirectional, batch_first = calls[0]
+        result = {"bias": bias == "True", "num_layers": int(num_layers), "dropout": float(dropout),
+                  "bidirectional": bidirectional == "True", "batch_first": batch_first == "True"}
+        if operator.startswith("rnn_"):
+            result["nonlinearity"] = operator[4:]
+    elif cls == "RNNCell" and "nonlinearity" not in result:
+        result["nonlinearity"] = "relu" if "relu" in text else "tanh"
+    return result
+
+
+def _literal(text: str) -> Any:
+    if not _VALUE.fullmatch(text):
+        return None
+    if text in ("True", "False"):
+        return text == "True"
+    return text.strip('"') if text.startswith('"') else float(text) if re.search(r"[.e]", text) else int(text)
+
+
+def check_sizes(layer: Layer, known: dict[str, Any]) -> None:
+    """Refuses a layer whose weights contradict its module's attributes."""
+    for key in SIZES:
+        expected, actual = known.get(key), getattr(layer, key)
+        if type(expected) in (int, bool) and expected != actual:
+            raise ModelFormatError(f"{key} is {expected}, but the weights are of {actual}")
+    kind = type(layer).__name__
+    if known["class"].removesuffix("Cell") != kind:
+        raise ModelFormatError(f"class {known['class']}, but the weights are of a {kind}")

@@ -1,0 +1,204 @@
+"""Whole pickled modules and TorchScript archives: tensors and options are read from them, nothing is run."""
+
+import types
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from child import python
+from helpers import assert_close
+from torch import nn
+from torch.nn.utils import parametrizations
+
+import fastrnn
+import fastrnn.pytorch
+from fastrnn import interop
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore:.*source code", "ignore:.*weight_norm",
+                                        "ignore::torch.jit.TracerWarning", "ignore:RNN module weights",
+                                        "ignore:.*TorchScript", "ignore:.*torch.jit", "ignore::DeprecationWarning")
+
+LAYERS = {
+    "lstm": lambda: nn.LSTM(3, 4, 2, batch_first=True, bidirectional=True, dropout=0.5), "gru": lambda: nn.GRU(3, 4),
+    "rnn": lambda: nn.RNN(3, 4, nonlinearity="relu"), "tanh": lambda: nn.RNN(3, 4, 2, batch_first=True, bias=False),
+    "projected": lambda: nn.LSTM(3, 4, proj_size=2, batch_first=True), "cell": lambda: nn.LSTMCell(3, 4),
+    "grucell": lambda: nn.GRUCell(3, 4, bias=False), "rnncell": lambda: nn.RNNCell(3, 4, nonlinearity="relu"),
+}
+
+
+class Net(nn.Module):
+    """A layer within other modules; forward's type is the same whatever it is."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.inner = nn.ModuleList([nn.Identity(), layer])
+        self.head = nn.Linear(4, 1)
+        self.is_cell = isinstance(layer, nn.RNNCellBase)
+
+    def forward(self, x):
+        for module in self.inner:
+            result = module(x)
+            if isinstance(result, torch.Tensor):
+                x = result
+            else:
+                x = result[0]
+        return x
+
+
+def save_whole(net, path, x):
+    torch.save(net, path)
+
+
+def save_legacy(net, path, x):
+    torch.save({"net": net, "epoch": np.int64(3)}, path, _use_new_zipfile_serialization=False)
+
+
+def save_script(net, path, x):
+    torch.jit.save(torch.jit.script(net.inner[1]), path)
+
+
+def save_trace(net, path, x):
+    torch.jit.save(torch.jit.trace(net, x, check_trace=False), path)
+
+
+@pytest.mark.parametrize("save", [save_whole, save_legacy, save_script, save_trace])
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_with_their_options(name, save, tmp_path):
+    torch.manual_seed(0)
+    net, path = Net(LAYERS[name]()).eval(), tmp_path / "model.pt"
+    layer, is_cell = net.inner[1], net.is_cell
+    x = torch.randn(2, 3) if is_cell else torch.randn(5, 2, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        save(net, path, x)
+    skipped = {}
+    (key, found), = interop.layers(path, skipped).items()
+    assert key == ("" if save is save_script else "inner.1") and skipped == {}
+    if not is_cell:
+        assert found.batch_first == layer.batch_first
+        assert found.dropout == (layer.dropout if save is not save_legacy or layer.num_layers > 1 else found.dropout)
+    with torch.no_grad():
+        expected = layer(x)
+        expected = expected if isinstance(expected, torch.Tensor) else expected[0]
+    output = found(x.numpy()[None])[0][0] if is_cell else found(x.numpy())[0]
+    assert_close({"output": output}, {"output": expected.numpy()}, 1e-5)
+
+
+def test_options_that_are_given_stand_above_the_file(tmp_path):
+    torch.save(nn.LSTM(3, 4, batch_first=True), tmp_path / "model.pt")
+    assert interop.layers(tmp_path / "model.pt", batch_first=False)[""].batch_first is False
+    assert interop.layers(tmp_path / "model.pt")[""].batch_first is True
+
+
+class Mine(nn.LSTM):
+    def forward(self, x):
+        return super().forward(2 * x)
+
+
+def hooked():
+    layer = nn.GRU(3, 4)
+    layer.register_forward_pre_hook(double)
+    return layer
+
+
+def double(module, arguments):
+    return (2 * arguments[0],)
+
+
+def contradicted(**attributes):
+    layer = nn.LSTM(3, 4, 2)
+    for name, value in attributes.items():
+        setattr(layer, name, value)
+    return layer
+
+
+@pytest.mark.parametrize("make, match", [
+    (lambda: Mine(3, 4), r"class test_torch_modules\.Mine .*state_dict"), (hooked, r"double is among its hooks"),
+    (lambda: contradicted(hidden_size=5), "hidden_size is 5"), (lambda: contradicted(num_layers=1), "num_layers is 1"),
+    (lambda: contradicted(bidirectional=True), "bidirectional is True"),
+    (lambda: contradicted(batch_first=3), "batch_first is a int"),
+    (lambda: contradicted(mode="GRU", proj_size=1), "proj_size is 1"),
+])
+def test_what_may_compute_otherwise_is_refused(make, match, tmp_path):
+    net, path, skipped = nn.ModuleDict({"good": nn.GRU(2, 3), "bad": make()}), tmp_path / "model.pt", {}
+    torch.save(net, path)
+    with pytest.raises(fastrnn.ModelFormatError, match=rf"model\.pt: bad: .*{match}"):
+        interop.layers(path)
+    assert repr(interop.layers(path, skipped)) == "{'good': GRU(2, 3)}" and list(skipped) == ["bad"]
+
+
+def test_weight_norm_of_a_whole_module(tmp_path):
+    torch.manual_seed(0)
+    for norm in (nn.utils.weight_norm, parametrizations.weight_norm):
+        layer, x = norm(nn.GRU(3, 4), "weight_hh_l0"), torch.randn(5, 2, 3)
+        if norm is parametrizations.weight_norm:        # such modules are only saved as state_dicts
+            torch.save(layer.state_dict(), tmp_path / "model.pt")
+        else:
+            torch.save(layer, tmp_path / "model.pt")
+        found = interop.layers(tmp_path / "model.pt")[""]
+        assert_close({"output": found(x.numpy())[0]}, {"output": layer(x)[0].detach().numpy()}, 1e-5)
+
+
+def test_wrappers_leave_the_names(tmp_path):
+    wrapped = nn.DataParallel(nn.Sequential(nn.LSTM(3, 4), nn.Linear(4, 1)))
+    torch.save(wrapped, tmp_path / "model.pt")
+    assert list(interop.layers(tmp_path / "model.pt")) == ["0"]
+    state = nn.GRU(2, 3).state_dict()
+    for prefix, name in {"module.": "", "_orig_mod.module.a.": "a", "a._orig_mod.b.": "a.b", "a.module.": "a",
+                         "_forward_module.a._fsdp_wrapped_module.b.": "a.b",
+                         "a._checkpoint_wrapped_module.0.": "a.0"}.items():
+        torch.save({"state_dict": {prefix + key: a for key, a in state.items()}}, tmp_path / "model.pt")
+        assert list(interop.layers(tmp_path / "model.pt")) == [name]
+    both = {f"{prefix}{key}": a for prefix in ("a.", "a.module.") for key, a in state.items()}
+    torch.save(both, tmp_path / "model.pt")
+    skipped = {}
+    assert list(interop.layers(tmp_path / "model.pt", skipped)) == ["a.module"] and list(skipped) == ["a"]
+
+
+def test_fastrnns_own_modules(tmp_path):
+    torch.save(nn.Sequential(fastrnn.pytorch.GRU(3, 4, batch_first=True)), tmp_path / "model.pt")
+    assert repr(interop.layers(tmp_path / "model.pt")) == "{'0': GRU(3, 4, batch_first=True)}"
+
+
+def test_a_frozen_archive_says_so(tmp_path):
+    frozen = torch.jit.freeze(torch.jit.trace(Net(nn.LSTM(3, 4)).eval(), torch.ones(5, 2, 3)))
+    torch.jit.save(frozen, tmp_path / "model.pt")
+    with pytest.raises(fastrnn.ModelFormatError, match="freeze"):
+        interop.layers(tmp_path / "model.pt")
+
+
+def test_a_scripted_class_of_ones_own_is_refused(tmp_path):
+    torch.jit.save(torch.jit.trace(Mine(3, 4).eval(), torch.ones(5, 2, 3)), tmp_path / "model.pt")
+    with pytest.raises(fastrnn.ModelFormatError, match="Mine may compute anything"):
+        interop.layers(tmp_path / "model.pt")
+
+
+def test_tensors_of_whole_modules_by_name(tmp_path):
+    net = Net(nn.LSTM(3, 4)).eval()
+    torch.save({"model": net}, tmp_path / "model.pt")
+    found = interop.pytorch.load_state_dict(tmp_path / "model.pt")
+    assert {name: a.shape for name, a in found.items()} == {
+        f"model.{name}": tuple(a.shape) for name, a in net.state_dict().items()}
+
+
+def test_nothing_is_imported(tmp_path):
+    torch.save(Net(nn.LSTM(3, 4)), tmp_path / "whole.pt")
+    torch.jit.save(torch.jit.script(nn.LSTM(3, 4)), tmp_path / "script.pt")
+    assert python(f"""
+        from fastrnn import interop
+        for name in ("whole", "script"):
+            print(interop.layers({str(tmp_path)!r} + f"/{{name}}.pt"))
+        print([name for name in sys.modules if name.split(".")[0] in ("torch", "test_torch_modules")])
+    """) == "{'inner.1': LSTM(3, 4)}\n{'': LSTM(3, 4)}\n[]\n"
+
+
+def test_a_module_within_itself(tmp_path):
+    net = nn.Sequential(nn.GRU(2, 3))
+    net._modules["self"] = types.SimpleNamespace(inner=net)
+    torch.save(net, tmp_path / "model.pt")
+    assert list(interop.layers(tmp_path / "model.pt")) == ["0"]
+    net._modules["self"] = net
+    torch.save(net, tmp_path / "model.pt")
+    with pytest.raises(fastrnn.ModelFormatError, match="within"):
+        interop.layers(tmp_path / "model.pt")
