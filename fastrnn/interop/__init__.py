@@ -9,32 +9,45 @@ parameters tell what layer they make.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from .._base.reading import Archive, ModelFormatError, read_bytes
+from .._base.reading import Archive, ModelFormatError, parse_json, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._base.typing import Activation, DTypeLike, PathLike
-    from . import conventions, keras, npz, onnx, pytorch, rtneural, safetensors
+    from . import conventions, keras, nam, npz, onnx, pytorch, rtneural, safetensors
     from .assembly import from_arrays
     from .conventions import Layer
 
 FORMATS: dict[str, str] = {
-    "pytorch": "PyTorch .pt, .pth: state_dict or checkpoint",
+    "pytorch": "PyTorch .pt, .pth: state_dict, checkpoint, module or TorchScript",
     "keras": "Keras .keras, .h5",
     "onnx": "ONNX",
     "safetensors": "safetensors",
     "rtneural": "RTNeural JSON",
+    "nam": "neural-amp-modeler .nam",
     "npz": "NumPy .npz",
 }
 
-__all__ = ["FORMATS", "ModelFormatError", "conventions", "detect", "from_arrays", "keras", "layers", "npz", "onnx",
-           "pytorch", "rtneural", "safetensors"]
+# What a folder that has a file of such a name, or ending, is.
+_FOLDERS = {
+    "saved_model.pb": "a TensorFlow SavedModel, which is not read here: save the Keras model as .keras or .h5",
+    ".distcp": "a distributed checkpoint of PyTorch: dcp_to_torch_save(folder, path) of "
+               "torch.distributed.checkpoint.format_utils makes one file of it",
+    "model.safetensors.index.json": "with shards of safetensors: give the path of model.safetensors.index.json",
+    "pytorch_model.bin.index.json": "with shards of PyTorch: give the path of pytorch_model.bin.index.json",
+    ".safetensors": "with safetensors files: give the path of one of them",
+    "config.json": "with a config.json and no weights that are known here",
+}
+
+__all__ = ["FORMATS", "ModelFormatError", "conventions", "detect", "from_arrays", "keras", "layers", "nam", "npz",
+           "onnx", "pytorch", "rtneural", "safetensors"]
 
 
 def __getattr__(name: str) -> Any:
@@ -62,7 +75,7 @@ def detect(path: PathLike) -> str:
     -------
     str
         The name of the module here that reads it: ``"pytorch"``, ``"keras"``, ``"onnx"``, ``"safetensors"``,
-        ``"rtneural"`` or ``"npz"``.
+        ``"rtneural"``, ``"nam"`` or ``"npz"``.
 
     Raises
     ------
@@ -82,22 +95,18 @@ def detect(path: PathLike) -> str:
     ...     interop.detect(path)
     'npz'
     """
+    if os.path.isdir(path):
+        _refuse_folder(path)
     data, size = read_bytes(path, 0, 512), os.path.getsize(path)
     if data[:4] in (b"PK\3\4", b"PK\5\6"):
-        names = list(Archive(read_bytes(path), path))
-        if any(re.fullmatch(r"(.*/)?data\.pkl", name) for name in names):
-            return "pytorch"
-        if "model.weights.h5" in names:
-            return "keras"
-        if not names or any(name.endswith(".npy") for name in names):
-            return "npz"
-        raise ModelFormatError(f"{os.fsdecode(path)}: a zip archive of no known kind, it holds {', '.join(names):.200}")
+        return _archive_kind(path)
     if data[:8] == b"\x89HDF\r\n\x1a\n":
         return "keras"
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= size - 8:
         return "safetensors"
     if data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{":
-        return "rtneural"
+        return _json_kind(path)
+    _refuse_foreign(path, data)
     # torch's older format: pickles one after the other, the first a number; before it, a tar archive.
     if re.match(rb"\x80[\2-\5]", data) or data[257:262] == b"ustar":
         return "pytorch"
@@ -105,6 +114,60 @@ def detect(path: PathLike) -> str:
     if re.match(rb"[\x08\x12\x1a\x22\x28\x32\x3a\x42\x72]|[\xa2\xca]\x01", data):
         return "onnx"
     raise ModelFormatError(f"{os.fsdecode(path)}: none of {', '.join(FORMATS.values())}")
+
+
+def _archive_kind(path: PathLike) -> str:
+    """The format of a zip archive."""
+    names = list(Archive(read_bytes(path), path))
+    if any(re.fullmatch(r"(.*/)?data\.pkl", name) for name in names) or any(
+            re.fullmatch(r"([^/]*/)?(models/[^/]+|serialized_exported_program)\.json", name) for name in names):
+        return "pytorch"
+    if "model.weights.h5" in names or "model.weights.json" in names:
+        return "keras"
+    if not names or any(name.endswith(".npy") for name in names):
+        return "npz"
+    raise ModelFormatError(f"{os.fsdecode(path)}: a zip archive of no known kind, it holds {', '.join(names):.200}")
+
+
+def _json_kind(path: PathLike) -> str:
+    """The format of a JSON file: an index of shards, a model of neural-amp-modeler, or RTNeural's."""
+    data = read_bytes(path)
+    with contextlib.suppress(ValueError, RecursionError):       # the format's own reader says what is wrong
+        model = parse_json(data)
+        if isinstance(model, dict) and isinstance(model.get("weight_map"), dict):
+            shards = [name for name in model["weight_map"].values() if isinstance(name, str)]
+            return "safetensors" if all(name.endswith(".safetensors") for name in shards) else "pytorch"
+        if isinstance(model, dict) and "architecture" in model and "config" in model:
+            return "nam"
+    return "rtneural"
+
+
+def _refuse_folder(path: PathLike) -> None:
+    """Says what a folder is, if it is a model's: none of them is one file."""
+    names = set(os.listdir(path))
+    for member, what in _FOLDERS.items():
+        if member in names or any(name.endswith(member) for name in names):
+            raise ModelFormatError(f"{os.fsdecode(path)}: a folder, {what}")
+
+
+def _refuse_foreign(path: PathLike, data: bytes) -> None:
+    """Names formats that are told by their beginnings and are not read here."""
+    what = None
+    if data[4:8] == b"TFL3":
+        what = ("a TFLite model, which is not read here: read the Keras model that it was converted from, or get its "
+                "arrays by TensorFlow's interpreter and build a layer by interop.from_arrays")
+    elif re.match(rb"#(Lookup)?Parameter# ", data):
+        what = ("a DyNet model, which is not read here: save its arrays as .npz and build a layer by "
+                'interop.from_arrays(..., order="dynet")')
+    elif data[:3] == b"\x08\x01\x12" and re.search(rb"\x22\x05serve|\x22\x05train", read_bytes(path)):
+        what = "the graph of a TensorFlow SavedModel, which is not read here: save the Keras model as .keras or .h5"
+    elif re.match(rb"\x0a.{1,3}\x0a", data, re.DOTALL) and re.search(rb"\x12.(Placeholder|Const|NoOp)", data):
+        what = "a frozen graph of TensorFlow, which is not read here: save the Keras model as .keras or .h5"
+    elif re.match(rb"\x80[\2-\5]", data) and b"StructuredToParameterName@@" in read_bytes(path):
+        what = ("a Paddle checkpoint, which is not read here: save its arrays as .npz and build a layer by "
+                "interop.from_arrays; Paddle's gates are in torch's order")
+    if what is not None:
+        raise ModelFormatError(f"{os.fsdecode(path)}: {what}")
 
 
 def layers(path: PathLike, skipped: dict[str, str] | None = None, *, batch_first: bool | None = None,
@@ -145,13 +208,13 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, batch_first
     clip : float, optional
         Bound of the sums that activations are taken of.
     dtype : float32 or float64, optional
-        Of the layers, where the file has only decimal numbers (RTNeural).
+        Of the layers, where the file has only decimal numbers (RTNeural, neural-amp-modeler).
     activation : str or tuple, optional
         Of Keras layers without a configuration in the file.
     recurrent_activation : str or tuple, optional
         Of Keras layers without a configuration in the file.
     external_data : bool, optional
-        Whether an ONNX model's weights may be read from other files beside it.
+        Whether an ONNX model's weights may be read from other files beside it, which is the default.
 
     Returns
     -------

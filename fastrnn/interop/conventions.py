@@ -412,8 +412,8 @@ def contents_of(arrays: Mapping[str, Any]) -> str:
     """
     if not arrays:
         return "there are no arrays in the file"
-    return (f"its arrays are {describe(arrays)}; none has a name that torch's recurrent layers have (weight_ih_l0, "
-            f"weight_hh_l0, ...). {FROM_ARRAYS}")
+    return (f"its arrays are {describe(arrays)}; their names (such as weight_ih_l0 and weight_hh_l0) tell of none. "
+            f"{FROM_ARRAYS}")
 
 
 def layers_of(path: PathLike, tensors: Mapping[str, Array], configuration: dict[str, Any] | None = None,

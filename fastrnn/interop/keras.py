@@ -9,6 +9,7 @@ Nothing is deserialised: a class that is not known here is passed over by its na
 from __future__ import annotations
 
 import collections
+import functools
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import numpy as np
 
 from .._base.reading import EXPANSION, Archive, ModelFormatError, read_bytes, refusing
 from ..nn import parameters
-from .conventions import keras_parameters, make_layer
+from .conventions import contents_of, explained, keras_parameters, make_layer
 from .formats.hdf5 import Dataset, File, Group
 
 if TYPE_CHECKING:
@@ -31,6 +32,16 @@ CELLS = {"LSTMCell": "lstm", "GRUCell": "gru", "SimpleRNNCell": "rnn"}
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 CONVOLUTIONAL = {"ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "ConvRNN2D"}
 RECURRENT = {*KINDS, "RNN", "Bidirectional", *CONVOLUTIONAL}
+# Every option that Keras' own layers have had. A class of one's own with these alone is taken for what it derives from.
+OPTIONS = {
+    "name", "trainable", "dtype", "return_sequences", "return_state", "go_backwards", "stateful", "unroll", "units",
+    "zero_output_for_mask", "activation", "recurrent_activation", "use_bias", "kernel_initializer", "use_cudnn",
+    "recurrent_initializer", "bias_initializer", "unit_forget_bias", "kernel_regularizer", "recurrent_regularizer",
+    "bias_regularizer", "activity_regularizer", "kernel_constraint", "recurrent_constraint", "bias_constraint",
+    "dropout", "recurrent_dropout", "seed", "implementation", "time_major", "reset_after", "batch_input_shape",
+    "batch_shape", "output_dim", "init", "inner_init", "forget_bias_init", "inner_activation", "W_regularizer",
+    "U_regularizer", "b_regularizer", "dropout_W", "dropout_U", "consume_less", "input_dim", "input_shape",
+    "input_length", "input_dtype", "ragged", "quantization_config"}
 
 # Keras' names -> fastrnn's, with alpha and beta where its defaults are others. hard_sigmoid depends on the version.
 ACTIVATIONS = {"tanh": "tanh", "sigmoid": "sigmoid", "linear": "affine", "relu": "relu", "elu": "elu", "celu": "elu",
@@ -114,15 +125,31 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, activation:
     """
     _check(activation=activation, recurrent_activation=recurrent_activation)
     path, data, found = os.fspath(path), read_bytes(path), {}
+    missed = {}
     with refusing(path):
         config, version, weights = _open(data, path)
+        reasons = None if skipped is None else missed
         for entry, names, place in _recurrent(config, (), (), weights):
-            _take("/".join(names), found, skipped, _configured, entry, names, place, weights, version)
+            _take("/".join(names), found, reasons, _configured, entry, names, place, weights, version)
         given = {"activation": activation, "recurrent_activation": recurrent_activation, "reset_after": reset_after}
         given = {name: value for name, value in given.items() if value is not None}
         for name, records in _unclaimed(weights.left()):
-            _take(name, found, skipped, _inferred, name, records, given, version)
-    return found
+            _take(name, found, reasons, _inferred, name, records, given, version)
+    return explained(found, path, missed, skipped, lambda: _about(config, weights))
+
+
+def _about(config, weights):
+    """What a file without recurrent layers has, as a part of a message."""
+    names = weights.datasets()
+    layers = [f"{_name(entry)} ({entry.get('class_name')})" for entry in _entries(config)]
+    return (f"its layers are {', '.join(layers):.300}; " if layers else "") + contents_of(names)
+
+
+def _entries(config):
+    """The layers that the configuration of a model has at its top."""
+    inner = config.get("config") if isinstance(config, dict) else None
+    inner = inner.get("layers") if isinstance(inner, dict) else inner
+    return [entry for entry in inner if isinstance(entry, dict)] if isinstance(inner, list) else []
 
 
 def _check(**activations):
@@ -232,10 +259,28 @@ class Record:
         return np.concatenate(arrays, axis=-1) if len(arrays) > 1 else arrays[0] if arrays else None
 
 
+def _datasets(group, most=1000):
+    """Name -> dataset of a group and of those within it, `most` at most."""
+    result, stack, seen = {}, [("", group)], set()
+    while stack and len(result) < most:
+        prefix, group = stack.pop()
+        if id(group) in seen:
+            continue
+        seen.add(id(group))
+        for name in group:
+            child = group[name]
+            if isinstance(child, Group):
+                stack.append((f"{prefix}{name}/", child))
+            else:
+                result[prefix + name] = child
+    return result
+
+
 class Named:
     """Weights by the names of layers: a group for each, with the list of its weights' names."""
 
     def __init__(self, group):
+        self.datasets = functools.partial(_datasets, group)
         self._groups, self._by_name = {}, {}
         for layer in dict.fromkeys(_texts(group, "layer_names")):
             if not isinstance(group.get(layer), Group):
@@ -306,6 +351,7 @@ class Tree:
     """
 
     def __init__(self, root):
+        self.datasets = functools.partial(_datasets, root)
         # The name of a model's list of layers, which Keras 2.12 gave by that of a property; it counts layers twice.
         self._container = "_layer_checkpoint_dependencies"
         if not any(name.startswith(self._container) for name in root):
@@ -405,10 +451,38 @@ def _recurrent(entry, names, place, weights):
         for child, at in zip(inner, weights.slots(place, "layers", inner), strict=True):
             yield from _recurrent(child, (*names, _name(child)), at, weights)
     elif isinstance(config, dict):
-        if entry.get("class_name") in RECURRENT:
+        if entry.get("class_name") in RECURRENT or _derived(config):
             yield entry, names, place
         elif isinstance(config.get("layer"), dict):
             yield from _recurrent(config["layer"], (*names, _name(config["layer"])), (*place, "layer"), weights)
+
+
+def _derived(config):
+    """The kind of the recurrent layer that a class of one's own derives from, told from its options; or None."""
+    if "units" not in config or not {"recurrent_initializer", "recurrent_constraint"} & set(config):
+        return None
+    return "lstm" if "unit_forget_bias" in config else "gru" if "recurrent_activation" in config else "rnn"
+
+
+def _kind(class_name, config):
+    """The kind of a recurrent layer's cell, by its class or, of a class of one's own, by its options.
+
+    Raises
+    ------
+    ModelFormatError
+        A class of which it is not known what it computes.
+    """
+    kind = KINDS.get(class_name) or CELLS.get(class_name)
+    if kind is None and _derived(config) and not str(class_name).endswith("Cell"):
+        unknown = sorted(map(str, set(config) - OPTIONS))
+        if unknown:
+            raise ModelFormatError(f"class {class_name!r:.100} has options that Keras' layers have not: "
+                                   f"{', '.join(unknown):.200}")
+        kind = _derived(config)
+    if kind is None:
+        why = "is convolutional" if class_name in CONVOLUTIONAL else "is none that fastrnn has"
+        raise ModelFormatError(f"class {class_name!r:.100} {why}")
+    return kind
 
 
 def _name(entry):
@@ -431,10 +505,8 @@ def _configured(entry, names, place, weights, version):
     ways = [_cells(way, at, weights) for way, at in ways]
     places = [at for cells in ways for *_, at in cells]
     records = weights.claim(names, places)
-    for class_name, *_ in (cell for cells in ways for cell in cells):
-        if class_name not in KINDS and class_name not in CELLS:
-            why = "is convolutional" if class_name in CONVOLUTIONAL else "is none that fastrnn has"
-            raise ModelFormatError(f"class {class_name!r:.100} {why}")
+    for class_name, cell, _ in (cell for cells in ways for cell in cells):
+        _kind(class_name, cell)
     if len(records) < len(places):
         raise ModelFormatError("not all of its weights are in the file")
     records = iter(records)
@@ -455,7 +527,7 @@ def _cells(entry, place, weights):
 
 def _cell(record, class_name, config, version):
     """A Cell of its weights and configuration; its kind follows from shapes where no class is given."""
-    kind = KINDS.get(class_name) or CELLS.get(class_name)
+    kind = None if class_name is None else _kind(class_name, config)
     f = config.get("recurrent_activation", config.get("inner_activation", version.recurrent_activation))
     g = config.get("activation", "tanh")
     arrays = [record.array(part) for part in ("kernel", "recurrent_kernel", "bias")]

@@ -9,6 +9,7 @@ directions and G gates, W is [D, G*H, I], R [D, G*H, H], P [D, 3*H], B [D, 2*G*H
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -22,9 +23,9 @@ from .._base.reading import ModelFormatError, read_bytes, refusing, replacing
 from ..nn import GRU, LSTM, RNN
 from ..nn.files import build, configuration
 from ..nn.parameters import ACTIVATIONS, PLAIN, layer_suffix
-from .conventions import GATE_ORDERS, as_float, reorder
+from .conventions import GATE_ORDERS, as_float, explained, reorder
 from .formats.protobuf import decimal
-from .onnx_graph import Model
+from .onnx_graph import Model, NotConstant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +51,7 @@ NODE, LAYER = 1 << 9, 1 << 12           # bytes taken by what is kept of a node,
 # ---- Reading --------------------------------------------------------------------------------------
 
 def layers(path: PathLike, skipped: dict[str, str] | None = None, *,
-           external_data: bool = False) -> dict[str, Layer]:
+           external_data: bool = True) -> dict[str, Layer]:
     """Read the recurrent nodes of an ONNX model as layers.
 
     Parameters
@@ -61,7 +62,8 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *,
         If given, it takes name -> reason of nodes that make no layer, such as one whose weights are computed by the
         model. Without it the first of them is an error.
     external_data : bool, optional
-        Whether weights may be read from other files: those the model names, in its own folder or below it.
+        Whether weights may be read from other files: those that the model names, in its own folder or below it and
+        nowhere else. PyTorch's exporter writes large weights so.
 
     Returns
     -------
@@ -85,8 +87,9 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *,
     Notes
     -----
     Weights are found in initializers and Constant nodes, also behind Identity, Transpose, Reshape, Squeeze, Unsqueeze,
-    Slice, Split, Concat and Cast, which PyTorch's exporter leaves between them and the node. alpha, beta and clip are
-    float32 in the file, and are taken for the shortest decimals that they stand for.
+    Slice, Split, Concat and Cast, which PyTorch's exporter leaves between them and the node, and behind Shape, Gather,
+    Expand, ConstantOfShape, DequantizeLinear, Mul, Add, Sub, Div and Neg, which are computed as ONNX says. alpha, beta
+    and clip are float32 in the file, and are taken for the shortest decimals that they stand for.
 
     Examples
     --------
@@ -99,7 +102,7 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *,
     ...     interop.onnx.layers(path)
     {'GRU': GRU(2, 3, num_layers=2, bidirectional=True)}
     """
-    path, found, made, taken = os.fsdecode(path), {}, {}, {}
+    path, found, made, taken, missed = os.fsdecode(path), {}, {}, {}, {}
     with refusing(path):
         model = Model(read_bytes(path), path, external_data)
         for scope, node in model.main.recurrent():
@@ -111,8 +114,41 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *,
                 message = f"{node.op_type} node {name!r}: {error}"
                 if skipped is None:
                     raise ModelFormatError(f"{path}: {message}") from error
-                skipped[name] = message
-        return found if model.fastrnn is None else _restacked(found, parse_configuration(model.fastrnn), model)
+                missed[name] = message
+        if model.fastrnn is not None:
+            found = _restacked(found, parse_configuration(model.fastrnn), model)
+        return explained(found, path, missed, skipped, lambda: _about(model))
+
+
+def _about(model):
+    """What a model without recurrent nodes has, as a part of a message."""
+    kinds = list(dict.fromkeys(node.op_type for node in itertools.islice(model.main.nodes(), 10_000)))
+    loops = [kind for kind in ("Loop", "Scan") if kind in kinds]
+    return f"its operators are {', '.join(kinds) or 'none at all':.300}" + (
+        f". Its {' and '.join(loops)} may be a recurrent layer that was written out step by step, which is not told"
+        if loops else "")
+
+
+def _check_operator(node):
+    """Refuses operators of other domains by what they are."""
+    if node.domain or node.op_type not in OPERATORS:
+        quantised = "Quantize" in node.op_type or "QL" in node.op_type
+        raise ModelFormatError(f"an operator of {node.domain or 'ONNX'}" + (
+            ", with quantised weights: export the model before it is quantised" if quantised
+            else ", which may compute anything"))
+
+
+def _check_states(scope, names, hidden_size, directions):
+    """Refuses initial states that are constants of other sizes than the weights'."""
+    for key in ("initial_h", "initial_c"):
+        try:
+            state = scope.value(names.get(key, ""))
+        except NotConstant:
+            continue
+        if state is not None and (state.ndim != 3 or state.shape[2] != hidden_size
+                                  or directions not in (state.shape[0], state.shape[1])):
+            raise ModelFormatError(f"{key} {state.shape} does not fit hidden_size {hidden_size} and {directions} "
+                                   "direction(s)")
 
 
 def _count(counts, key):
@@ -130,6 +166,7 @@ def _unused(name, counts):
 
 def node_layer(scope, node, made):
     """The layer of a node, or the one made before of the same arrays and options."""
+    _check_operator(node)
     if len(node.inputs) > len(INPUTS):
         raise ModelFormatError(f"{len(node.inputs)} inputs, expected at most {len(INPUTS)}")
     names, weights = dict(zip(INPUTS, node.inputs)), {}
@@ -143,7 +180,9 @@ def node_layer(scope, node, made):
     if key not in made:
         scope.model.spend(LAYER + sum(a.size * max(4, a.itemsize) for a in weights.values() if a is not None), "layers")
         made[key] = _layer(node.op_type, weights, options), weights     # the arrays as well: their ids stay theirs
-    return made[key][0]
+    layer = made[key][0]
+    _check_states(scope, names, layer.hidden_size, 1 + layer.bidirectional)
+    return layer
 
 
 # ---- An operator and its layer ----------------------------------------------------------------------

@@ -1,11 +1,14 @@
 """The graphs of an ONNX model: its recurrent nodes, and the constants that they are given.
 
 Exporters leave weights as they were and put nodes in front of an operator that move them about: slices of gates put in
-another order, axes added. ``Scope.value`` follows such a chain back to its constants and does with NumPy what it says.
+another order, axes added, scales multiplied. ``Scope.value`` follows such a chain back to its constants and does with
+NumPy what it says.
 """
 
 import array
 import contextlib
+import math
+import re
 
 import numpy as np
 
@@ -14,6 +17,7 @@ from .formats import protobuf
 from .formats.protobuf import BYTES, RANK, Node, Reader, Reference
 
 RECURRENT = ("RNN", "GRU", "LSTM")
+OTHER_RECURRENT = re.compile(r"RNN|GRU|LSTM|(?:^|_)(?:rnn|gru|lstm)(?:_|$)")      # operators of other domains
 DEPTH = 64                      # of graphs within graphs, functions that call functions, and chains of constants
 FUNCTIONS = 1 << 13             # of one model
 SCOPES = 1 << 16                # graphs, and calls of functions, in one model
@@ -160,6 +164,8 @@ class Scope:
                 function = self.model.functions.get((node.domain, node.op_type, node.overload))
                 if function is not None:
                     yield from Scope(self.model, function, self, node).recurrent()
+                elif OTHER_RECURRENT.search(node.op_type):
+                    yield self, node            # which makes no layer, and is named
                 for attribute in node.attributes:
                     for graph in self.model.subgraphs(attribute):
                         yield from Scope(self.model, graph, self).recurrent()
@@ -211,7 +217,7 @@ class Scope:
             formal = [self.model.text(span) for _, span in self.model.fields(self.span, {4: BYTES})]
             return {name: self.outer.value(dict(zip(formal, self.call.inputs)).get(name))}
         node = Node(self.model, place)
-        if node.domain or node.op_type not in MOVES:
+        if node.domain or node.op_type not in FOLDS:
             raise NotConstant(f"{name!r} is not a constant: {node.op_type} node {node.name!r} computes it")
         outputs = move(node, [self.value(given) for given in node.inputs], self.attributes(node), self.model.spend)
         found = dict(zip(node.outputs, outputs))
@@ -227,17 +233,36 @@ COPIES = {"Concat": None, "Reshape": None, "Cast": 8}       # which may copy num
 
 
 def move(node, inputs, attributes, spend=None):
-    """The outputs of a node whose operator is in MOVES, views of its inputs where they can be."""
-    if spend is not None and node.op_type in COPIES:
-        sizes = [a.size * (COPIES[node.op_type] or a.itemsize) for a in inputs if a is not None]
-        spend(sum(sizes), f"{node.op_type} node {node.name!r}")
+    """The outputs of a node whose operator is in FOLDS, views of its inputs where they can be."""
+    if spend is not None:
+        if node.op_type in COPIES:
+            sizes = [a.size * (COPIES[node.op_type] or a.itemsize) for a in inputs if a is not None]
+            spend(sum(sizes), f"{node.op_type} node {node.name!r}")
+        elif node.op_type not in MOVES:
+            spend(_made(node, inputs), f"{node.op_type} node {node.name!r}")
     count = {"count": len(node.outputs)} if node.op_type == "Split" else {}
     try:
         with np.errstate(all="ignore"):
-            outputs = MOVES[node.op_type](attributes, *inputs, **count)
+            outputs = FOLDS[node.op_type](attributes, *inputs, **count)
     except (ValueError, TypeError, IndexError, KeyError, OverflowError) as error:
         raise ModelFormatError(f"{node.op_type} node {node.name!r}: {type(error).__name__}: {error}") from error
     return outputs if isinstance(outputs, list) else [outputs]
+
+
+def _made(node, inputs):
+    """The bytes that an operator which computes takes for its output, at most."""
+    shapes = [a.shape for a in inputs if a is not None]
+    try:
+        if node.op_type in ("Expand", "ConstantOfShape"):
+            size = inputs[-1]
+            if size.ndim != 1 or len(size) > RANK or not all(0 <= int(n) < 1 << 40 for n in size):
+                raise ModelFormatError(f"{node.op_type} node {node.name!r}: {size!r:.100} is no shape")
+            shapes = [*shapes[:-1], tuple(int(n) for n in size)]
+        elif node.op_type == "Gather":
+            return 8 * inputs[0].size * max(inputs[1].size, 1) // max(min(inputs[0].shape, default=1), 1)
+        return 8 * math.prod(np.broadcast_shapes(*shapes)) if node.op_type != "DequantizeLinear" else 8 * inputs[0].size
+    except (ValueError, AttributeError, IndexError) as error:
+        raise ModelFormatError(f"{node.op_type} node {node.name!r}: {error}") from None
 
 
 def _ints(given, attributes, name, most=RANK):
@@ -290,6 +315,42 @@ def _split(attributes, x, sizes=None, *, count):
     return np.split(x, ends[1:count], axis)
 
 
+def _shape(attributes, x):
+    return np.array(x.shape[attributes.get("start", 0):attributes.get("end")], np.int64)
+
+
+def _gather(attributes, x, indices):
+    return np.take(x, indices, attributes.get("axis", 0))
+
+
+def _constant_of_shape(attributes, shape):
+    value = attributes.get("value", np.zeros(1, np.float32))
+    return np.full([int(n) for n in shape], np.asarray(value).reshape(-1)[0])
+
+
+def _expand(attributes, x, shape):
+    return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(int(n) for n in shape)))
+
+
+def _dequantize(attributes, x, scale, zero_point=None):
+    """(x - zero_point) * scale, per tensor or along one axis."""
+    if attributes.get("block_size"):
+        raise ValueError("quantised in blocks")
+
+    def along(a):
+        return a if a.size == 1 else a.reshape([-1 if axis == attributes.get("axis", 1) % x.ndim else 1
+                                                for axis in range(x.ndim)])
+    shifted = x.astype(np.int32) - (0 if zero_point is None else along(zero_point.astype(np.int32)))
+    return shifted.astype(scale.dtype) * along(scale)
+
+
+def _divide(attributes, x, y):
+    if x.dtype.kind in "iu":
+        quotient = np.abs(x) // np.abs(y)           # towards zero
+        return (np.sign(x) * np.sign(y) * quotient).astype(x.dtype)
+    return x / y
+
+
 def _cast(attributes, x):
     if attributes["to"] not in CAST:
         raise ValueError(f"a cast to type {attributes['to']} (TensorProto.DataType)")
@@ -307,4 +368,17 @@ MOVES = {
     "Split": _split,
     "Concat": lambda attributes, *inputs: np.concatenate(inputs, attributes["axis"]),
     "Cast": _cast,
+}
+# What is computed of constants, too: exporters leave it around weights.
+FOLDS = MOVES | {
+    "Shape": _shape,
+    "Gather": _gather,
+    "ConstantOfShape": _constant_of_shape,
+    "Expand": _expand,
+    "DequantizeLinear": _dequantize,
+    "Mul": lambda attributes, x, y: x * y,
+    "Add": lambda attributes, x, y: x + y,
+    "Sub": lambda attributes, x, y: x - y,
+    "Div": _divide,
+    "Neg": lambda attributes, x: -x,
 }

@@ -15,7 +15,8 @@ from .._base.reading import ModelFormatError
 from .conventions import contents_of, explained, found_layers, given_options
 from .formats.pickles import shown
 from .parts import Unread, is_part, unwrapped
-from .torch_files import module_parts, read
+from .shards import is_index, read_index
+from .torch_files import Contents, module_parts, read
 from .torch_modules import attributes, check_sizes
 from .torch_tensors import ADVICE
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from .._base.typing import Activation, Array, PathLike
     from .conventions import Layer
-    from .torch_files import Contents
 
 # Keys under which checkpoints hold a model.
 _MODEL_KEYS = {"model", "model_state", "model_state_dict", "model_dict", "state_dict", "state", "net", "network",
@@ -38,7 +38,7 @@ def load_state_dict(path: PathLike) -> dict[str, Array]:
     ----------
     path : str or path-like
         A .pt or .pth file of a state_dict, of any dicts, lists and tuples that hold tensors, such as a checkpoint, or
-        of a whole module; or a TorchScript archive.
+        of a whole module; a TorchScript archive; or the index of several files, ``pytorch_model.bin.index.json``.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def load_state_dict(path: PathLike) -> dict[str, Array]:
     ...     {name: array.shape for name, array in interop.pytorch.load_state_dict(path).items()}
     {'model.weight': (3, 2), 'model.bias': (3,)}
     """
-    contents = read(path)
+    contents = _read(path)
     unread = {".".join(entry.keys): entry.value for entry in contents.entries if isinstance(entry.value, Unread)}
     if unread and len(unread) == len(contents.entries):
         name, value = next(iter(unread.items()))
@@ -143,7 +143,7 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, batch_first
     options = given_options({
         "batch_first": batch_first, "dropout": dropout, "nonlinearity": nonlinearity, "reset_after": reset_after,
         "update": update, "coupled_gates": coupled_gates, "reverse": reverse, "activations": activations, "clip": clip})
-    contents, missed = read(path), {}
+    contents, missed = _read(path), {}
     try:
         found = _layers(contents, options, None if skipped is None else missed)
     except ModelFormatError as error:
@@ -153,6 +153,20 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, batch_first
         if len(named) == len(found) and (name_of is _full or not named.keys() & missed.keys()):
             return explained(named, path, missed, skipped, lambda: _about(contents))
     raise ModelFormatError(f"{os.fspath(path)}: two layers of one name among {', '.join(map(shown, named))}")
+
+
+def _read(path: PathLike) -> Contents:
+    """The contents of a file, or of all files of an index."""
+    if not is_index(path):
+        return read(path)
+    contents = Contents()
+    for shard, names in read_index(path).items():
+        entries = {".".join(entry.keys): entry for entry in read(shard).entries}
+        for name in names:
+            if name not in entries:
+                raise ModelFormatError(f"{os.fsdecode(path)}: {os.path.basename(shard)} has no {name!r:.200}")
+        contents.entries += [entries[name] for name in names]
+    return contents
 
 
 Found = list[tuple[tuple[str, ...], str, "Layer"]]      # the keys that lead to a dict, the prefix in it, the layer

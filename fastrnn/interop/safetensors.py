@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from .._base import named_arrays
+from .._base.reading import ModelFormatError
 from . import conventions
+from .shards import is_index, read_index
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._base.typing import Activation, PathLike
+    from .._base.typing import Activation, Array, PathLike
     from .conventions import Layer
 
 
@@ -18,7 +21,7 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, batch_first
            dropout: float | None = None, nonlinearity: str | None = None, reset_after: bool | None = None,
            update: str | None = None, coupled_gates: bool | None = None, reverse: bool | None = None,
            activations: Sequence[Activation] | None = None, clip: float | None = None) -> dict[str, Layer]:
-    """Read the recurrent layers of a .safetensors file.
+    """Read the recurrent layers of a .safetensors file, or of the index of several.
 
     The options say what weights do not tell, and hold for every layer of the file that has such an option. For a file
     of fastrnn's own they stand above what the file says.
@@ -26,7 +29,7 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, batch_first
     Parameters
     ----------
     path : str or path-like
-        The file.
+        The file; or the index of a model in several files, ``model.safetensors.index.json``, with them beside it.
     skipped : dict, optional
         If given, it takes prefix -> reason of the layers that cannot be represented. Without it the first of them is
         an error.
@@ -88,5 +91,19 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, batch_first
     options = conventions.given_options({
         "batch_first": batch_first, "dropout": dropout, "nonlinearity": nonlinearity, "reset_after": reset_after,
         "update": update, "coupled_gates": coupled_gates, "reverse": reverse, "activations": activations, "clip": clip})
+    if is_index(path):
+        return conventions.layers_of(path, _of_shards(path), None, skipped, options)
     arrays, configuration = named_arrays.read_safetensors(path)
     return conventions.layers_of(path, arrays, configuration, skipped, options)
+
+
+def _of_shards(path: PathLike) -> dict[str, Array]:
+    """The arrays of all files of an index."""
+    arrays: dict[str, Array] = {}
+    for shard, names in read_index(path).items():
+        found, _ = named_arrays.read_safetensors(shard)
+        for name in names:
+            if name not in found:
+                raise ModelFormatError(f"{os.fsdecode(path)}: {os.path.basename(shard)} has no {name!r:.200}")
+        arrays.update((name, found[name]) for name in names)
+    return arrays

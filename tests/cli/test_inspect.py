@@ -91,7 +91,7 @@ def test_another_archive_is_refused_by_what_it_holds(tmp_path):
 
 
 def test_formats_are_modules_that_load_when_named():
-    assert sorted(interop.FORMATS) == ["keras", "npz", "onnx", "pytorch", "rtneural", "safetensors"]
+    assert sorted(interop.FORMATS) == ["keras", "nam", "npz", "onnx", "pytorch", "rtneural", "safetensors"]
     for name in interop.FORMATS:
         assert callable(getattr(interop, name).layers)
     assert not hasattr(interop, "tensorflow")

@@ -347,15 +347,15 @@ def external(tmp_path):
     return write
 
 
-def test_external_data_are_read_when_asked_for(external):
+def test_external_data_are_read_unless_told_otherwise(external):
     wanted = np.arange(6, dtype=np.float32).reshape(2, 3)
     for options in ({"location": "data.bin"}, {"location": "weights/w", "offset": 0, "length": 24, "checksum": "x"},
                     {"location": "./data.bin", "data": bytes(4096) + wanted.tobytes(), "offset": 4096},
                     {"location": "data.bin", "data": wanted.tobytes() + bytes(9), "length": 24}):
         path = external(**options)
         with pytest.raises(ModelFormatError, match=r"'rnn': W: external data at '.*' is not read unless external_dat"):
-            layers(path)
-        layer = layers(path, external_data=True)["rnn"]
+            layers(path, external_data=False)
+        layer = layers(path)["rnn"]
         assert np.array_equal(layer.parameters["weight_ih_l0"], wanted)
 
 

@@ -2,6 +2,8 @@
 them, against their equations in NumPy; and the chars2vec model against its package."""
 
 
+import re
+
 import numpy as np
 import pytest
 from child import python
@@ -223,6 +225,37 @@ def test_otherwise_the_first_is_an_error(keras_folder, ending):
     assert str(caught.value) == f"{keras_folder / f'refused{ending}'}: layer {name!r}: {reason}"
 
 
+def derived(tmp_path, **options):
+    """A file of a Sequential of one layer of a class of one's own, as Keras writes it, and its arrays."""
+    rng = np.random.default_rng(0)
+    arrays = {"kernel": rng.standard_normal((3, 16), np.float32), "bias": rng.standard_normal(16, np.float32),
+              "recurrent_kernel": rng.standard_normal((4, 16), np.float32)}
+    config = {"units": 4, "activation": "tanh", "recurrent_activation": "sigmoid", "unit_forget_bias": True,
+              "recurrent_initializer": {}, "use_bias": True, **options}
+    write_named(tmp_path / "model.h5", {"mine": {f"mine/lstm_cell/{name}:0": a for name, a in arrays.items()}},
+                config=sequential(("mine", "Custom>Mine", config)))
+    return tmp_path / "model.h5", arrays
+
+
+def test_a_class_of_ones_own_has_the_options_that_are_stored(tmp_path):
+    path, _ = derived(tmp_path)
+    assert repr(keras.layers(path)) == "{'mine': LSTM(3, 4, batch_first=True)}"
+    path, _ = derived(tmp_path, activation="relu", go_backwards=True)
+    layer = keras.layers(path)["mine"]
+    assert layer.reverse and [name for name, *_ in layer.activations] == ["sigmoid", "relu", "relu"]
+
+
+def test_a_class_of_ones_own_with_other_options_is_refused(tmp_path):
+    path, _ = derived(tmp_path, zoneout=0.1, levels=2)
+    skipped = {}
+    assert keras.layers(path, skipped) == {} and list(skipped) == ["mine"]
+    assert re.search(r"class 'Custom>Mine' has options .*levels, zoneout", skipped["mine"])
+    for options in ({"activation": "mine"}, {"units": 5}):
+        path, _ = derived(tmp_path, **options)
+        with pytest.raises(ModelFormatError, match=r"mine|units"):
+            keras.layers(path)
+
+
 @pytest.mark.parametrize("options, error", [
     ({"activation": "gelu"}, ValueError), ({"recurrent_activation": ("hard_sigmoid", 1, 2, 3)}, ValueError),
     ({"activation": 3}, TypeError), ({"recurrent_activation": ("sigmoid", 1.0)}, ValueError)])
@@ -234,7 +267,10 @@ def test_unsuitable_options(keras_folder, options, error):
 
 def test_no_recurrent_layer(tmp_path):
     write_named(tmp_path / "model.h5", {"dense": {"dense/kernel:0": np.ones((2, 3)), "dense/bias:0": np.ones(3)}})
-    assert keras.layers(tmp_path / "model.h5") == {}
+    with pytest.raises(ModelFormatError, match=r"dense/bias:0 \(3,\), .*dense/kernel:0 \(2, 3\).*from_arrays"):
+        keras.layers(tmp_path / "model.h5")
+    skipped = {}
+    assert keras.layers(tmp_path / "model.h5", skipped) == {} and "dense/kernel:0" in skipped[""]
 
 
 def test_a_missing_file(tmp_path):

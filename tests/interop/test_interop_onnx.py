@@ -115,7 +115,10 @@ def test_nodes_that_share_everything_share_a_layer(save):
 
 
 def test_a_model_without_recurrent_nodes(save):
-    assert layers(save([helper.make_node("Relu", ["X"], ["Y"])])) == {}
+    path, skipped = save([helper.make_node("Relu", ["X"], ["Y"])]), {}
+    with pytest.raises(ModelFormatError, match="no recurrent layer: its operators are Relu"):
+        layers(path)
+    assert layers(path, skipped) == {} and skipped == {"": "no recurrent layer: its operators are Relu"}
 
 
 @pytest.mark.parametrize("attributes, options", [
@@ -235,7 +238,9 @@ def test_initializers_that_are_inputs_too(save):
     ([helper.make_node("MatMul", ["B", "B"], ["W"], "product")], ("X",),
      "W: 'W' is not a constant: MatMul node 'product' computes it"),
     ([helper.make_node("Identity", ["V"], ["W"]), helper.make_node("Add", ["X", "X"], ["V"])], ("X",),
-     "W: 'V' is not a constant: Add node '' computes it"),
+     "W: 'X' is not a constant: it is an input of the graph"),
+    ([helper.make_node("Identity", ["V"], ["W"]), helper.make_node("Sin", ["X"], ["V"])], ("X",),
+     "W: 'V' is not a constant: Sin node '' computes it"),
     ([helper.make_node("Transpose", ["X"], ["W"])], ("X",), "W: 'X' is not a constant: it is an input of the graph"),
     ([helper.make_node("Foo", ["B"], ["W"], "f", domain="other")], ("X",),
      "W: 'W' is not a constant: Foo node 'f' computes it"),

@@ -1,0 +1,101 @@
+"""Models in several files, with the index that Hugging Face's tools write."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from helpers import assert_same_bits
+from safetensors.numpy import save_file
+
+import fastrnn
+from fastrnn import ModelFormatError, interop
+
+KINDS = {"safetensors": "model.safetensors.index.json", "bin": "pytorch_model.bin.index.json"}
+
+
+def write_shard(path, arrays):
+    if path.suffix == ".safetensors":
+        save_file({name: np.array(a) for name, a in arrays.items()}, path)
+    else:
+        torch.save({name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}, path)
+
+
+@pytest.fixture(params=KINDS)
+def sharded(request, tmp_path):
+    """A model whose layer is spread over three files; gives its layer and the path of the index."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    layer = fastrnn.LSTM(3, 4, 2, rng=0)
+    arrays = {f"encoder.lstm.{name}": a for name, a in layer.state_dict().items()}
+    arrays["head.weight"] = np.ones((1, 4), "f4")
+    names, weight_map = list(arrays), {}
+    for part in range(3):
+        shard = f"model-{part + 1:05}-of-00003.{request.param}"
+        write_shard(folder / shard, {name: arrays[name] for name in names[part::3]})
+        weight_map |= dict.fromkeys(names[part::3], shard)
+    index = folder / KINDS[request.param]
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+    return layer, index
+
+
+def edit(index, change):
+    model = json.loads(index.read_text())
+    change(model["weight_map"])
+    index.write_text(json.dumps(model))
+
+
+def test_a_layer_over_several_files(sharded):
+    layer, index = sharded
+    assert interop.detect(index) == ("safetensors" if "safetensors" in index.name else "pytorch")
+    found = interop.layers(index, batch_first=True)
+    assert repr(found) == "{'encoder.lstm': LSTM(3, 4, num_layers=2, batch_first=True)}"
+    assert_same_bits(dict(found["encoder.lstm"].parameters), layer.state_dict())
+
+
+def test_one_shard_alone_has_parts_of_a_layer(sharded):
+    _, index = sharded
+    shard, skipped = next(path for path in index.parent.iterdir() if "00002" in path.name), {}
+    assert interop.layers(shard, skipped) == {} and list(skipped) == ["encoder.lstm"]
+
+
+def test_a_folder_says_which_file_to_read(sharded):
+    _, index = sharded
+    with pytest.raises(ModelFormatError, match=f"a folder, with shards .*{index.name}"):
+        interop.layers(index.parent)
+
+
+def test_what_is_not_there_is_named(sharded):
+    _, index = sharded
+    edit(index, lambda names: names.update({"encoder.lstm.weight_ih_l7": names["head.weight"]}))
+    with pytest.raises(ModelFormatError, match=rf"{index.name}: model-0000.-of.* has no 'encoder\.lstm\.weight_ih_l7'"):
+        interop.layers(index)
+    edit(index, lambda names: names.pop("encoder.lstm.weight_ih_l7"))
+    os.unlink(next(path for path in index.parent.iterdir() if "00002" in path.name))
+    with pytest.raises(ModelFormatError, match=rf"{index.name}: the file 'model-00002-of-00003.* is not there"):
+        interop.layers(index)
+
+
+@pytest.mark.parametrize("place", ["../secret", "/etc/hostname", "a/../../secret", "", "C:\\secret", "\\\\host\\share",
+                                   "link", "a\0b", "."])
+def test_nothing_outside_the_folder_is_read(place, sharded):
+    """Not even where a file of weights is there."""
+    _, index = sharded
+    suffix = ".safetensors" if "safetensors" in index.name else ".bin"
+    write_shard(index.parent.parent / f"secret{suffix}", {"weight_ih_l0": np.ones((4, 1), "f4")})
+    os.rename(index.parent.parent / f"secret{suffix}", index.parent.parent / "secret")
+    os.symlink(index.parent.parent / "secret", index.parent / "link")
+    index.write_text(json.dumps({"weight_map": {"weight_ih_l0": place}}))
+    read = interop.safetensors.layers if suffix == ".safetensors" else interop.pytorch.layers
+    with pytest.raises(ModelFormatError, match=rf"{index.name}: .*(model's folder|is not there)"):
+        read(index)
+
+
+@pytest.mark.parametrize("index", [{}, [], {"weight_map": []}, {"weight_map": {"a": 1}}, {"weight_map": None},
+                                   {"weight_map": {str(i): f"{i}.safetensors" for i in range(5000)}}])
+def test_indices_that_are_none(index, tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    for read in (interop.safetensors.layers, interop.pytorch.layers):
+        with pytest.raises(ModelFormatError, match=r"index\.json: "):
+            read(tmp_path / "model.safetensors.index.json")
