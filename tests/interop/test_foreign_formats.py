@@ -15,8 +15,8 @@ from torch import nn
 from fastrnn import ModelFormatError, interop
 
 # The first bytes of a GraphDef whose first node is a Placeholder "x"; of a SavedModel; of a DyNet model.
-GRAPH = (b"\x0a\x2f\x0a\x01x\x12\x0bPlaceholder*\x0b\x0a\x05dtype\x12\x02\x30\x01*\x10\x0a\x05shape\x12\x07:\x05\x12\x03"
-         b"\x08\x80\x01")
+GRAPH = (b"\x0a\x2f\x0a\x01x\x12\x0bPlaceholder*\x0b\x0a\x05dtype\x12\x02\x30\x01*\x10\x0a\x05shape\x12\x07:\x05"
+         b"\x12\x03\x08\x80\x01")
 SAVED = b"\x08\x01\x12\x2a\x0a\x0f\x0a\x05\x0a\x03Add\x22\x05serve2\x01x" + bytes(40)
 DYNET = b"#Parameter# /lstm/W {12,3} 36 ZERO_GRAD\n" + b"0.1 " * 36
 
