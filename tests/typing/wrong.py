@@ -56,6 +56,44 @@ fastrnn.LSTMCell(3, 4)(x[0]).shape  # wrong
 gru.hidden  # wrong
 fastrnn.lstm(3, 4)  # wrong
 
+# The same, in other places.
+fastrnn.GRU(3, 5, reset_atfer=True)  # wrong
+fastrnn.GRU(3, 5, proj_size=2)  # wrong
+fastrnn.GRU(3, 5, 1, True)  # wrong
+fastrnn.GRU("3", 5)  # wrong
+fastrnn.GRU(3, 5, update="troch")  # wrong
+fastrnn.RNN(3, 5, nonlinearity="sigmoid")  # wrong
+fastrnn.RNN(3, 5, reset_after=True)  # wrong
+fastrnn.LSTM(3, 5, nonlinearity="relu")  # wrong
+lstm(x, x)  # wrong
+lstm(x, (x, x, x))  # wrong
+gru(x, (x, x), return_cell_states=True)  # wrong
+gru(x, length=[1])  # wrong
+gru(None)  # wrong
+a, b, c = lstm(x)  # wrong
+gru.stream(batch=2)  # wrong
+gru.stream().stp(x)  # wrong
+gru.backward(x, x)  # wrong
+fastrnn.GRU.from_parameters({}, 3)  # wrong
+fastrnn.GRU.from_parameters({}, 3, 5, hiden=3)  # wrong
+fastrnn.Linear(3)  # wrong
+fastrnn.Linear(3, 2, bais=True)  # wrong
+fastrnn.Embedding(3, 2, padding_idx=0)  # wrong
+fastrnn.Sequential(gru, np.tanh)  # wrong
+fastrnn.Sequential([gru])  # wrong
+fastrnn.GRUCell(3, 5, nonlinearity="relu")  # wrong
+fastrnn.LSTMCell(3, 5)(x, x)  # wrong
+fastrnn.load()  # wrong
+fastrnn.GRU(3, 5, rng="seed")  # wrong
+gru.load_state_dict([x])  # wrong
+gru.state_dict()["a"].nope  # wrong
+fastrnn.optim.Adam(gru.stream())  # wrong
+lstm.stream().state = x  # wrong
+gru.stream().reset(row=0)  # wrong
+gru.parameters["a"] = x  # wrong
+fastrnn.threads()  # wrong
+fastrnn.Stream(gru, rows=2)  # wrong
+
 # Training.
 training.fit(model, x, x, loss=losses.MSE(), optimizer=optimizer, epochs=1)  # wrong
 training.fit(model, x, x, loss=losses.MSE(), optimizer=optimizer, epochs="1", batch_size=1)  # wrong
