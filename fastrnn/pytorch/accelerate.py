@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from .modules import DTYPES, ORIGINALS, PLAIN, SWAPS, Fast, turn
+from .modules import ORIGINALS, SWAPS, Fast, turn
+from .weights import DTYPES, PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -15,7 +15,7 @@ from . import internals
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._base.typing import Array
+    from .._base.typing import Array, BoolArray
 
 TORCH_NAMES = NAMES[:5]         # the parameters of a direction; torch has no peepholes
 
@@ -36,6 +36,7 @@ class Pass(NamedTuple):
     x_swapped: bool                     # x is [N, T, I]
     y_swapped: bool                     # the output is [N, T, D*S]
     threads: int
+    reset: BoolArray | None = None      # [T, N]: where a row starts its step from a zero state
 
     @property
     def state_size(self) -> int:
@@ -81,8 +82,8 @@ def forward_pass(call: Pass, x: torch.Tensor, h_0: torch.Tensor | None, c_0: tor
     # in the order of memory.
     y = x.new_empty_strided(shape, (width, call.batch.N * width, 1)) if call.y_swapped else x.new_empty(shape)
     h_n, c_n, kept = _core.forward_layer(call.packs, call.batch, kernel_view(array(x), call, call.x_swapped), h, c,
-                                         None, kernel_view(y.numpy(), call, call.y_swapped), None, keep, call.threads,
-                                         borrow=True)
+                                         call.reset, kernel_view(y.numpy(), call, call.y_swapped), None, keep,
+                                         call.threads, borrow=True)
     return (y, *(state_tensor(a, call) for a in (h_n, c_n) if a is not None)), kept
 
 
@@ -123,7 +124,10 @@ class FastRNN(torch.autograd.Function):
         # after backward, or at once in a checkpoint, which calls forward again.
         token: Any = x.new_empty(0)
         token.kept = kept
-        ctx.save_for_backward(token, x, h_0, c_0, *weights)
+        # Saved tensors may not be changed in place before backward, and torch says so if they are. The derivatives do
+        # not depend on the biases, which may be changed, as in torch.
+        ctx.biases = [w for i, w in enumerate(weights) if i % 5 in (2, 3)]
+        ctx.save_for_backward(token, x, h_0, c_0, *(w for i, w in enumerate(weights) if i % 5 not in (2, 3)))
         ctx.set_materialize_grads(False)
         ctx.call = call
         return results
@@ -145,7 +149,7 @@ class FastRNN(torch.autograd.Function):
         if torch.is_grad_enabled():     # with create_graph, and the gradients may be differentiated again
             count = len(gradients)
             once: Any = Once.apply
-            gradients = once(count, *gradients, d_output, d_h, d_c, x, *inputs)[:count]
+            gradients = once(count, *gradients, d_output, d_h, d_c, x, *inputs, *ctx.biases)[:count]
         return None, *gradients
 
 

@@ -36,6 +36,11 @@ def eager() -> bool:
         or forward_ad._current_level >= 0 or torch.is_autocast_enabled("cpu"))
 
 
+def tracing() -> bool:
+    """Whether torch.jit.trace is running."""
+    return bool(_is_tracing())
+
+
 def batched(*gradients: torch.Tensor | None) -> bool:
     """Whether gradients are being computed for many vectors at once, by vmap or with is_grads_batched."""
     return bool(_transforms_are_active() or any(d is not None and _is_legacy_batched(d) for d in gradients))

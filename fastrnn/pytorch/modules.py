@@ -11,70 +11,34 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from .. import _core
 from .._base import dispatch
-from .._base import validation as check
 from ..nn.parameters import GATES, shapes
-from . import internals
-from .autograd import TORCH_NAMES, FastRNN, Pass, array, forward_pass
+from . import internals, resets
+from .autograd import TORCH_NAMES, FastRNN, Pass, forward_pass
+from .weights import DTYPES, Cache, Weights, suits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from numpy.typing import ArrayLike
     from torch.types import Device
 
-    from .._base.typing import Array, IntArray
+    from .._base.typing import Array, BoolArray, IntArray
+    from .weights import Tensors
 
-    Tensors: TypeAlias = Sequence[torch.Tensor | None]
     _ModuleBase: TypeAlias = nn.Module
     _LayerBase: TypeAlias = nn.RNNBase
     _CellBase: TypeAlias = nn.RNNCellBase
 else:           # what the classes here are mixed into when they run
     _ModuleBase = _LayerBase = _CellBase = object
 
-DTYPES: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
-PLAIN = (torch.Tensor, nn.Parameter)
 _KINDS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_relu"}
 
 
 # ---- When the kernels may run ---------------------------------------------------------------------
-
-class _Weights:
-    """The weights of one direction, as arrays on the tensors' memory and packed for the kernels.
-
-    They are in the order of TORCH_NAMES; one that does not exist is None.
-    """
-
-    def __init__(self, tensors: Tensors, pack: _core.Parameters | None) -> None:
-        self.tensors, self.pack = tensors, pack
-        self.arrays: list[Any] = [None if t is None else check.contiguous(array(t)) for t in tensors]
-        self.places = [None if t is None else t.data_ptr() for t in tensors]
-        if any(t is not None and t.grad_fn is not None for t in tensors):
-            self.tensors = ()       # they are computed anew for every call, and keeping them would keep their graph
-
-    def are_of(self, tensors: Tensors) -> bool:
-        """Whether the arrays show what these tensors contain now."""
-        return len(self.tensors) == len(tensors) and all(
-            t is mine and (t is None or (t.data_ptr() == place and t.is_contiguous()))
-            for t, mine, place in zip(tensors, self.tensors, self.places))
-
-
-class _Cache(dict[tuple[Any, ...], _Weights]):
-    """The _Weights of a module. A copy or a pickle of the module starts with none."""
-
-    def __reduce__(self) -> tuple[type[_Cache], tuple[()]]:
-        return _Cache, ()
-
-
-def _suits(tensors: Tensors) -> bool:
-    """Whether all are plain tensors in memory, of one dtype that the kernels have. None is passed over."""
-    dtype = getattr(tensors[0], "dtype", None)
-    return dtype in DTYPES and all(
-        t is None or (type(t) in PLAIN and t.dtype is dtype and t.is_cpu and t.layout is torch.strided
-                      and not t.is_neg()) for t in tensors)
-
 
 class Fast(_ModuleBase):
     """What the six modules share. ``_fast`` returns None where a call is to run torch's own code."""
@@ -126,13 +90,13 @@ class Fast(_ModuleBase):
         They are packed anew when their contents have changed. Version counters would not tell: ``p.data.copy_(...)``
         leaves them as they are, and so does another process that trains shared memory.
         """
-        cache: _Cache = self.__dict__.setdefault("_fastrnn", _Cache())
+        cache: Cache = self.__dict__.setdefault("_fastrnn", Cache())
         key = kind, place, input_size, self.hidden_size, proj_size
         weights = cache.get(key)
         if weights is None or not weights.are_of(tensors):
-            if not _suits(tensors):
+            if not suits(tensors):
                 return None
-            weights = _Weights(tensors, weights.pack if weights is not None else None)
+            weights = Weights(tensors, weights.pack if weights is not None else None)
             expected = shapes(GATES[kind], input_size, self.hidden_size, self.bias, proj_size)
             if {name: a.shape for name, a in zip(TORCH_NAMES, weights.arrays, strict=True)
                     if a is not None} != expected:
@@ -152,7 +116,6 @@ class Fast(_ModuleBase):
         return self
 
 
-internals.leave_uncompiled(Fast.forward)        # torch.compile calls recurrent modules between its graphs
 
 
 # Where torch is faster. Beside its arithmetic a step of torch's costs from 20 us (RNN) to 80 us (GRU), forward and
@@ -216,6 +179,58 @@ def _row_lengths(x: torch.Tensor, sizes: Array) -> IntArray | None:
 
 
 class _Layers(Fast, _LayerBase):
+    def forward(self, input: Any, hx: Any = None, *, reset_mask: ArrayLike | torch.Tensor | None = None) -> Any:
+        """Compute what torch's module of the same name computes, with states that may start anew within a sequence.
+
+        Calls that the kernels cannot compute, or that would gain nothing, run torch's own code.
+
+        Parameters
+        ----------
+        input : torch.Tensor or torch.nn.utils.rnn.PackedSequence
+            The sequences: [T, N, I] ([N, T, I] with ``batch_first``), [T, I] or a PackedSequence.
+        hx : torch.Tensor or tuple of torch.Tensor, optional
+            The initial state h_0 of a GRU or an RNN, the pair (h_0, c_0) of an LSTM; zeros if it is not given.
+        reset_mask : torch.Tensor or array_like of bool, optional
+            [T, N], or [T] for an input without an axis of rows, in this order with ``batch_first``, too: where it is
+            True, the state of row n is zero just before the step at time t is taken, as where an episode starts. A
+            layer that reads backwards takes its steps in the opposite order.
+
+        Returns
+        -------
+        tuple
+            The output and the final state or pair of states.
+
+        Raises
+        ------
+        TypeError
+            `reset_mask` is not of bools.
+        ValueError
+            `reset_mask` has another shape.
+        NotImplementedError
+            `reset_mask` is given with a PackedSequence where the kernels cannot run (see `fastrnn.pytorch`).
+
+        Examples
+        --------
+        >>> import torch
+        >>> from fastrnn.pytorch import GRU
+        >>> layer, x = GRU(3, 5), torch.ones(7, 2, 3)
+        >>> starts = torch.zeros(7, 2, dtype=torch.bool)
+        >>> starts[4, 0] = True
+        >>> output, h_n = layer(x, reset_mask=starts)
+        >>> torch.allclose(output[4:, 0], layer(x)[0][:3, 0])
+        True
+        """
+        if isinstance(input, torch.fx.Proxy):       # a leaf of symbolic tracing, as torch's own modules are
+            tracer: Any = input.tracer
+            options = {} if reset_mask is None else {"reset_mask": reset_mask}
+            return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), options)
+        results = self._fast(input, hx, reset_mask) if internals.eager() else None
+        if results is not None:
+            return results
+        if reset_mask is not None:
+            return resets.by_torch(self, input, hx, reset_mask)
+        return super(Fast, self).forward(input, hx)
+
     def _extent(self, input: Any, x: torch.Tensor) -> tuple[int, int, IntArray | None, bool] | None:
         """Steps, rows, the rows' lengths where they differ, whether there is an axis of rows; None for no sequence."""
         if isinstance(input, PackedSequence):
@@ -226,13 +241,13 @@ class _Layers(Fast, _LayerBase):
             return T, N, None, True
         return (x.shape[0], 1, None, False) if x.dim() == 2 else None
 
-    def _fast(self, input: Any, hx: Any) -> tuple[Any, Any] | None:
+    def _fast(self, input: Any, hx: Any, reset_mask: Any = None) -> tuple[Any, Any] | None:
         packed = isinstance(input, PackedSequence)
         x: torch.Tensor = input.data if packed else input
         kind = _KINDS.get(self.mode)
         states = _states(hx, kind == "lstm")
         names = internals.weight_names(self)
-        if kind is None or states is None or names is None or not _suits((x, *states)):
+        if kind is None or states is None or names is None or not suits((x, *states)):
             return None
         extent = self._extent(input, x)
         if extent is None:
@@ -245,8 +260,9 @@ class _Layers(Fast, _LayerBase):
             if s.shape != ((self.num_layers * D, N, width) if batched else (self.num_layers * D, width)):
                 return None
         weights = [self._direction(of_direction) for of_direction in names]
-        if kind != "lstm" and not _gains(kind, T, x.numel() // self.input_size, GATES[kind] * H * (self.input_size + H),
-                                         _trains(x, *states, *weights[0])):
+        mask = resets.array(reset_mask, T, N, batched, input.sorted_indices if packed else None)
+        size, trains = GATES[kind] * H * (self.input_size + H), _trains(x, *states, *weights[0])
+        if mask is None and kind != "lstm" and not _gains(kind, T, x.numel() // self.input_size, size, trains):
             return None
         packs = [self._packed(kind, i, five, DTYPES[x.dtype], self.input_size if i < D else D * S, self.proj_size)
                  for i, five in enumerate(weights)]
@@ -254,7 +270,12 @@ class _Layers(Fast, _LayerBase):
             return None
         if packed and input.sorted_indices is not None:
             states = tuple(s.index_select(1, input.sorted_indices) for s in states)
-        x, finals = self._run_layers(x, states, extent, weights, packs)  # type: ignore[arg-type]  # no None in packs
+        ragged = extent[2]
+        if mask is not None and ragged is not None:     # with a mask the kernels take padded rows
+            x, _ = pad_packed_sequence(PackedSequence(x, input.batch_sizes))
+        x, finals = self._run_layers(x, states, extent, weights, packs, mask)  # type: ignore[arg-type]  # no None there
+        if mask is not None and ragged is not None:
+            x = pack_padded_sequence(x, torch.from_numpy(ragged)).data
         if packed:
             if input.unsorted_indices is not None:
                 finals = [s.index_select(1, input.unsorted_indices) for s in finals]
@@ -263,24 +284,40 @@ class _Layers(Fast, _LayerBase):
 
     def _run_layers(self, x: torch.Tensor, states: Sequence[torch.Tensor],
                     extent: tuple[int, int, IntArray | None, bool], weights: Sequence[Tensors],
-                    packs: list[_core.Parameters]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+                    packs: list[_core.Parameters], mask: BoolArray | None) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """The output and the final states of all layers, one after the other."""
         T, N, lengths, batched = extent
-        D, threads, ragged = 2 if self.bidirectional else 1, _threads(), lengths is not None
-        batch, hidden = _core.Batch(T, N, lengths, None, ragged), self.hidden_size if self.mode == "LSTM" else None
+        D, threads, ragged = 2 if self.bidirectional else 1, _threads(), lengths is not None and mask is None
+        order = None if lengths is None or ragged else np.arange(N)     # of padded rows
+        batch, hidden = _core.Batch(T, N, lengths, order, ragged), self.hidden_size if self.mode == "LSTM" else None
         state_rows = (D, N) if batched else (D,)
-        rows, swapped, finals = tuple(x.shape[:-1]), self.batch_first and x.dim() == 3, []
+        rows, finals = tuple(x.shape[:-1]), []
+        swapped = self.batch_first and x.dim() == 3 and lengths is None
+        x, x_swapped = self._kept_input(x, swapped, states, [w for five in weights[:D] for w in five])
         for k in range(self.num_layers):
             last, own = k == self.num_layers - 1, slice(k * D, (k + 1) * D)
             # between layers time comes first, as in torch's: dropout masks are drawn in that order
             call = Pass(packs[own], batch, ragged, hidden, (T, N) if swapped and not last else rows, state_rows,
-                        swapped and k == 0, swapped and last, threads)
+                        x_swapped and k == 0, swapped and last, threads, mask)
             x, *new = _run(call, x, states if self.num_layers == 1 else [s[own] for s in states],
                            [w for five in weights[own] for w in five])
             finals.append(new)
             if self.dropout and self.training and not last:
                 x = torch.dropout(x, self.dropout, True)
         return x, finals[0] if self.num_layers == 1 else [torch.cat(parts) for parts in zip(*finals)]
+
+    def _kept_input(self, x: torch.Tensor, swapped: bool, states: Sequence[torch.Tensor],
+                    weights: Tensors) -> tuple[torch.Tensor, bool]:
+        """The first layer's input as the kernels may keep it until backward, and whether it is [N, T, I].
+
+        A caller may change x in place after the call wherever torch's modules have made a copy of it, with batch_first,
+        or do not need it, where no weight of this layer is trained. Elsewhere backward raises torch's error.
+        """
+        if not _trains(x, *states, *weights):
+            return x, swapped
+        if swapped:
+            return x.transpose(0, 1).contiguous(), False
+        return x if self.mode == "LSTM" or _trains(*weights) else x.clone(), False
 
     def _direction(self, names: Iterable[str]) -> list[torch.Tensor | None]:
         """The five weights of a direction, None for those it does not have."""
@@ -424,6 +461,10 @@ class RNN(_Layers, nn.RNN):
                          dtype=dtype)
 
 
+for _class in (Fast, _Layers):
+    internals.leave_uncompiled(_class.forward)      # torch.compile calls recurrent modules between its graphs
+
+
 # ---- Cells ----------------------------------------------------------------------------------------
 
 class _Cell(Fast, _CellBase):
@@ -432,7 +473,7 @@ class _Cell(Fast, _CellBase):
     def _fast(self, input: Any, hx: Any) -> Any:
         kind: str = self._kind
         states = _states(hx, kind == "lstm")
-        if states is None or not _suits((input, *states)):
+        if states is None or not suits((input, *states)):
             return None
         rows = tuple(input.shape[:-1])
         N = rows[0] if rows else 1
