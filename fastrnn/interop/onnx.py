@@ -9,7 +9,6 @@ directions and G gates, W is [D, G*H, I], R [D, G*H, H], P [D, 3*H], B [D, 2*G*H
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
@@ -25,7 +24,8 @@ from ..nn.files import build, configuration
 from ..nn.parameters import ACTIVATIONS, PLAIN, layer_suffix
 from .conventions import GATE_ORDERS, as_float, explained, reorder
 from .formats.protobuf import decimal
-from .onnx_graph import Model, NotConstant
+from .onnx_graph import Model
+from .onnx_nodes import check_call, contents_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,10 +60,10 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *,
         The file.
     skipped : dict, optional
         If given, it takes name -> reason of nodes that make no layer, such as one whose weights are computed by the
-        model. Without it the first of them is an error.
+        model, or that is quantised. Without it the first of them is an error.
     external_data : bool, optional
-        Whether weights may be read from other files: those that the model names, in its own folder or below it and
-        nowhere else. PyTorch's exporter writes large weights so.
+        Whether weights may be read from other files, as PyTorch's exporter writes them: those the model names, in its
+        own folder or below it, and nowhere else.
 
     Returns
     -------
@@ -74,22 +74,23 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *,
         wrote gives its layer back as it was, stack and options, under the name of its class.
 
         A layer's input is [T, N, I] as the node's, [N, T, I] where its ``layout`` is 1. Its output is [T, N, D*H] where
-        ONNX has [T, D, N, H]. Weights of 16 bits become float32. The node's ``initial_h`` and ``initial_c`` are no part
-        of a layer, even if they are constants: they are the ``state`` of a call, [D, N, H].
+        ONNX has [T, D, N, H]. Weights of 16 bits become float32. What the model computes of its inputs for a node's
+        ``initial_h``, ``initial_c`` and ``sequence_lens`` is the ``state`` [D, N, H] and the ``lengths`` of a call. No
+        layer has a constant initial state: a node with one that is not zero makes no layer.
 
     Raises
     ------
     ModelFormatError
-        The file is broken, or a node makes no layer; it is named, with the reason.
+        The file is broken, a node makes no layer, or there is no recurrent node; it is named, with the reason.
     OSError
         The file cannot be read.
 
     Notes
     -----
-    Weights are found in initializers and Constant nodes, also behind Identity, Transpose, Reshape, Squeeze, Unsqueeze,
-    Slice, Split, Concat and Cast, which PyTorch's exporter leaves between them and the node, and behind Shape, Gather,
-    Expand, ConstantOfShape, DequantizeLinear, Mul, Add, Sub, Div and Neg, which are computed as ONNX says. alpha, beta
-    and clip are float32 in the file, and are taken for the shortest decimals that they stand for.
+    Weights are found in initializers and Constant nodes, also behind operators that exporters leave between them and
+    the node: such as move numbers (Transpose, Slice, Concat, ...), and such as compute sizes, weight normalisation or
+    dequantised weights (Shape, Mul, ReduceL2, DequantizeLinear, ...). alpha, beta and clip are float32 in the file, and
+    are taken for the shortest decimals that they stand for.
 
     Examples
     --------
@@ -105,50 +106,22 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *,
     path, found, made, taken, missed = os.fsdecode(path), {}, {}, {}, {}
     with refusing(path):
         model = Model(read_bytes(path), path, external_data)
-        for scope, node in model.main.recurrent():
+        for scope, node, reason in model.main.recurrent():
             model.spend(NODE + len(node.name), "recurrent nodes")
             name = _unused(node.name or f"{node.op_type}_{_count(taken, (node.op_type,))}", taken)
             try:
-                found[name] = node_layer(scope, node, made)
+                if reason is not None:
+                    raise ModelFormatError(reason)
+                layer = node_layer(scope, node, made)
+                check_call(scope, node, layer)
+                found[name] = layer
             except (ValueError, TypeError) as error:
-                message = f"{node.op_type} node {name!r}: {error}"
+                missed[name] = f"{node.op_type} node {name!r}: {error}"
                 if skipped is None:
-                    raise ModelFormatError(f"{path}: {message}") from error
-                missed[name] = message
+                    raise ModelFormatError(f"{path}: {missed[name]}") from error
         if model.fastrnn is not None:
             found = _restacked(found, parse_configuration(model.fastrnn), model)
-        return explained(found, path, missed, skipped, lambda: _about(model))
-
-
-def _about(model):
-    """What a model without recurrent nodes has, as a part of a message."""
-    kinds = list(dict.fromkeys(node.op_type for node in itertools.islice(model.main.nodes(), 10_000)))
-    loops = [kind for kind in ("Loop", "Scan") if kind in kinds]
-    return f"its operators are {', '.join(kinds) or 'none at all':.300}" + (
-        f". Its {' and '.join(loops)} may be a recurrent layer that was written out step by step, which is not told"
-        if loops else "")
-
-
-def _check_operator(node):
-    """Refuses operators of other domains by what they are."""
-    if node.domain or node.op_type not in OPERATORS:
-        quantised = "Quantize" in node.op_type or "QL" in node.op_type
-        raise ModelFormatError(f"an operator of {node.domain or 'ONNX'}" + (
-            ", with quantised weights: export the model before it is quantised" if quantised
-            else ", which may compute anything"))
-
-
-def _check_states(scope, names, hidden_size, directions):
-    """Refuses initial states that are constants of other sizes than the weights'."""
-    for key in ("initial_h", "initial_c"):
-        try:
-            state = scope.value(names.get(key, ""))
-        except NotConstant:
-            continue
-        if state is not None and (state.ndim != 3 or state.shape[2] != hidden_size
-                                  or directions not in (state.shape[0], state.shape[1])):
-            raise ModelFormatError(f"{key} {state.shape} does not fit hidden_size {hidden_size} and {directions} "
-                                   "direction(s)")
+        return explained(found, path, missed, skipped, lambda: contents_of(model))
 
 
 def _count(counts, key):
@@ -166,7 +139,6 @@ def _unused(name, counts):
 
 def node_layer(scope, node, made):
     """The layer of a node, or the one made before of the same arrays and options."""
-    _check_operator(node)
     if len(node.inputs) > len(INPUTS):
         raise ModelFormatError(f"{len(node.inputs)} inputs, expected at most {len(INPUTS)}")
     names, weights = dict(zip(INPUTS, node.inputs)), {}
@@ -180,9 +152,7 @@ def node_layer(scope, node, made):
     if key not in made:
         scope.model.spend(LAYER + sum(a.size * max(4, a.itemsize) for a in weights.values() if a is not None), "layers")
         made[key] = _layer(node.op_type, weights, options), weights     # the arrays as well: their ids stay theirs
-    layer = made[key][0]
-    _check_states(scope, names, layer.hidden_size, 1 + layer.bidirectional)
-    return layer
+    return made[key][0]
 
 
 # ---- An operator and its layer ----------------------------------------------------------------------
@@ -305,7 +275,7 @@ def run_node(op_type: str, inputs: Mapping[str, ArrayLike | None],
     >>> interop.onnx.run_node("RNN", ones, {"activations": ["Relu"]})["Y"].ravel()
     array([1., 2., 3.])
     """
-    names = _input_names(op_type)
+    names, inputs = _input_names(op_type), {name: a for name, a in inputs.items() if a is not None}
     for name in inputs:
         if name not in names:
             raise ValueError(f"inputs: {op_type} has {', '.join(names)}, got {name!r}")
@@ -313,7 +283,7 @@ def run_node(op_type: str, inputs: Mapping[str, ArrayLike | None],
     dtype = X.dtype.newbyteorder("=")
     if dtype not in check.DTYPES:
         raise TypeError(f"X: expected float32 or float64, got {X.dtype}")
-    weights = {name: None if inputs.get(name) is None else check.array(inputs[name], name, dtype) for name in WEIGHTS}
+    weights = {name: check.array(inputs[name], name, dtype) for name in WEIGHTS if name in inputs}
     attributes = {name: value for name, value in (attributes or {}).items() if value is not None}
     layer = _layer(op_type, weights, _options(op_type, attributes))
     return run_layer(layer, X, *map(inputs.get, ("sequence_lens", "initial_h", "initial_c")))

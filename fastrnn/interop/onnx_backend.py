@@ -11,7 +11,8 @@ except ImportError as error:
 
 from .formats.protobuf import Node, Reader
 from .onnx import INPUTS, OUTPUTS, node_layer, run_layer, run_node
-from .onnx_graph import MOVES, RECURRENT, Model, NotConstant, move
+from .onnx_graph import RECURRENT, Model
+from .onnx_operators import MOVES, NotConstant, move
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -168,7 +169,7 @@ class Backend(base.Backend):  # type: ignore[misc]     # onnx has no types
         super().run_node(node, inputs, device, outputs_info, **kwargs)
         _check(device, [node])
         data = node.SerializeToString()
-        reader = Reader(data)
+        reader = Reader(data, external_data=False)
         read = Node(reader, (0, len(data)))
         outputs = _compute(read, inputs, dict(map(reader.attribute, read.attributes)))
         return base.namedtupledict("Outputs", read.outputs)(*outputs)
@@ -198,7 +199,7 @@ class Representation(base.BackendRep):  # type: ignore[misc]     # onnx has no t
         self.inputs = [value.name for value in model.graph.input if value.name not in initializers]
         self.outputs = [value.name for value in model.graph.output]
         data = model.SerializeToString()
-        self._main = Model(data).main
+        self._main = Model(data, external_data=False).main
         self._plan: list[tuple[Node, dict[str, Any], Layer | None]] = []
         made: dict[tuple[Any, ...], Any] = {}
         for node in self._main.nodes():

@@ -1,23 +1,23 @@
 """The graphs of an ONNX model: its recurrent nodes, and the constants that they are given.
 
 Exporters leave weights as they were and put nodes in front of an operator that move them about: slices of gates put in
-another order, axes added, scales multiplied. ``Scope.value`` follows such a chain back to its constants and does with
-NumPy what it says.
+another order, axes added. ``Scope.value`` follows such a chain back to its constants and does with NumPy what it says.
 """
 
 import array
 import contextlib
-import math
-import re
+import functools
+import itertools
 
 import numpy as np
 
 from .._base.reading import ModelFormatError
-from .formats import protobuf
-from .formats.protobuf import BYTES, RANK, Node, Reader, Reference
+from .formats.protobuf import BYTES, Node, Reader, Reference
+from .onnx_nodes import foreign
+from .onnx_operators import COMPUTED, MOVES, NotConstant, fold
+from .onnx_shapes import Shapes
 
 RECURRENT = ("RNN", "GRU", "LSTM")
-OTHER_RECURRENT = re.compile(r"RNN|GRU|LSTM|(?:^|_)(?:rnn|gru|lstm)(?:_|$)")      # operators of other domains
 DEPTH = 64                      # of graphs within graphs, functions that call functions, and chains of constants
 FUNCTIONS = 1 << 13             # of one model
 SCOPES = 1 << 16                # graphs, and calls of functions, in one model
@@ -29,10 +29,6 @@ FUNCTION = {7: NODE, 4: INPUT}
 NAMES = {NODE: {2: BYTES}, INITIALIZER: {8: BYTES}, INPUT: {1: BYTES}}      # where each has the names that it gives
 
 
-class NotConstant(ModelFormatError):
-    """A weight that is computed from the model's inputs, or by operators that are not followed."""
-
-
 class Model(Reader):
     """An ONNX model: what a Reader of its bytes finds at the top.
 
@@ -41,13 +37,16 @@ class Model(Reader):
     main : Scope
         The main graph.
     functions : dict of (domain, name, overload) to span
+    recurrent_nodes : int
+        How many were found in the bodies of functions up to now.
     fastrnn : str or None
         The metadata under this name, where fastrnn wrote the model.
     """
 
-    def __init__(self, data, path="", external_data=False):
+    def __init__(self, data, path="", external_data=True):
         super().__init__(data, path, external_data)
         self._depth, self._scopes, self.fastrnn, self.functions = 0, 0, None, {}
+        self.recurrent_nodes = 0
         graphs, opsets = [], 0
         for number, span in self.fields((0, len(data)), MODEL):
             if number == 7:
@@ -71,6 +70,12 @@ class Model(Reader):
         self._scopes += 1
         if self._scopes > SCOPES:
             raise ModelFormatError(f"more than {SCOPES} graphs and calls of functions")
+
+    def counted(self, nodes):
+        """Yields nodes, and counts them in `recurrent_nodes`."""
+        for node in nodes:
+            self.recurrent_nodes += 1
+            yield node
 
     @contextlib.contextmanager
     def deeper(self):
@@ -155,17 +160,24 @@ class Scope:
             yield Node(self.model, place)
 
     def recurrent(self):
-        """Yields (scope, node) of every recurrent node, those of graphs and functions within included."""
+        """Yields (scope, node, None) of every recurrent node, those of graphs and functions within included.
+
+        With a reason in the place of None: nodes that are recurrent, and none of ONNX's own operators.
+        """
         with self.model.deeper():
             for node in self.nodes():
                 if not node.domain and node.op_type in RECURRENT:
-                    yield self, node
+                    yield self, node, None
                     continue
                 function = self.model.functions.get((node.domain, node.op_type, node.overload))
                 if function is not None:
-                    yield from Scope(self.model, function, self, node).recurrent()
-                elif OTHER_RECURRENT.search(node.op_type):
-                    yield self, node            # which makes no layer, and is named
+                    count = self.model.recurrent_nodes
+                    yield from self.model.counted(Scope(self.model, function, self, node).recurrent())
+                    known = self.model.recurrent_nodes > count
+                else:
+                    known = False
+                if not known and (reason := foreign(self, node, function is not None)) is not None:
+                    yield self, node, reason
                 for attribute in node.attributes:
                     for graph in self.model.subgraphs(attribute):
                         yield from Scope(self.model, graph, self).recurrent()
@@ -191,6 +203,63 @@ class Scope:
                 given.setdefault(default, value)
         return given.get(name)
 
+    def initializers(self, most):
+        """(name, shape) of the first arrays that this scope has, as many as `most`."""
+        found = []
+        for _, place in self._items(INITIALIZER):
+            if len(found) == most:
+                break
+            name, dims = "", []
+            for number, value in self.model.fields(place, {1: None, 8: BYTES}):
+                if number == 8:
+                    name = self.model.text(value)
+                else:
+                    dims.extend(itertools.islice(self.model.integers(value), 32))
+            found.append((name[:100], dims[:32]))
+        return found
+
+    # ---- Shapes and sources ----------------------------------------------------------------------
+
+    @functools.cached_property
+    def shapes(self):
+        """What is known of the shapes of the arrays of this scope."""
+        return Shapes(self)
+
+    def producer(self, name):
+        """Where an array comes from: (this scope, its Node), or (another scope, the name there).
+
+        The node is None for initializers. None stands for what comes with the inputs of a graph, or from nowhere.
+        """
+        kind, place = self._find(name) or (None, None)
+        if kind is None and self.call is None and self.outer is not None:
+            return self.outer, name
+        if kind == INPUT and self.call is not None:
+            given = self._actual(name)
+            return (self.outer, given) if given else None
+        if kind is None or kind == INPUT:
+            return None
+        return self, Node(self.model, place) if kind == NODE else None
+
+    def _actual(self, name):
+        """The name that the caller of this function has for its input of a name; None if it gives none."""
+        formal = [self.model.text(span) for _, span in self.model.fields(self.span, {4: BYTES})]
+        return dict(zip(formal, self.call.inputs)).get(name)
+
+    @functools.cached_property
+    def _declared(self):
+        """Hash of a name -> its shape, of those that the graph says the shapes of."""
+        found = {}
+        for number, span in self.model.fields(self.span, {11: BYTES, 13: BYTES}) if self.call is None else ():
+            name, shape = self.model.declared_shape(span)
+            if shape is not None and (number == 11 or hash(name) not in found):
+                self.model.spend(64 + 32 * len(shape), "shapes")
+                found[hash(name)] = shape
+        return found
+
+    def declared(self, name):
+        """The shape that the graph says an array has, with NaN for sizes it leaves open; None if it says nothing."""
+        return self._declared.get(hash(name))
+
     # ---- Constants -------------------------------------------------------------------------------
 
     def value(self, name):
@@ -214,171 +283,20 @@ class Scope:
         if kind == INPUT and self.call is None:
             raise NotConstant(f"{name!r} is not a constant: it is an input of the graph")
         if kind == INPUT:
-            formal = [self.model.text(span) for _, span in self.model.fields(self.span, {4: BYTES})]
-            return {name: self.outer.value(dict(zip(formal, self.call.inputs)).get(name))}
+            return {name: self.outer.value(self._actual(name))}
         node = Node(self.model, place)
-        if node.domain or node.op_type not in FOLDS:
+        if node.domain not in ("", "com.microsoft" if node.op_type == "DequantizeLinear" else "") or (
+                node.op_type not in MOVES and node.op_type not in COMPUTED):
             raise NotConstant(f"{name!r} is not a constant: {node.op_type} node {node.name!r} computes it")
-        outputs = move(node, [self.value(given) for given in node.inputs], self.attributes(node), self.model.spend)
+        try:
+            inputs = [self.value(given) for given in node.inputs]
+        except NotConstant:
+            sizes = self.shapes.sizes(name)     # those that are asked for may be known where others are not
+            if sizes is None or np.isnan(sizes).any():
+                raise
+            return {name: sizes.astype(np.int64)}
+        outputs = fold(node, inputs, self.attributes(node), self.model)
         found = dict(zip(node.outputs, outputs))
         if name not in found:
             raise ModelFormatError(f"{name!r}: {node.op_type} node {node.name!r} has {len(outputs)} outputs")
         return found
-
-
-# ---- Operators that move numbers and compute none -------------------------------------------------
-
-CAST = {1: np.float32, 6: np.int32, 7: np.int64, 10: np.float16, 11: np.float64}
-COPIES = {"Concat": None, "Reshape": None, "Cast": 8}       # which may copy numbers, and of what size if it is another
-
-
-def move(node, inputs, attributes, spend=None):
-    """The outputs of a node whose operator is in FOLDS, views of its inputs where they can be."""
-    if spend is not None:
-        if node.op_type in COPIES:
-            sizes = [a.size * (COPIES[node.op_type] or a.itemsize) for a in inputs if a is not None]
-            spend(sum(sizes), f"{node.op_type} node {node.name!r}")
-        elif node.op_type not in MOVES:
-            spend(_made(node, inputs), f"{node.op_type} node {node.name!r}")
-    count = {"count": len(node.outputs)} if node.op_type == "Split" else {}
-    try:
-        with np.errstate(all="ignore"):
-            outputs = FOLDS[node.op_type](attributes, *inputs, **count)
-    except (ValueError, TypeError, IndexError, KeyError, OverflowError) as error:
-        raise ModelFormatError(f"{node.op_type} node {node.name!r}: {type(error).__name__}: {error}") from error
-    return outputs if isinstance(outputs, list) else [outputs]
-
-
-def _made(node, inputs):
-    """The bytes that an operator which computes takes for its output, at most."""
-    shapes = [a.shape for a in inputs if a is not None]
-    try:
-        if node.op_type in ("Expand", "ConstantOfShape"):
-            size = inputs[-1]
-            if size.ndim != 1 or len(size) > RANK or not all(0 <= int(n) < 1 << 40 for n in size):
-                raise ModelFormatError(f"{node.op_type} node {node.name!r}: {size!r:.100} is no shape")
-            shapes = [*shapes[:-1], tuple(int(n) for n in size)]
-        elif node.op_type == "Gather":
-            return 8 * inputs[0].size * max(inputs[1].size, 1) // max(min(inputs[0].shape, default=1), 1)
-        return 8 * math.prod(np.broadcast_shapes(*shapes)) if node.op_type != "DequantizeLinear" else 8 * inputs[0].size
-    except (ValueError, AttributeError, IndexError) as error:
-        raise ModelFormatError(f"{node.op_type} node {node.name!r}: {error}") from None
-
-
-def _ints(given, attributes, name, most=RANK):
-    """Integers that are an input in newer operator sets and an attribute in older ones; None where they are neither."""
-    given = attributes.get(name) if given is None else given
-    if np.size(given) > most:
-        raise ValueError(f"{name}: {np.size(given)} integers")
-    return None if given is None else [int(number) for number in given]
-
-
-def _constant(attributes):
-    (name, value), = attributes.items()
-    if name not in ("value", "value_float", "value_floats", "value_int", "value_ints"):
-        raise ValueError(f"a constant given as {name}")
-    return np.float32(value) if name == "value_float" else np.asarray(value)
-
-
-def _reshape(attributes, x, shape=None):
-    shape = _ints(shape, attributes, "shape")
-    if not attributes.get("allowzero"):
-        shape = [x.shape[axis] if size == 0 else size for axis, size in enumerate(shape)]
-    return x.reshape(shape)
-
-
-def _squeeze(attributes, x, axes=None):
-    axes = _ints(axes, attributes, "axes")
-    return np.squeeze(x, None if axes is None else tuple(axes))
-
-
-def _unsqueeze(attributes, x, axes=None):
-    return np.expand_dims(x, tuple(_ints(axes, attributes, "axes")))
-
-
-def _slice(attributes, x, starts=None, ends=None, axes=None, steps=None):
-    starts, ends, axes, steps = (_ints(given, attributes, name) for given, name in
-                                 ((starts, "starts"), (ends, "ends"), (axes, "axes"), (steps, "steps")))
-    axes = range(len(starts)) if axes is None else axes
-    cut = [slice(None)] * x.ndim
-    for axis, start, end, step in zip(axes, starts, ends, steps or [1] * len(starts), strict=True):
-        cut[axis] = slice(start, end, step)
-    return x[tuple(cut)]
-
-
-def _split(attributes, x, sizes=None, *, count):
-    axis = attributes.get("axis", 0)
-    sizes = _ints(sizes, attributes, "split", protobuf.NAMES) or [-(-x.shape[axis] // count)] * (count - 1)
-    ends = np.cumsum([0, *sizes])
-    if ends[-1] > x.shape[axis] or min(sizes, default=0) < 0:
-        raise ValueError(f"an axis of {x.shape[axis]} cannot be split into {sizes}")
-    return np.split(x, ends[1:count], axis)
-
-
-def _shape(attributes, x):
-    return np.array(x.shape[attributes.get("start", 0):attributes.get("end")], np.int64)
-
-
-def _gather(attributes, x, indices):
-    return np.take(x, indices, attributes.get("axis", 0))
-
-
-def _constant_of_shape(attributes, shape):
-    value = attributes.get("value", np.zeros(1, np.float32))
-    return np.full([int(n) for n in shape], np.asarray(value).reshape(-1)[0])
-
-
-def _expand(attributes, x, shape):
-    return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(int(n) for n in shape)))
-
-
-def _dequantize(attributes, x, scale, zero_point=None):
-    """(x - zero_point) * scale, per tensor or along one axis."""
-    if attributes.get("block_size"):
-        raise ValueError("quantised in blocks")
-
-    def along(a):
-        return a if a.size == 1 else a.reshape([-1 if axis == attributes.get("axis", 1) % x.ndim else 1
-                                                for axis in range(x.ndim)])
-    shifted = x.astype(np.int32) - (0 if zero_point is None else along(zero_point.astype(np.int32)))
-    return shifted.astype(scale.dtype) * along(scale)
-
-
-def _divide(attributes, x, y):
-    if x.dtype.kind in "iu":
-        quotient = np.abs(x) // np.abs(y)           # towards zero
-        return (np.sign(x) * np.sign(y) * quotient).astype(x.dtype)
-    return x / y
-
-
-def _cast(attributes, x):
-    if attributes["to"] not in CAST:
-        raise ValueError(f"a cast to type {attributes['to']} (TensorProto.DataType)")
-    return x.astype(CAST[attributes["to"]], copy=False)
-
-
-MOVES = {
-    "Constant": _constant,
-    "Identity": lambda attributes, x: x,
-    "Transpose": lambda attributes, x: np.transpose(x, _ints(None, attributes, "perm")),
-    "Reshape": _reshape,
-    "Squeeze": _squeeze,
-    "Unsqueeze": _unsqueeze,
-    "Slice": _slice,
-    "Split": _split,
-    "Concat": lambda attributes, *inputs: np.concatenate(inputs, attributes["axis"]),
-    "Cast": _cast,
-}
-# What is computed of constants, too: exporters leave it around weights.
-FOLDS = MOVES | {
-    "Shape": _shape,
-    "Gather": _gather,
-    "ConstantOfShape": _constant_of_shape,
-    "Expand": _expand,
-    "DequantizeLinear": _dequantize,
-    "Mul": lambda attributes, x, y: x * y,
-    "Add": lambda attributes, x, y: x + y,
-    "Sub": lambda attributes, x, y: x - y,
-    "Div": _divide,
-    "Neg": lambda attributes, x: -x,
-}

@@ -347,13 +347,13 @@ def external(tmp_path):
     return write
 
 
-def test_external_data_are_read_unless_told_otherwise(external):
+def test_external_data_are_read_unless_the_caller_says_not(external):
     wanted = np.arange(6, dtype=np.float32).reshape(2, 3)
     for options in ({"location": "data.bin"}, {"location": "weights/w", "offset": 0, "length": 24, "checksum": "x"},
                     {"location": "./data.bin", "data": bytes(4096) + wanted.tobytes(), "offset": 4096},
                     {"location": "data.bin", "data": wanted.tobytes() + bytes(9), "length": 24}):
         path = external(**options)
-        with pytest.raises(ModelFormatError, match=r"'rnn': W: external data at '.*' is not read unless external_dat"):
+        with pytest.raises(ModelFormatError, match=r"'rnn': W: external data at '.*' is not read, as external_data=Fa"):
             layers(path, external_data=False)
         layer = layers(path)["rnn"]
         assert np.array_equal(layer.parameters["weight_ih_l0"], wanted)
@@ -365,7 +365,7 @@ def test_onnx_writes_external_data_that_are_read(tmp_path):
     onnx.save(onnx.load(tmp_path / "whole.onnx"), tmp_path / "model.onnx", save_as_external_data=True,
               location="weights", size_threshold=100)
     assert (tmp_path / "weights").stat().st_size > 4 * 120 * 50
-    found = layers(tmp_path / "model.onnx", external_data=True)["LSTM"]
+    found = layers(tmp_path / "model.onnx")["LSTM"]
     assert all(np.array_equal(found.parameters[name], a) for name, a in layer.parameters.items())
 
 
@@ -375,13 +375,13 @@ def test_onnx_writes_external_data_that_are_read(tmp_path):
 ])
 def test_places_outside_the_folder(location, external):
     with pytest.raises(ModelFormatError, match=r"external data at .*not a path within the model's folder"):
-        layers(external(location), external_data=True)
+        layers(external(location))
 
 
 def test_the_absolute_path_of_a_file_in_the_folder(external):
     path = external("data.bin")
     with pytest.raises(ModelFormatError, match="not a path within the model's folder"):
-        layers(external(str(path.parent / "data.bin")), external_data=True)
+        layers(external(str(path.parent / "data.bin")))
 
 
 def test_links(external, tmp_path):
@@ -389,20 +389,20 @@ def test_links(external, tmp_path):
     path = external("link")
     (path.parent / "link").symlink_to(tmp_path / "secret")
     with pytest.raises(ModelFormatError, match="a link out of the model's folder"):
-        layers(path, external_data=True)
+        layers(path)
     (path.parent / "up").symlink_to(tmp_path)
     with pytest.raises(ModelFormatError, match="a link out of the model's folder"):
-        layers(external("up/secret"), external_data=True)
+        layers(external("up/secret"))
     (path.parent / "within").symlink_to("data.bin")
-    assert "rnn" in layers(external("within"), external_data=True)
+    assert "rnn" in layers(external("within"))
     (tmp_path / "elsewhere.onnx").symlink_to(path)
     with pytest.raises(ModelFormatError, match="external data at 'within': No such file"):
-        layers(tmp_path / "elsewhere.onnx", external_data=True)     # the folder is that of the name that was given
+        layers(tmp_path / "elsewhere.onnx")     # the folder is that of the name that was given
 
 
 def test_a_model_in_the_working_directory(external, monkeypatch):
     monkeypatch.chdir(external("data.bin").parent)
-    assert "rnn" in layers("model.onnx", external_data=True)
+    assert "rnn" in layers("model.onnx")
 
 
 @pytest.mark.parametrize("location, options, match", [
@@ -417,7 +417,26 @@ def test_a_model_in_the_working_directory(external, monkeypatch):
 ])
 def test_lies_about_external_data(location, options, match, external):
     with pytest.raises(ModelFormatError, match=rf"model\.onnx: RNN node 'rnn': .*(?:{match})"):
-        layers(external(location, **options), external_data=True)
+        layers(external(location, **options))
+
+
+def test_nothing_is_read_of_external_data_of_the_wrong_size(external, monkeypatch):
+    """A small model beside a large file: the shapes are compared before a byte of it is read."""
+    path = external("data.bin")
+    with open(path.parent / "data.bin", "r+b") as file:
+        file.truncate(1 << 36)              # a sparse file, 64 GB long
+    with mutations.bounded(1 << 20, 10), pytest.raises(ModelFormatError, match="has 17179869184 numbers"):
+        layers(path)
+    assert "rnn" in layers(external("data.bin", data=None, offset=1 << 20, length=24))
+
+
+def test_mutations_of_a_model_with_external_data(external):
+    """Models that say other things of the file beside them, which is as it was."""
+    path = external("data.bin", data=SIX * 4, offset=24, length=24)
+    good, refused = path.read_bytes(), 0
+    for broken in mutations.mixed(good, np.random.default_rng(5), mutations.COUNT // 4):
+        refused += assert_refuses_or_loads(lambda name: layers(name, {}), broken, path) is not None
+    assert refused > mutations.COUNT // 20
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
@@ -425,7 +444,7 @@ def test_a_fifo_for_external_data(external):
     path = external("fifo")
     os.mkfifo(path.parent / "fifo")
     with mutations.alarm(30), pytest.raises(ModelFormatError, match="not a regular file"):
-        layers(path, external_data=True)
+        layers(path)
 
 
 def test_a_missing_model_is_an_os_error(tmp_path):

@@ -119,6 +119,9 @@ def test_a_model_without_recurrent_nodes(save):
     with pytest.raises(ModelFormatError, match="no recurrent layer: its operators are Relu"):
         layers(path)
     assert layers(path, skipped) == {} and skipped == {"": "no recurrent layer: its operators are Relu"}
+    path = save([helper.make_node("Relu", ["X"], ["Y"])], {"table": np.ones((3, 2), np.float32)})
+    with pytest.raises(ModelFormatError, match=r"operators are Relu; its arrays are table \(3, 2\)\. .*from_arrays"):
+        layers(path)
 
 
 @pytest.mark.parametrize("attributes, options", [
@@ -235,12 +238,10 @@ def test_initializers_that_are_inputs_too(save):
 @pytest.mark.parametrize("nodes, inputs, reason", [
     ([], ("X", "W"), "W: 'W' is not a constant: it is an input of the graph"),
     ([], ("X",), "W: 'W' is not a constant: nothing in the graph gives it"),
-    ([helper.make_node("MatMul", ["B", "B"], ["W"], "product")], ("X",),
-     "W: 'W' is not a constant: MatMul node 'product' computes it"),
-    ([helper.make_node("Identity", ["V"], ["W"]), helper.make_node("Add", ["X", "X"], ["V"])], ("X",),
-     "W: 'X' is not a constant: it is an input of the graph"),
-    ([helper.make_node("Identity", ["V"], ["W"]), helper.make_node("Sin", ["X"], ["V"])], ("X",),
-     "W: 'V' is not a constant: Sin node '' computes it"),
+    ([helper.make_node("Conv", ["B", "B"], ["W"], "product")], ("X",),
+     "W: 'W' is not a constant: Conv node 'product' computes it"),
+    ([helper.make_node("Identity", ["V"], ["W"]), helper.make_node("Softplus", ["X"], ["V"])], ("X",),
+     "W: 'V' is not a constant: Softplus node '' computes it"),
     ([helper.make_node("Transpose", ["X"], ["W"])], ("X",), "W: 'X' is not a constant: it is an input of the graph"),
     ([helper.make_node("Foo", ["B"], ["W"], "f", domain="other")], ("X",),
      "W: 'W' is not a constant: Foo node 'f' computes it"),

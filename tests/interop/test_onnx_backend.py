@@ -153,7 +153,7 @@ def test_nodes_that_move_numbers():
 
 def test_nodes_that_move_numbers_in_older_operator_sets():
     """Axes and cuts were attributes once; onnx's checker is of today, so the node is computed without it."""
-    from fastrnn.interop.onnx_graph import MOVES
+    from fastrnn.interop.onnx_operators import MOVES
     x = np.arange(24.0).reshape(2, 1, 3, 4)
     assert_same_bits(MOVES["Squeeze"]({"axes": [1]}, x), x[:, 0])
     assert_same_bits(MOVES["Unsqueeze"]({"axes": [0, 2]}, x), x[None, :, None])
@@ -223,7 +223,7 @@ def test_without_onnx_reading_works_and_the_rest_says_what_is_missing(tmp_path):
         print(onnx.layers(os.environ["MODEL"]))
         onnx.run_node("RNN", {"X": np.ones((3, 1, 1)), "W": np.ones((1, 1, 1)), "R": np.ones((1, 1, 1))})
         names = {name.partition(".")[0] for name in set(sys.modules) - before - {"onnx"}} - sys.stdlib_module_names
-        assert {name for name in names if "cython" not in name} == {"fastrnn"}, names
+        assert {name for name in names if "cython" not in name} - {"numpy"} == {"fastrnn"}, names
         for act in (lambda: onnx.Backend, lambda: onnx.export(fastrnn.GRU(2, 3), os.environ["MODEL"])):
             try:
                 act()

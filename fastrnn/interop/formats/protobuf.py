@@ -12,6 +12,7 @@ import array
 import math
 import ntpath
 import os
+import stat
 import struct
 
 import numpy as np
@@ -54,7 +55,7 @@ class Reader:
         Whether such files may be read.
     """
 
-    def __init__(self, data, path="", external_data=False):
+    def __init__(self, data, path="", external_data=True):
         self.data, self.path, self.external_data = data, path, external_data
         self._steps = STEPS * len(data) + 1000          # what is left of each
         self._room = EXPANSION * len(data) + ALLOWANCE
@@ -124,16 +125,16 @@ class Reader:
                     raise ModelFormatError(f"byte {at}: a field numbered 0")
         finally:
             self._steps -= walked
-        self._walk(0)
+        self.walk(0)
 
-    def _walk(self, steps):
+    def walk(self, steps):
         """Counts what takes time."""
         self._steps -= steps
         if self._steps < 0:
             raise ModelFormatError("the same messages are used over and over")
 
     def text(self, span):
-        self._walk((span[1] - span[0]) // 64)
+        self.walk((span[1] - span[0]) // 64)
         return self.data[span[0]:span[1]].decode()
 
     def integers(self, field):
@@ -143,7 +144,7 @@ class Reader:
             yield signed(value)
         elif wire == BYTES:
             at, stop = value
-            self._walk(stop - at)
+            self.walk(stop - at)
             while at < stop:
                 number, at = self.varint(at, stop)
                 yield signed(number)
@@ -166,6 +167,30 @@ class Reader:
         """(key, value) of a StringStringEntryProto."""
         found = {number: self.text(value) for number, value in self.fields(span, PAIR)}
         return found.get(1, ""), found.get(2, "")
+
+    def declared_shape(self, span):
+        """(name, shape) of a ValueInfoProto: a tuple of floats with NaN for free sizes; None if it gives no shape."""
+        name, shape = "", None
+        for number, value in self.fields(span, PAIR):
+            if number == 1:
+                name = self.text(value)
+                continue
+            for _, tensor in self.fields(value, {1: BYTES}):            # TypeProto.tensor_type
+                for _, dims in self.fields(tensor, {2: BYTES}):         # its shape
+                    shape = self._dimensions(dims)
+        return name, shape
+
+    def _dimensions(self, span):
+        """The sizes of a TensorShapeProto."""
+        sizes = []
+        for _, dim in self.fields(span, {1: BYTES}):
+            size = math.nan
+            for _, number in self.fields(dim, {1: VARINT}):
+                size = float(signed(number)) if signed(number) >= 0 else math.nan
+            sizes.append(size)
+            if len(sizes) > RANK:
+                raise ModelFormatError(f"an array of more than {RANK} dimensions")
+        return tuple(sizes)
 
     # ---- Attributes ------------------------------------------------------------------------------
 
@@ -242,7 +267,7 @@ class Reader:
             raise ModelFormatError(f"a tensor of type {kind} (TensorProto.DataType), not one of weights")
         dtype, field = DTYPES[kind]
         if is_external:
-            values = np.frombuffer(self.external(entries), dtype)
+            values = np.frombuffer(self.external(entries, dims, np.dtype(dtype)), dtype)
         elif held.get(RAW):
             values = np.frombuffer(held[RAW], dtype)
         elif field in (FLOATS, DOUBLES):
@@ -257,21 +282,27 @@ class Reader:
             values = (values.astype(np.uint32) << 16).view(np.float32)
         return values.reshape(dims)
 
-    def external(self, entries):
-        """The bytes of external data: of a file in the model's folder, and nowhere else."""
+    def external(self, entries, dims, dtype):
+        """The bytes of external data: of a file in the model's folder, and nowhere else.
+
+        Their number is checked against the tensor's shape before any of them is read.
+        """
         location = entries.get("location", "")
         what = f"external data at {location!r}"
         if not self.external_data:
-            raise ModelFormatError(f"{what} is not read unless external_data=True says so")
+            raise ModelFormatError(f"{what} is not read, as external_data=False says")
         parts = location.replace("\\", "/").split("/")
         if not location or not parts[0] or ".." in parts or "\0" in location or ntpath.splitdrive(location)[0]:
             raise ModelFormatError(f"{what}: not a path within the model's folder")
         folder = os.path.realpath(os.path.dirname(self.path))
         target = os.path.realpath(os.path.join(folder, location))
         if os.path.commonpath([folder, target]) != folder:
-            raise ModelFormatError(f"{what}: a link out of the model's folder")
+            raise ModelFormatError(f"{what}: a link out of the model's folder; a copy in the folder is read")
         try:
-            size = os.stat(target).st_size
+            status = os.stat(target)
+            if not stat.S_ISREG(status.st_mode):
+                raise ModelFormatError(f"{what}: not a regular file")
+            size = status.st_size
             if target not in self._files:
                 self._files.add(target)
                 self._room += EXPANSION * size
@@ -279,6 +310,11 @@ class Reader:
             length = int(entries.get("length") or size - offset)
             if offset < 0 or length < 0 or offset + length > size:
                 raise ModelFormatError(f"{what}: {length} bytes from byte {offset} of a file of {size}")
+            if length % dtype.itemsize:
+                raise ModelFormatError(f"{what}: a buffer size of {length} bytes is none of {dtype}")
+            if min(dims, default=0) < 0 or math.prod(dims) * dtype.itemsize != length:
+                raise ModelFormatError(f"{what}: a tensor of shape {dims} has {length // dtype.itemsize} numbers of "
+                                       f"{dtype}")
             self.spend(length, what)
             return read_bytes(target, offset, length)
         except OSError as error:
