@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 SHOWN = 12                  # operators or arrays that a message lists
 # Names such as DynamicQuantizeLSTM, aten_lstm, my_gru_cell, CudnnRNNV3, QLinearGRU; not transformernn, congruent.
 RECURRENT_NAME = re.compile(r"LSTM|GRU|RNN|(?<![a-z])(?:[Ll]stm|[Gg]ru|[Rr]nn)(?![a-z])|[Rr]ecurrent")
+BEFORE = "read the model as it was before it was quantised, and call layer.quantized('int8')"
 ADVICE = {
-    "DynamicQuantizeLSTM": "an LSTM whose weights ONNX Runtime's quantize_dynamic made 8-bit integers, with sums of "
-                           "products in integers: no layer computes the same numbers. Read the model as it was before "
-                           "it was quantised, and call layer.quantized('int8')",
-    "AttnLSTM": "an LSTM with an attention mechanism within, which no layer has",
+    "DynamicQuantizeLSTM": "with quantised weights: an LSTM that ONNX Runtime's quantize_dynamic made one of 8-bit "
+                           f"integers, and no layer computes the same numbers; {BEFORE}",
+    "AttnLSTM": "which may compute anything: an LSTM with an attention mechanism within, which no layer has",
 }
 
 
@@ -39,10 +39,12 @@ def foreign(scope: Scope, node: Node, is_function: bool) -> str | None:
         return None
     if is_function:
         return f"a function of the model ({node.domain}.{node.op_type}) with no RNN, GRU or LSTM node in its body"
-    domain = node.domain or "ai.onnx"
     if node.domain == "com.microsoft" and name in ADVICE:
-        return f"{domain}.{name}: {ADVICE[name]}"
-    return f"{domain}.{name}: an operator of another runtime; only ONNX's own RNN, GRU and LSTM are read"
+        return f"an operator of {node.domain}, {ADVICE[name]}"
+    if "Quant" in name or "QL" in name:
+        return f"an operator of {node.domain or 'ONNX'}, with quantised weights: {BEFORE}"
+    return (f"an operator of {node.domain or 'ONNX'}, which may compute anything; only ONNX's own RNN, GRU and LSTM are "
+            "read")
 
 
 def check_call(scope: Scope, node: Node, layer: Layer) -> None:
@@ -71,8 +73,8 @@ def _check_state(scope: Scope, name: str, what: str, x: tuple[float, ...] | None
     shape = scope.shapes.shape(name)
     if shape is not None and (len(shape) != 3 or any(
             a != b and not np.isnan(a) and not np.isnan(b) for a, b in zip(shape, expected, strict=True))):
-        raise ModelFormatError(f"{what}: it has shape {_shown(shape)}, expected {_shown(expected)} of the weights, "
-                               "hidden_size and direction; the file contradicts itself")
+        raise ModelFormatError(f"{what} of shape {_shown(shape)} does not fit hidden_size {layer.hidden_size} and the "
+                               f"direction: expected {_shown(expected)}; the file contradicts itself")
     try:
         constants = scope.shapes.contents(name)
     except NotConstant as error:
@@ -103,6 +105,11 @@ def contents_of(model: Model) -> str:
     counts = collections.Counter(node.op_type for node in model.main.nodes())
     operators = [f"{count} x {name[:50]}" if count > 1 else name[:50] for name, count in counts.most_common(SHOWN)]
     arrays = [f"{name[:50]} {_shown(tuple(map(float, shape)))}" for name, shape in model.main.initializers(SHOWN)]
-    return (f"its operators are {', '.join(operators) or 'none at all'}" + ", ..." * (len(counts) > SHOWN)
-            + (f"; its arrays are {', '.join(arrays)}. Where some of them are a layer's weights, "
-               "onnx.numpy_helper.to_array gives them, and interop.from_arrays makes a layer of them" if arrays else ""))
+    loops = " and ".join(name for name in ("Loop", "Scan") if name in counts)
+    text = f"its operators are {', '.join(operators) or 'none at all'}" + ", ..." * (len(counts) > SHOWN)
+    if loops:
+        text += f". Its {loops} may be a recurrent layer that was written out step by step, which is not told"
+    if arrays:
+        text += (f"; its arrays are {', '.join(arrays)}. Where some of them are a layer's weights, onnx.numpy_helper."
+                 "to_array gives them, and interop.from_arrays makes a layer of them")
+    return text

@@ -42,7 +42,7 @@ def fold(node: protobuf.Node, inputs: Sequence[Array | None], attributes: Mappin
     try:
         reader.walk(sum(a.size for a in given) // BLOCK + 1)
         size, work = _cost(node.op_type, given, attributes)
-    except (ValueError, TypeError, IndexError, KeyError, OverflowError) as error:
+    except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError) as error:
         if isinstance(error, ModelFormatError):
             raise
         raise ModelFormatError(f"{node.op_type} node {node.name!r}: {type(error).__name__}: {error}") from error
@@ -53,8 +53,12 @@ def fold(node: protobuf.Node, inputs: Sequence[Array | None], attributes: Mappin
 
 def _cost(op_type: str, given: Sequence[Array], attributes: Mapping[str, Any]) -> tuple[int, int]:
     """(numbers that are allocated, numbers that are looked at) by an operator of COMPUTED."""
-    if op_type in VIEWS:
+    if op_type in ("Shape", "Size"):
         return 0, 0
+    if op_type in ("ConstantOfShape", "Expand"):        # a view, but what it is for takes as much
+        shape = _sizes(given[-1])
+        size = int(np.prod(np.broadcast_shapes(given[0].shape, shape) if op_type == "Expand" else shape, dtype=object))
+        return size, 0
     if op_type == "Gather":
         x, indices = given
         size = x.size // max(1, x.shape[attributes.get("axis", 0)]) * indices.size
@@ -178,13 +182,20 @@ def _shape(attributes: Mapping[str, Any], x: Array) -> Array:
     return np.array(x.shape[attributes.get("start", 0):attributes.get("end")], np.int64)
 
 
+def _sizes(shape: Array) -> tuple[int, ...]:
+    """The sizes that an array of them says."""
+    if shape.ndim != 1 or shape.dtype.kind not in "iu" or shape.size > RANK or (shape < 0).any():
+        raise ValueError(f"{shape!r:.100} is no shape")
+    return tuple(shape.tolist())
+
+
 def _expand(attributes: Mapping[str, Any], x: Array, shape: Array) -> Array:
-    return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(integers(shape, {}, "shape") or ())))
+    return np.broadcast_to(x, np.broadcast_shapes(x.shape, _sizes(shape)))
 
 
 def _constant_of_shape(attributes: Mapping[str, Any], shape: Array) -> Array:
     value = np.reshape(attributes.get("value", np.float32(0)), ())
-    return np.broadcast_to(value, tuple(integers(shape, {}, "shape") or ()))
+    return np.broadcast_to(value, _sizes(shape))
 
 
 def _divide(attributes: Mapping[str, Any], a: Array, b: Array) -> Array:
@@ -246,8 +257,6 @@ REDUCTIONS: dict[str, Operator] = {
     "ReduceProd": _reduced(np.prod), "ReduceSum": _reduced(np.sum),
     "ReduceSumSquare": _reduced(lambda x, **where: np.sum(x * x, **where)),
 }
-VIEWS = ("ConstantOfShape", "Expand", "Shape", "Size")      # operators that allocate nothing of the size of their input
-
 
 def _pairwise(function: Operator) -> Operator:
     return lambda attributes, a, b: function(a, b)

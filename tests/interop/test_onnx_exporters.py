@@ -97,7 +97,7 @@ def test_a_projection_that_the_exporter_breaks_is_refused(optimize, tmp_path):
     torch.manual_seed(0)
     path, skipped = tmp_path / "model.onnx", {}
     dynamo_export(nn.LSTM(64, 128, proj_size=3), torch.randn(5, 2, 64), path, optimize=optimize, external_data=False)
-    with pytest.raises(ModelFormatError, match=r"initial_c: it has shape \(1, 2, 128\), expected \(1, 2, 3\)"):
+    with pytest.raises(ModelFormatError, match=r"initial_c of shape \(1, 2, 128\) does not fit hidden_size 3 "):
         layers(path)
     assert layers(path, skipped) == {}
     assert "the file contradicts itself" in "".join(skipped.values())
@@ -173,11 +173,11 @@ def lstm(*more, **attributes):
     (["", "h"], {"h": np.ones((1, 2, 2), "f4")}, "initial_h: a constant that is not zero"),
     (["", "", "c"], {"c": np.ones((1, 2, 2), "f4")}, "initial_c: a constant that is not zero"),
     (["", "h"], {"h": np.full((1, 2, 2), np.nan, "f4")}, "initial_h: a constant that is not zero"),
-    (["", "h"], {"h": np.zeros((1, 2, 3), "f4")}, r"initial_h: it has shape \(1, 2, 3\), expected \(1, 2, 2\)"),
-    (["", "h"], {"h": np.zeros((2, 2, 2), "f4")}, r"initial_h: it has shape \(2, 2, 2\), expected \(1, 2, 2\)"),
-    (["", "h"], {"h": np.zeros((1, 4, 2), "f4")}, r"initial_h: it has shape \(1, 4, 2\), expected \(1, 2, 2\)"),
-    (["", "h"], {"h": np.zeros(2, "f4")}, r"initial_h: it has shape \(2\)"),
-    (["", "", "c"], {"c": np.zeros((1, 2, 9), "f4")}, r"initial_c: it has shape \(1, 2, 9\)"),
+    (["", "h"], {"h": np.zeros((1, 2, 3), "f4")}, r"initial_h of shape \(1, 2, 3\) .*: expected \(1, 2, 2\)"),
+    (["", "h"], {"h": np.zeros((2, 2, 2), "f4")}, r"initial_h of shape \(2, 2, 2\) .*: expected \(1, 2, 2\)"),
+    (["", "h"], {"h": np.zeros((1, 4, 2), "f4")}, r"initial_h of shape \(1, 4, 2\) .*: expected \(1, 2, 2\)"),
+    (["", "h"], {"h": np.zeros(2, "f4")}, r"initial_h of shape \(2\) does not fit"),
+    (["", "", "c"], {"c": np.zeros((1, 2, 9), "f4")}, r"initial_c of shape \(1, 2, 9\) does not fit"),
     (["n"], {"n": np.array([5, 3], "i4")}, "sequence_lens: the constant lengths 5, 3, where X has .5. steps"),
     (["n"], {"n": np.array([4, 4], "i4")}, "sequence_lens: the constant lengths 4, 4"),
 ])
@@ -204,7 +204,7 @@ def test_other_sizes_that_contradict(save):
     a = weights(np.random.default_rng(0))
     with pytest.raises(ModelFormatError, match=r"X: it has shape \(5, 2, 4\), but the weights are those of 3 inputs"):
         layers(save([lstm()], a, (5, 2, 4)))
-    with pytest.raises(ModelFormatError, match=r"initial_h: it has shape \(1, any, 7\), expected \(1, 2, 2\)"):
+    with pytest.raises(ModelFormatError, match=r"initial_h of shape \(1, any, 7\) .*: expected \(1, 2, 2\)"):
         layers(save([lstm("", "h")], a, others=[("h", (1, None, 7))]))
     random = helper.make_node("RandomNormal", [], ["h"], shape=[1, 2, 2])
     with pytest.raises(ModelFormatError, match="initial_h: a constant that RandomNormal node '' computes"):
