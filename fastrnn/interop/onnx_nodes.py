@@ -43,8 +43,8 @@ def foreign(scope: Scope, node: Node, is_function: bool) -> str | None:
         return f"an operator of {node.domain}, {ADVICE[name]}"
     if "Quant" in name or "QL" in name:
         return f"an operator of {node.domain or 'ONNX'}, with quantised weights: {BEFORE}"
-    return (f"an operator of {node.domain or 'ONNX'}, which may compute anything; only ONNX's own RNN, GRU and LSTM are "
-            "read")
+    return (f"an operator of {node.domain or 'ONNX'}, which may compute anything; only ONNX's own RNN, GRU and LSTM "
+            "are read")
 
 
 def check_call(scope: Scope, node: Node, layer: Layer) -> None:
