@@ -138,9 +138,9 @@ print("streamed step by step: the same to the bit")
 # %% [markdown]
 # ## Whole modules
 #
-# `torch.save(model)` pickles classes by name, and loading such a file in PyTorch imports and runs code. Here it is read as
-# data: its layers come back with the options they had, and nothing in it is run. A file without a recurrent layer is an
-# error that lists what it holds.
+# `torch.save(model)` pickles classes by name, and loading such a file in PyTorch imports and runs code. Here it is
+# read as data: its layers come back with the options they had, and nothing in it is run. A file without a recurrent
+# layer is an error that lists what it holds.
 
 # %%
 if torch:
