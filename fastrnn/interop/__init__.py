@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._base.typing import Activation, DTypeLike, PathLike
-    from . import conventions, keras, nam, npz, onnx, pytorch, rtneural, safetensors
+    from . import conventions, keras, nam, npz, onnx, pytorch, rtneural, safetensors, tflite
     from .assembly import from_arrays
     from .conventions import Layer
 
@@ -29,6 +29,7 @@ FORMATS: dict[str, str] = {
     "pytorch": "PyTorch .pt, .pth: state_dict, checkpoint, module or TorchScript",
     "keras": "Keras .keras, .h5",
     "onnx": "ONNX",
+    "tflite": "TensorFlow Lite",
     "safetensors": "safetensors",
     "rtneural": "RTNeural JSON",
     "nam": "neural-amp-modeler .nam",
@@ -47,7 +48,7 @@ _FOLDERS = {
 }
 
 __all__ = ["FORMATS", "ModelFormatError", "conventions", "detect", "from_arrays", "keras", "layers", "nam", "npz",
-           "onnx", "pytorch", "rtneural", "safetensors"]
+           "onnx", "pytorch", "rtneural", "safetensors", "tflite"]
 
 
 def __getattr__(name: str) -> Any:
@@ -75,7 +76,7 @@ def detect(path: PathLike) -> str:
     -------
     str
         The name of the module here that reads it: ``"pytorch"``, ``"keras"``, ``"onnx"``, ``"safetensors"``,
-        ``"rtneural"``, ``"nam"`` or ``"npz"``.
+        ``"tflite"``, ``"rtneural"``, ``"nam"`` or ``"npz"``.
 
     Raises
     ------
@@ -102,6 +103,8 @@ def detect(path: PathLike) -> str:
         return _archive_kind(path)
     if data[:8] == b"\x89HDF\r\n\x1a\n":
         return "keras"
+    if data[4:8] == b"TFL3":
+        return "tflite"
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= size - 8:
         return "safetensors"
     if data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{":
@@ -153,10 +156,7 @@ def _refuse_folder(path: PathLike) -> None:
 def _refuse_foreign(path: PathLike, data: bytes) -> None:
     """Names formats that are told by their beginnings and are not read here."""
     what = None
-    if data[4:8] == b"TFL3":
-        what = ("a TFLite model, which is not read here: read the Keras model that it was converted from, or get its "
-                "arrays by TensorFlow's interpreter and build a layer by interop.from_arrays")
-    elif re.match(rb"#(Lookup)?Parameter# ", data):
+    if re.match(rb"#(Lookup)?Parameter# ", data):
         what = ("a DyNet model, which is not read here: save its arrays as .npz and build a layer by "
                 'interop.from_arrays(..., order="dynet")')
     elif data[:3] == b"\x08\x01\x12" and re.search(rb"\x22\x05serve|\x22\x05train", read_bytes(path)):
@@ -175,7 +175,7 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, batch_first
            update: str | None = None, coupled_gates: bool | None = None, reverse: bool | None = None,
            activations: Sequence[Activation] | None = None, clip: float | None = None, dtype: DTypeLike | None = None,
            activation: Activation | None = None, recurrent_activation: Activation | None = None,
-           external_data: bool | None = None) -> dict[str, Layer]:
+           external_data: bool | None = None, ignore_cell_clip: bool | None = None) -> dict[str, Layer]:
     """Read the recurrent layers of a model file of any format.
 
     The format is told from the contents by `detect`. The options say what a file of weights does not tell; each format
@@ -215,6 +215,8 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, batch_first
         Of Keras layers without a configuration in the file.
     external_data : bool, optional
         Whether an ONNX model's weights may be read from other files beside it, which is the default.
+    ignore_cell_clip : bool, optional
+        Whether LSTMs of TensorFlow Lite that hold their cell states to a bound become layers that do not.
 
     Returns
     -------
@@ -246,7 +248,7 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, batch_first
         "batch_first": batch_first, "dropout": dropout, "nonlinearity": nonlinearity, "reset_after": reset_after,
         "update": update, "coupled_gates": coupled_gates, "reverse": reverse, "activations": activations, "clip": clip,
         "dtype": dtype, "activation": activation, "recurrent_activation": recurrent_activation,
-        "external_data": external_data}
+        "external_data": external_data, "ignore_cell_clip": ignore_cell_clip}
     options = {name: value for name, value in options.items() if value is not None}
     kind = detect(path)
     read = importlib.import_module("." + kind, __name__).layers

@@ -21,7 +21,7 @@ SAVED = b"\x08\x01\x12\x2a\x0a\x0f\x0a\x05\x0a\x03Add\x22\x05serve2\x01x" + byte
 DYNET = b"#Parameter# /lstm/W {12,3} 36 ZERO_GRAD\n" + b"0.1 " * 36
 
 NAMED = {
-    "TFLite": b"\x1c\0\0\0TFL3" + bytes(64), "frozen graph of TensorFlow": GRAPH, "TensorFlow SavedModel": SAVED,
+    "frozen graph of TensorFlow": GRAPH, "TensorFlow SavedModel": SAVED,
     "DyNet": DYNET, "DyNet model": DYNET.replace(b"#Parameter#", b"#LookupParameter#"),
     "Paddle": pickle.dumps({"lstm.weight_ih_l0": np.ones((4, 1), "f4"), "StructuredToParameterName@@": {"a": "b"}}, 4),
     "Paddle checkpoint": pickle.dumps({"StructuredToParameterName@@": {}}, 2),
