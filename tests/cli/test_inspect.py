@@ -65,6 +65,7 @@ WRITERS = {
     "json-marked": ("rtneural", lambda path: path.write_bytes(b'\xef\xbb\xbf{"layers": []}')),
     "npz": ("npz", lambda path: np.savez(path, **fastrnn.GRU(2, 3).state_dict())),
     "npz-deflated": ("npz", lambda path: np.savez_compressed(path, a=np.arange(3))),
+    "tflite": ("tflite", lambda path: path.write_bytes(b"\x1c\0\0\0TFL3" + bytes(64))),
     "zip-empty": ("npz", lambda path: write_zip(path)),
 }
 
@@ -91,7 +92,7 @@ def test_another_archive_is_refused_by_what_it_holds(tmp_path):
 
 
 def test_formats_are_modules_that_load_when_named():
-    assert sorted(interop.FORMATS) == ["keras", "nam", "npz", "onnx", "pytorch", "rtneural", "safetensors"]
+    assert sorted(interop.FORMATS) == ["keras", "nam", "npz", "onnx", "pytorch", "rtneural", "safetensors", "tflite"]
     for name in interop.FORMATS:
         assert callable(getattr(interop, name).layers)
     assert not hasattr(interop, "tensorflow")
