@@ -28,6 +28,9 @@ options: $(VENV)/.test  ## cells with options beside the plain cell and NumPy
 accelerate: $(VENV)/.test  ## training steps of PyTorch models, before and after fastrnn.pytorch.accelerate
 	$(BIN)/python benchmarks/accelerate.py
 
+ppo: $(VENV)/.test  ## RecurrentPPO of sb3-contrib, step by step and in whole sequences: steps a second
+	$(BIN)/python benchmarks/recurrent_ppo.py
+
 training: $(VENV)/.test  ## whole epochs beside PyTorch: time and losses
 	$(BIN)/python benchmarks/training.py
 

@@ -17,5 +17,7 @@ except ImportError as error:
 
 from .accelerate import Report, accelerate, restore
 from .modules import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from .policies import whole_sequences
 
-__all__ = ["LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell", "Report", "accelerate", "restore"]
+__all__ = ["LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell", "Report", "accelerate", "restore",
+           "whole_sequences"]

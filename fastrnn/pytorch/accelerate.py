@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from .modules import ORIGINALS, SWAPS, Fast, turn
+from .resets import process_sequence
 from .weights import DTYPES, PLAIN
 
 if TYPE_CHECKING:
@@ -134,8 +135,8 @@ def accelerate(model: nn.Module) -> Report:
 def restore(model: nn.Module) -> Report:
     """Turn fastrnn's modules in a model into torch's own, in place.
 
-    This undoes what ``accelerate`` did. Modules that were made as fastrnn's are turned too, so that a model can be
-    saved, quantised or scripted without fastrnn.
+    This undoes what ``accelerate`` and ``whole_sequences`` did. Modules that were made as fastrnn's are turned too, so
+    that a model can be saved, quantised or scripted without fastrnn.
 
     Parameters
     ----------
@@ -162,4 +163,8 @@ def restore(model: nn.Module) -> Report:
     >>> restore(model).swapped, type(model) is nn.GRU
     ({'': 'GRU(2, 3)'}, True)
     """
-    return _swap(model, ORIGINALS, _why_not_back)
+    report = _swap(model, ORIGINALS, _why_not_back)
+    for module in model.modules():
+        if vars(module).get("_process_sequence") is process_sequence:
+            del vars(module)["_process_sequence"]
+    return report

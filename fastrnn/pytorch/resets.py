@@ -109,3 +109,19 @@ def _one_direction(layer: nn.RNNBase, x: torch.Tensor, states: Sequence[torch.Te
         outputs.append(y)
     output = torch.cat(outputs)
     return [output.flip(0) if backwards else output, *states]
+
+
+def process_sequence(features: torch.Tensor, lstm_states: tuple[torch.Tensor, torch.Tensor],
+                     episode_starts: torch.Tensor, lstm: nn.LSTM) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """Run whole sequences in place of a call for each step: what recurrent policies of sb3-contrib call.
+
+    `features` are [N*T, I], a sequence after the other, `episode_starts` [N*T] of 0 and 1; the output is [N*T, H].
+    """
+    rows = lstm_states[0].shape[1]
+    x = features.reshape(rows, -1, lstm.input_size).swapaxes(0, 1)
+    mask = episode_starts.reshape(rows, -1).swapaxes(0, 1) != 0
+    if hasattr(lstm, "_fast"):
+        output, states = lstm(x, lstm_states, reset_mask=mask)
+    else:                       # left as it is by accelerate: on another device, for one
+        output, states = by_torch(lstm, x, lstm_states, mask)
+    return output.transpose(0, 1).flatten(0, 1), states
