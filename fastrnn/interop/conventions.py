@@ -304,14 +304,17 @@ def _accounted(prefix: str, group: Group, neighbours: Neighbours) -> dict[str, A
                                f"taken for a plain layer. {FROM_ARRAYS}")
     if group.problems:
         raise ModelFormatError(f"{where}: {group.problems[0]:.300}. {FROM_ARRAYS}")
+    numbered = [base for base in group.bases if "_l" in base]
+    if numbered and len(numbered) < len(group.bases):
+        other = next(base for base in group.bases if base not in numbered)
+        raise ModelFormatError(f"{where}: {numbered[0]} is a layer's, {other} a cell's: both are there, and which "
+                               "counts is not known")
     for base, parts in group.bases.items():
         name, number, rest = base.partition("_l")
         if not number:
             name, _, rest = base.partition("_reverse")
             rest = "0" + base[len(name):]
         key = f"{name}_l{rest}"
-        if key in parameters:
-            raise ModelFormatError(f"{where}: {base} is there twice, of a cell and of a layer")
         try:
             parameters[key] = resolve(base, parts)
         except ModelFormatError as error:

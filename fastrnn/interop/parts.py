@@ -83,9 +83,9 @@ class Group:
     names: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
 
-    def is_only_parts(self) -> bool:
-        """Whether no parameter is here itself."""
-        return not any("" in parts for parts in self.bases.values())
+    def is_only(self, part: str) -> bool:
+        """Whether all arrays here are such parts of parameters."""
+        return all(parts.keys() == {part} for parts in self.bases.values())
 
 
 def gather(arrays: Mapping[str, Any]) -> dict[str, Group]:
@@ -105,9 +105,9 @@ def _move_inwards(groups: dict[str, Group]) -> None:
     """Weight drop keeps ``W_raw`` in the module around the layer: the parts go to the one layer within."""
     within: dict[str, list[str]] = {}
     for prefix, group in groups.items():
-        if not group.is_only_parts() and (match := re.fullmatch(r"(.*?)[^.]+\.", prefix, re.DOTALL)):
+        if not group.is_only("_raw") and (match := re.fullmatch(r"(.*?)[^.]+\.", prefix, re.DOTALL)):
             within.setdefault(match[1], []).append(prefix)
-    for outer in [prefix for prefix, group in groups.items() if prefix in within and group.is_only_parts()]:
+    for outer in [prefix for prefix, group in groups.items() if prefix in within and group.is_only("_raw")]:
         for prefix in within[outer]:
             if len(within[outer]) > 1:
                 names = ", ".join(sorted(groups[outer].names)[:3])
