@@ -16,6 +16,7 @@ from .conventions import contents_of, explained, found_layers, given_options
 from .formats.pickles import shown
 from .parts import Unread, is_part, unwrapped
 from .shards import is_index, read_index
+from .torch_exported import is_exported, read_exported
 from .torch_files import Contents, module_parts, read
 from .torch_modules import attributes, check_sizes
 from .torch_tensors import ADVICE
@@ -38,7 +39,8 @@ def load_state_dict(path: PathLike) -> dict[str, Array]:
     ----------
     path : str or path-like
         A .pt or .pth file of a state_dict, of any dicts, lists and tuples that hold tensors, such as a checkpoint, or
-        of a whole module; a TorchScript archive; or the index of several files, ``pytorch_model.bin.index.json``.
+        of a whole module; a TorchScript archive; an exported program (.pt2); or the index of several files,
+        ``pytorch_model.bin.index.json``.
 
     Returns
     -------
@@ -157,6 +159,8 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, batch_first
 
 def _read(path: PathLike) -> Contents:
     """The contents of a file, or of all files of an index."""
+    if is_exported(path):
+        return read_exported(path)
     if not is_index(path):
         return read(path)
     contents = Contents()
@@ -210,7 +214,14 @@ def _miss(prefix: str, error: ModelFormatError, missed: dict[str, str] | None) -
 def _modules(contents: Contents, keys: tuple[str, ...], tensors: dict[str, Any],
              missed: dict[str, str] | None) -> dict[str, dict[str, Any]]:
     """Prefix -> attributes of modules with recurrent parameters; those of other classes are taken out of `tensors`."""
-    known = {}
+    known = dict(contents.known)
+    for prefix, reason in contents.refused.items():
+        if missed is None:
+            raise ModelFormatError(reason)
+        missed[prefix] = reason
+        known.pop(prefix, None)
+        for name in [name for name in tensors if name.startswith(prefix + ".") and is_part(name)]:
+            del tensors[name]
     for (own, prefix), module in contents.modules.items():
         if own != keys or not any(is_part(name) and prefix + name in tensors for name, _ in module_parts(module)):
             continue

@@ -62,13 +62,16 @@ class Contents:
     """What a file holds: tensors, and the modules that some of them are of.
 
     modules: the keys that lead to a module, and its name within them -> the module as the pickle has it.
-    codes: of TorchScript, the text of a file of code by its name.
+    code: of TorchScript, the text of a file of code by its name; names: of the archive's files.
+    known, refused: of exported programs, a layer's prefix -> its attributes, or why there is none.
     """
 
     entries: list[Entry] = field(default_factory=list)
     modules: dict[tuple[tuple[str, ...], str], Opaque] = field(default_factory=dict)
     code: Callable[[str], str] | None = None
     names: tuple[str, ...] = ()
+    known: dict[str, dict[str, Any]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 class _Pickle:
@@ -257,30 +260,35 @@ def read(path: PathLike) -> Contents:
     """The tensors of a file as arrays; those that NumPy cannot hold as Unread."""
     data = read_bytes(path)
     with refusing(path):
-        if data[257:262] == b"ustar":
-            raise ModelFormatError("the tar format of PyTorch's first releases (2016): save it again with a later one")
-        archive = Archive(data, path) if data[:4] == b"PK\x03\x04" else None
-        opened = _open_legacy(data) if archive is None else _open_archive(archive, data)
-        pickle, fetch, order, size = opened
-        entries = pickle.tensors()
-        tensors = [entry.value for entry in entries if type(entry.value) is Tensor]
-        total = sum(tensor.nbytes for tensor in tensors)
-        if total > _SHARING * size + _SPARE:
-            raise ModelFormatError(f"its tensors would take {total} bytes, its contents {size}: {_SHARING} times as "
-                                   f"much and {_SPARE} bytes more are read")
-        flat: dict[tuple[str, str], Array] = {}
-        arrays: dict[Tensor, Array] = {}
-        for tensor in tensors:
-            if tensor not in arrays:
-                arrays[tensor] = _array(tensor, flat, fetch, order)
-        for entry in entries:
-            if type(entry.value) is Tensor:
-                entry.value = arrays[entry.value]
-        contents = Contents(entries, pickle.modules)
-        if archive is not None:
-            contents.names = tuple(archive)
-            contents.code = functools.partial(_code, archive)
-        return contents
+        return parse(data, path)
+
+
+def parse(data: bytes, path: PathLike) -> Contents:
+    """The tensors in the bytes of a file; path is for messages. To be called within ``refusing``."""
+    if data[257:262] == b"ustar":
+        raise ModelFormatError("the tar format of PyTorch's first releases (2016): save it again with a later one")
+    archive = Archive(data, path) if data[:4] == b"PK\x03\x04" else None
+    opened = _open_legacy(data) if archive is None else _open_archive(archive, data)
+    pickle, fetch, order, size = opened
+    entries = pickle.tensors()
+    tensors = [entry.value for entry in entries if type(entry.value) is Tensor]
+    total = sum(tensor.nbytes for tensor in tensors)
+    if total > _SHARING * size + _SPARE:
+        raise ModelFormatError(f"its tensors would take {total} bytes, its contents {size}: {_SHARING} times as "
+                               f"much and {_SPARE} bytes more are read")
+    flat: dict[tuple[str, str], Array] = {}
+    arrays: dict[Tensor, Array] = {}
+    for tensor in tensors:
+        if tensor not in arrays:
+            arrays[tensor] = _array(tensor, flat, fetch, order)
+    for entry in entries:
+        if type(entry.value) is Tensor:
+            entry.value = arrays[entry.value]
+    contents = Contents(entries, pickle.modules)
+    if archive is not None:
+        contents.names = tuple(archive)
+        contents.code = functools.partial(_code, archive)
+    return contents
 
 
 def _code(archive: Archive, name: str) -> str:

@@ -1,7 +1,9 @@
 """Whole pickled modules and TorchScript archives: tensors and options are read from them, nothing is run."""
 
+import io
 import types
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from fastrnn import interop
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore:.*source code", "ignore:.*weight_norm",
                                         "ignore::torch.jit.TracerWarning", "ignore:RNN module weights",
-                                        "ignore:.*TorchScript", "ignore:.*torch.jit", "ignore::DeprecationWarning")
+                                        "ignore:.*TorchScript", "ignore::DeprecationWarning",
+                                        "ignore:The tensor attributes")
 
 LAYERS = {
     "lstm": lambda: nn.LSTM(3, 4, 2, batch_first=True, bidirectional=True, dropout=0.5), "gru": lambda: nn.GRU(3, 4),
@@ -202,3 +205,63 @@ def test_a_module_within_itself(tmp_path):
     torch.save(net, tmp_path / "model.pt")
     with pytest.raises(fastrnn.ModelFormatError, match="within"):
         interop.layers(tmp_path / "model.pt")
+
+
+# ---- Exported programs ----------------------------------------------------------------------------------
+
+class Exported(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.inner, self.head = layer, nn.Linear(4, 1)
+
+    def forward(self, x):
+        return self.head(self.inner(x)[0])
+
+
+def write_older(program, path):
+    """As torch.export.save did before 2.8: the weights as torch.save writes them."""
+    torch.export.save(program, path)
+    with zipfile.ZipFile(path) as archive:
+        graph = archive.read(next(name for name in archive.namelist() if name.endswith("models/model.json")))
+    weights = io.BytesIO()
+    torch.save(dict(program.state_dict), weights)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("serialized_exported_program.json", graph)
+        archive.writestr("serialized_state_dict.pt", weights.getvalue())
+        archive.writestr("version", "5.3")
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("make", [
+    lambda: nn.LSTM(3, 4, 2, batch_first=True, bidirectional=False), lambda: nn.GRU(3, 4, batch_first=True),
+    lambda: nn.RNN(3, 4, nonlinearity="relu"), lambda: nn.LSTM(3, 4, bias=False)])
+def test_exported_programs(make, older, tmp_path):
+    torch.manual_seed(0)
+    net, path, x = Exported(make()).eval(), tmp_path / "model.pt2", torch.randn(5, 2, 3)
+    program = torch.export.export(net, (x,))
+    (write_older if older else torch.export.save)(program, path)
+    assert interop.detect(path) == "pytorch"
+    skipped = {}
+    found = interop.layers(path, skipped)
+    assert list(found) == ["inner"] and skipped == {}
+    assert found["inner"].batch_first == net.inner.batch_first
+    with torch.no_grad():
+        assert_close({"output": found["inner"](x.numpy())[0]}, {"output": net.inner(x)[0].numpy()}, 1e-5)
+    tensors = interop.pytorch.load_state_dict(path)
+    assert {name: a.shape for name, a in tensors.items()} == {
+        name: tuple(a.shape) for name, a in net.state_dict().items()}
+
+
+def test_an_exported_program_that_computes_weights_is_refused(tmp_path):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.GRU(3, 4, bias=False)
+
+        def forward(self, x):
+            weights = [2 * self.inner.weight_ih_l0, self.inner.weight_hh_l0]
+            return torch.gru(x, torch.zeros(1, x.shape[1], 4), weights, False, 1, 0.0, False, False, False)[0]
+
+    torch.export.save(torch.export.export(Scaled(), (torch.randn(5, 2, 3),)), tmp_path / "model.pt2")
+    with pytest.raises(fastrnn.ModelFormatError, match=r"inner: gru.* computes with weights that are computed"):
+        interop.layers(tmp_path / "model.pt2")
