@@ -125,7 +125,7 @@ def _archive_kind(path: PathLike) -> str:
     if any(re.fullmatch(r"(.*/)?data\.pkl", name) for name in names) or any(
             re.fullmatch(r"([^/]*/)?(models/[^/]+|serialized_exported_program)\.json", name) for name in names):
         return "pytorch"
-    if "model.weights.h5" in names or "model.weights.json" in names:
+    if "model.weights.h5" in names:
         return "keras"
     if not names or any(name.endswith(".npy") for name in names):
         return "npz"
@@ -138,8 +138,11 @@ def _json_kind(path: PathLike) -> str:
     with contextlib.suppress(ValueError, RecursionError):       # the format's own reader says what is wrong
         model = parse_json(data)
         if isinstance(model, dict) and isinstance(model.get("weight_map"), dict):
-            shards = [name for name in model["weight_map"].values() if isinstance(name, str)]
-            return "safetensors" if all(name.endswith(".safetensors") for name in shards) else "pytorch"
+            names = [str(name) for value in model["weight_map"].values()
+                     for name in (value if isinstance(value, list) else [value])]
+            if names and all(name.endswith(".h5") for name in names):
+                return "keras"
+            return "safetensors" if all(name.endswith(".safetensors") for name in names) else "pytorch"
         if isinstance(model, dict) and "architecture" in model and "config" in model:
             return "nam"
     return "rtneural"

@@ -21,7 +21,8 @@ import numpy as np
 from .._base.reading import EXPANSION, Archive, ModelFormatError, read_bytes, refusing
 from ..nn import parameters
 from .conventions import contents_of, explained, keras_parameters, make_layer
-from .formats.hdf5 import Dataset, File, Group
+from .formats.hdf5 import Dataset, File, Group, Merged
+from .shards import is_index, read_index
 
 if TYPE_CHECKING:
     from .._base.typing import Activation, PathLike
@@ -58,7 +59,8 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, activation:
     Parameters
     ----------
     path : str or path-like
-        A ``.keras``, ``.h5`` or ``.weights.h5`` file; its kind is told from the contents.
+        A ``.keras``, ``.h5`` or ``.weights.h5`` file, its kind is told from the contents; or the index of weights in
+        several files, ``.weights.json``, with them beside it.
     skipped : dict, optional
         If given, it takes name -> reason of layers that cannot be represented. Without it the first of them is an
         error.
@@ -190,6 +192,12 @@ class Version:
 
 def _open(data, path):
     """(configuration or None, Version, Named or Tree) of a file."""
+    if is_index(path):
+        files = [File(read_bytes(shard), shard) for shard in read_index(path)]
+        if not files:
+            raise ModelFormatError("an index without files")
+        weights = Tree(Merged([file.root for file in files]))
+        return None, Version(weights.version), weights
     if not data.startswith(b"PK"):
         root = File(data).root
         config = _text(root.attributes.get("model_config"))
@@ -473,7 +481,7 @@ def _kind(class_name, config):
         A class of which it is not known what it computes.
     """
     kind = KINDS.get(class_name) or CELLS.get(class_name)
-    if kind is None and _derived(config) and not str(class_name).endswith("Cell"):
+    if kind is None and class_name not in RECURRENT and _derived(config) and not str(class_name).endswith("Cell"):
         unknown = sorted(map(str, set(config) - OPTIONS))
         if unknown:
             raise ModelFormatError(f"class {class_name!r:.100} has options that Keras' layers have not: "

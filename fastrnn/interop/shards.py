@@ -27,11 +27,14 @@ def read_index(path: PathLike) -> dict[str, list[str]]:
     with refusing(path):
         index = parse_json(read_bytes(path))
         names = index.get("weight_map") if isinstance(index, dict) else None
-        if not isinstance(names, dict) or not all(isinstance(shard, str) for shard in names.values()):
+        if not isinstance(names, dict):
             raise ModelFormatError('an index has to have a "weight_map" of names and files')
         shards: dict[str, list[str]] = {}
-        for name, shard in names.items():
-            shards.setdefault(shard, []).append(name)
+        for name, value in names.items():
+            for shard in value if isinstance(value, list) else [value]:     # Keras has a list of files for each group
+                if not isinstance(shard, str):
+                    raise ModelFormatError(f"weight_map: expected the name of a file for {name!r:.200}")
+                shards.setdefault(shard, []).append(name)
         if len(shards) > MOST:
             raise ModelFormatError(f"{len(shards)} shards, more than {MOST}")
         return {beside(path, shard): wanted for shard, wanted in shards.items()}

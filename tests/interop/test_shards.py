@@ -3,6 +3,7 @@
 import json
 import os
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -99,3 +100,36 @@ def test_indices_that_are_none(index, tmp_path):
     for read in (interop.safetensors.layers, interop.pytorch.layers):
         with pytest.raises(ModelFormatError, match=r"index\.json: "):
             read(tmp_path / "model.safetensors.index.json")
+
+
+# ---- Keras ------------------------------------------------------------------------------------------------
+
+def test_keras_weights_in_several_files(tmp_path):
+    """As Keras 3.15 lays them out: a layer's arrays may be in more than one file."""
+    rng = np.random.default_rng(0)
+    arrays = {f"layers/{place}/cell/vars/{i}": rng.standard_normal(shape).astype("f4")
+              for place in ("lstm", "bidirectional/forward_layer", "bidirectional/backward_layer")
+              for i, shape in enumerate([(3 if place == "lstm" else 4, 16), (4, 16), (16,)])}
+    weight_map = {}
+    for part in range(2):
+        shard = f"model_{part:05}.weights.h5"
+        with h5py.File(tmp_path / shard, "w") as file:
+            for name in list(arrays)[part::2]:
+                file[name] = arrays[name]
+                weight_map.setdefault("/" + name.rpartition("/")[0], []).append(shard)
+    index = tmp_path / "model.weights.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1.0}, "weight_map": weight_map}))
+    with h5py.File(tmp_path / "whole.weights.h5", "w") as file:
+        for name, a in arrays.items():
+            file[name] = a
+    assert interop.detect(index) == "keras"
+    found, expected = interop.layers(index), interop.layers(tmp_path / "whole.weights.h5")
+    assert repr(found) == repr(expected) and sorted(found) == ["bidirectional", "lstm"]
+    for name, layer in found.items():
+        assert_same_bits(dict(layer.parameters), dict(expected[name].parameters))
+    with pytest.raises(ModelFormatError, match=r"lstm.*(weights|recurrent)|no recurrent layer"):
+        interop.layers(tmp_path / "model_00001.weights.h5")
+    weight_map["/layers/lstm/cell/vars"] = ["../secret.h5"]
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(ModelFormatError, match=r"model\.weights\.json: .*model's folder"):
+        interop.layers(index)

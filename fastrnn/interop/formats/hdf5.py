@@ -241,6 +241,37 @@ class Group(collections.abc.Mapping):
         return len(self._links)
 
 
+class Merged(Group):
+    """Several groups as one: what is under a name in any of them, groups under one name merged in turn."""
+
+    def __init__(self, groups):
+        self._groups, self._children = groups, {}
+        self.attributes = next((group.attributes for group in groups if len(group.attributes)), groups[0].attributes)
+
+    def __getitem__(self, path):
+        found = self
+        for name in filter(None, path.split("/")):
+            if not isinstance(found, Merged):
+                raise KeyError(path)
+            found = found._child(name)
+        return found
+
+    def _child(self, name):
+        if name not in self._children:
+            there = [group[name] for group in self._groups if name in group]
+            if not there:
+                raise KeyError(name)
+            groups = [child for child in there if isinstance(child, Group)]
+            self._children[name] = Merged(groups) if groups else there[0]
+        return self._children[name]
+
+    def __iter__(self):
+        return iter(dict.fromkeys(name for group in self._groups for name in group))
+
+    def __len__(self):
+        return len(list(iter(self)))
+
+
 class Attributes(collections.abc.Mapping):
     """Name -> array, decoded when it is asked for; strings are bytes."""
 
