@@ -466,7 +466,7 @@ def layers_of(path: PathLike, tensors: Mapping[str, Array], configuration: dict[
         return explained(layers, path, missed, skipped, lambda: contents_of(tensors))
     if configuration.get("class") in CONTAINERS:        # its recurrent layers; readers may have left out the others
         with refusing(path):
-            modules = members(configuration, tensors)
+            modules = members(configuration, dict(tensors))
         inner = {str(index): layers_of(path, part, one, skipped, options) for index, (one, part) in enumerate(modules)
                  if one.get("class") not in ("Linear", "Embedding")}
         return {f"{index}.{name}".rstrip("."): layer for index, layers in inner.items()
@@ -475,7 +475,7 @@ def layers_of(path: PathLike, tensors: Mapping[str, Array], configuration: dict[
     for name in options:
         if name not in configuration:
             raise TypeError(f"{name}: no option of a {configuration.get('class')!r:.50}")
-    return {"": cast("Layer", build(configuration, tensors, path, **options))}
+    return {"": cast("Layer", build(configuration, dict(tensors), path, **options))}
 
 
 def make_layer(parameters: Mapping[str, Array], where: str, options: Mapping[str, Any] | None = None) -> Layer:

@@ -8,25 +8,30 @@ Nothing is deserialised: a class that is not known here is passed over by its na
 
 from __future__ import annotations
 
-import collections
-import functools
 import json
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from .._base.reading import EXPANSION, Archive, ModelFormatError, read_bytes, refusing
 from ..nn import parameters
 from .conventions import contents_of, explained, keras_parameters, make_layer
-from .formats.hdf5 import Dataset, File, Group, Merged
+from .formats.hdf5 import File, Merged
+from .keras_weights import Named, Tree, snake_case, text_of
 from .shards import is_index, read_index
 
 if TYPE_CHECKING:
-    from .._base.typing import Activation, PathLike
+    from collections.abc import Callable, Iterator, Sequence
+
+    from .._base.typing import Activation, Array, PathLike
     from .conventions import Layer
+    from .keras_weights import Place, Record
+
+Made: TypeAlias = "Iterator[tuple[str, Layer]]"        # names and layers
+Shape: TypeAlias = tuple[int, ...]
 
 KINDS = {"LSTM": "lstm", "GRU": "gru", "SimpleRNN": "rnn", "CuDNNLSTM": "lstm", "CuDNNGRU": "gru"}
 CELLS = {"LSTMCell": "lstm", "GRUCell": "gru", "SimpleRNNCell": "rnn"}
@@ -126,8 +131,9 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, activation:
     {'gru': GRU(2, 3, bias=False, batch_first=True, dtype=float64)}
     """
     _check(activation=activation, recurrent_activation=recurrent_activation)
-    path, data, found = os.fspath(path), read_bytes(path), {}
-    missed = {}
+    path, data = os.fspath(path), read_bytes(path)
+    found: dict[str, Layer] = {}
+    missed: dict[str, str] = {}
     with refusing(path):
         config, version, weights = _open(data, path)
         reasons = None if skipped is None else missed
@@ -140,21 +146,21 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, activation:
     return explained(found, path, missed, skipped, lambda: _about(config, weights))
 
 
-def _about(config, weights):
+def _about(config: Any, weights: Named | Tree) -> str:
     """What a file without recurrent layers has, as a part of a message."""
     names = weights.datasets()
     layers = [f"{_name(entry)} ({entry.get('class_name')})" for entry in _entries(config)]
     return (f"its layers are {', '.join(layers):.300}; " if layers else "") + contents_of(names)
 
 
-def _entries(config):
+def _entries(config: Any) -> list[dict[str, Any]]:
     """The layers that the configuration of a model has at its top."""
     inner = config.get("config") if isinstance(config, dict) else None
     inner = inner.get("layers") if isinstance(inner, dict) else inner
     return [entry for entry in inner if isinstance(entry, dict)] if isinstance(inner, list) else []
 
 
-def _check(**activations):
+def _check(**activations: Any) -> None:
     """TypeError or ValueError for an activation that neither Keras' names nor fastrnn's have."""
     for name, value in activations.items():
         if value is not None and not (isinstance(value, str) and value in (*ACTIVATIONS, "hard_sigmoid")):
@@ -164,7 +170,8 @@ def _check(**activations):
                 raise type(error)(f"{name}: {error}") from None
 
 
-def _take(name, found, skipped, make, *arguments):
+def _take(name: str, found: dict[str, Layer], skipped: dict[str, str] | None, make: Callable[..., Made],
+          *arguments: Any) -> None:
     """Puts the layers that make(*arguments) gives to `found`; what makes none is skipped with its reason or raised."""
     try:
         for key, layer in make(*arguments):
@@ -182,7 +189,7 @@ def _take(name, found, skipped, make, *arguments):
 class Version:
     """What a version of Keras takes for granted; files of Keras 1 may bear none."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         self.numbers = tuple(map(int, re.findall(r"\d+", text)[:2])) or (1,)
         tensorflow2 = self.numbers >= (2, 4) or "-tf" in text           # "2.2.4-tf" is that of TensorFlow 1.13 to 2.0
         self.recurrent_activation = "sigmoid" if self.numbers >= (2, 3) or tensorflow2 else "hard_sigmoid"
@@ -190,22 +197,23 @@ class Version:
         self.hard_sigmoid = ("hard_sigmoid", 1 / 6, 0.5) if self.numbers >= (3,) else ("hard_sigmoid", 0.2, 0.5)
 
 
-def _open(data, path):
+def _open(data: bytes, path: str) -> tuple[Any, Version, Named | Tree]:
     """(configuration or None, Version, Named or Tree) of a file."""
     if is_index(path):
         files = [File(read_bytes(shard), shard) for shard in read_index(path)]
         if not files:
             raise ModelFormatError("an index without files")
-        weights = Tree(Merged([file.root for file in files]))
-        return None, Version(weights.version), weights
+        tree = Tree(Merged([file.root for file in files]))
+        return None, Version(tree.version), tree
     if not data.startswith(b"PK"):
         root = File(data).root
-        config = _text(root.attributes.get("model_config"))
+        config = text_of(root.attributes.get("model_config"))
         group = root["model_weights"] if "model_weights" in root else root
-        version = _text(group.attributes.get("keras_version", root.attributes.get("keras_version")))
+        version = text_of(group.attributes.get("keras_version", root.attributes.get("keras_version")))
         named = group is not root or {"layer_names", "layer_names0"} & set(group.attributes)
-        weights = (Named if named else Tree)(group)
-        return config and json.loads(config), Version(version or ("" if named else weights.version)), weights
+        weights = Named(group) if named else Tree(group)
+        version = version or (weights.version if isinstance(weights, Tree) else "")
+        return config and json.loads(config), Version(version), weights
     archive = Archive(data, path)
     for name in ("config.json", "metadata.json", "model.weights.h5"):
         if name not in archive:
@@ -219,219 +227,6 @@ def _open(data, path):
     return config, Version(version), Tree(root)
 
 
-def _text(value):
-    """The text of an attribute, of whatever kind of string; None where there is none."""
-    if value is None:
-        return None
-    value = value.item() if value.ndim == 0 else None
-    if not isinstance(value, bytes):
-        raise ModelFormatError(f"expected an attribute that is a string, got {value!r:.100}")
-    return value.decode()
-
-
-def _texts(group, name):
-    """The list of strings of an attribute, or of name0, name1, ... that a long one was split into."""
-    found, attributes = [], group.attributes
-    for key in [name] if name in attributes else (f"{name}{i}" for i in range(len(attributes))):
-        if key not in attributes:
-            break
-        value = attributes[key]
-        if value.size and value.dtype.kind not in "SO":         # an empty list is an array of numbers
-            raise ModelFormatError(f"attribute {key!r}: expected strings, got {value.dtype}")
-        found += [text.decode() for text in value.ravel().tolist()]
-    return found
-
-
-@dataclass(eq=False)
-class Record:
-    """The weights of one cell as a file has them.
-
-    names: of the models, wrappers and the layer it is in; direction: which of a Bidirectional's; cell: its own name;
-    parts: "kernel", "recurrent_kernel" and perhaps "bias", each as datasets that stand side by side.
-    """
-
-    names: tuple
-    direction: str | None
-    cell: str
-    parts: dict
-    claimed: bool = False
-
-    def array(self, part):
-        """A part as one array, or None."""
-        arrays = []
-        for dataset in self.parts.get(part, ()):
-            a = dataset.read()
-            if a.dtype == "V2" and _text(dataset.attributes.get("dtype")) == "bfloat16":
-                a = (a.view("<u2").astype(np.uint32) << 16).view(np.float32)       # the upper half of a float32
-            arrays.append(a)
-        return np.concatenate(arrays, axis=-1) if len(arrays) > 1 else arrays[0] if arrays else None
-
-
-def _datasets(group, most=1000):
-    """Name -> dataset of a group and of those within it, `most` at most."""
-    result, stack, seen = {}, [("", group)], set()
-    while stack and len(result) < most:
-        prefix, group = stack.pop()
-        if id(group) in seen:
-            continue
-        seen.add(id(group))
-        for name in group:
-            child = group[name]
-            if isinstance(child, Group):
-                stack.append((f"{prefix}{name}/", child))
-            else:
-                result[prefix + name] = child
-    return result
-
-
-class Named:
-    """Weights by the names of layers: a group for each, with the list of its weights' names."""
-
-    def __init__(self, group):
-        self.datasets = functools.partial(_datasets, group)
-        self._groups, self._by_name = {}, {}
-        for layer in dict.fromkeys(_texts(group, "layer_names")):
-            if not isinstance(group.get(layer), Group):
-                raise ModelFormatError(f"no group of weights {layer!r}")
-            self._groups[layer] = list(_named_records(layer, group[layer]))
-            for record in self._groups[layer]:
-                for name in record.names:
-                    self._by_name.setdefault(name, []).append(record)
-
-    def slots(self, place, container, entries):
-        """Where the weights of a model's layers are; here that is told by their names alone."""
-        return [place] * len(entries)
-
-    def claim(self, names, places):
-        """The records of a layer: by all its names; by its own within the model it is in, or the next there; by its own
-        anywhere, for Keras 1 has no groups of models."""
-        named = [record for record in self._by_name.get(names[-1], ()) if not record.claimed]
-        grouped = [record for record in self._groups.get(names[0], ()) if not record.claimed]
-        found = next((found for found in ([record for record in grouped if record.names == names],
-                                          [record for record in grouped if names[-1] in record.names], grouped, named)
-                      if len(found) >= len(places)), [])
-        found = sorted(found[:len(places)], key=lambda record: record.direction == "backward_layer")
-        for record in found:
-            record.claimed = True
-        return found
-
-    def left(self):
-        """The records that no layer has claimed."""
-        return [record for records in self._groups.values() for record in records if not record.claimed]
-
-
-_CELL = re.compile(r"(?:stacked_rnn_cells|(?:lstm|gru|simple_rnn)_cell)(?:_\d+)?")
-
-
-def _named_records(layer, group):
-    """The records of a layer's group, told from names such as "lstm_1/lstm_cell/kernel:0"; in Keras 1 "lstm_1_W_i"."""
-    found = {}
-    for name in _texts(group, "weight_names"):
-        *scope, last = re.sub(r":\d+$", "", name).split("/")
-        if match := re.fullmatch(r"(kernel|recurrent_kernel|bias)(_\d+)?", last):
-            key, part, gate = (*scope, match[2]), match[1], ""
-        elif match := re.fullmatch(r"(.+)_([WUb])(?:_([a-z]))?", last):            # Keras 1: a matrix for each gate
-            scope.append(match[1])
-            key, part, gate = tuple(scope), {"W": "kernel", "U": "recurrent_kernel", "b": "bias"}[match[2]], match[3]
-        else:
-            continue
-        if not isinstance(group.get(name), Dataset):
-            raise ModelFormatError(f"layer {layer!r}: no weights {name!r}")
-        found.setdefault(key, (scope, {}))[1].setdefault(part, {})[gate or ""] = group[name]
-    for scope, parts in found.values():
-        if {"kernel", "recurrent_kernel"} <= set(parts):
-            names = scope[scope.index(layer):] if layer in scope else [layer, *scope]
-            cell = names[-1]
-            names = [name for name in names if not _CELL.fullmatch(name)] or [layer]
-            direction = None
-            for at, name in enumerate(names[1:], 1):
-                if match := re.match(r"forward_|backward_", name):
-                    names, direction = names[:at], match[0] + "layer"
-                    break
-            yield Record(tuple(names), direction, cell, {
-                part: [gates[gate] for gate in sorted(gates, key="ifcozrh".find)] for part, gates in parts.items()})
-
-
-class Tree:
-    """Weights by attributes: a layer's cell is at ``layers/lstm/cell``, its arrays are ``vars/0``, ``vars/1``, ...
-
-    Layers in a list go by their classes, counted: ``lstm``, ``lstm_1``.
-    """
-
-    def __init__(self, root):
-        self.datasets = functools.partial(_datasets, root)
-        # The name of a model's list of layers, which Keras 2.12 gave by that of a property; it counts layers twice.
-        self._container = "_layer_checkpoint_dependencies"
-        if not any(name.startswith(self._container) for name in root):
-            self._container = "layers"
-        self.version = "3" if self._container == "layers" else "2.12"
-        self._records, self._children, labels, cells = {}, {}, {}, {}
-        stack, seen = [((), root)], set()
-        while stack:
-            place, group = stack.pop()
-            if id(group) in seen:                               # one object may have many names
-                continue
-            seen.add(id(group))
-            if len(place) > 100:
-                raise ModelFormatError(f"groups {len(place)} deep in one another")
-            own = group.get("vars")
-            if isinstance(own, Group):
-                labels[place] = _text(own.attributes.get("name"))
-                if place[-1:] == ("cell",) or place[-2:-1] == ("cells",):
-                    cells[place] = own
-            for name in sorted(group, key=_counted, reverse=True):
-                if name != "vars" and isinstance(group[name], Group):
-                    stack.append(((*place, *name.split("\\")), group[name]))      # so on Windows, Keras 2.12
-        for place, own in cells.items():
-            self._records[place] = Record(*self._names(place, labels), {
-                part: [own[str(i)]] for i, part in enumerate(("kernel", "recurrent_kernel", "bias")) if str(i) in own})
-            for depth, name in enumerate(place):
-                self._children.setdefault(place[:depth], {}).setdefault(_counted(name)[0], {})[name] = None
-
-    def _names(self, place, labels):
-        """names, direction and cell of a Record: Keras' names where the file has them, else those of the groups."""
-        end = len(place) - (1 if place[-1] == "cell" else 2)
-        end -= place[end - 1:end] == ("cell",)
-        names, direction = [], None
-        for at, name in enumerate(place[:end]):
-            if name in ("forward_layer", "backward_layer"):
-                direction = name
-            elif name != self._container:
-                names.append(labels.get(place[:at + 1]) or name)
-        return tuple(names), direction, labels.get(place) or place[-1]
-
-    def slots(self, place, container, entries):
-        """The places of a list of layers: the i-th of its class, where all are there, else the one of that number."""
-        place = (*place, self._container if container == "layers" else container)
-        stems = [_snake_case(str(entry.get("class_name")).split(">")[-1]) for entry in entries]
-        totals, counts, slots = collections.Counter(stems), collections.Counter(), []
-        there = {stem: sorted(self._children.get(place, {}).get(stem, ()), key=_counted) for stem in totals}
-        for stem in stems:
-            i, named = counts[stem], there[stem]
-            counts[stem] += 1
-            slots.append((*place, named[i] if len(named) == totals[stem] else f"{stem}_{i}" if i else stem))
-        return slots
-
-    def claim(self, names, places):
-        """The records of a layer, by their places."""
-        return [self._records.pop(place) for place in places if place in self._records]
-
-    def left(self):
-        return list(self._records.values())
-
-
-def _counted(name):
-    """("lstm", 2) of "lstm_2"."""
-    stem, count = re.fullmatch(r"(.*?)(?:_(\d+))?", name, re.DOTALL).groups()
-    return stem, int(count or 0)
-
-
-def _snake_case(name):
-    """Keras' way from a class to a name: "SimpleRNN" to "simple_rnn"."""
-    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W", "", name))
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
-
-
 # ---- From a configuration, or without one, to layers ---------------------------------------------------
 
 @dataclass(eq=False)
@@ -440,17 +235,18 @@ class Cell:
 
     name: str
     kind: str
-    parameters: dict
-    activations: tuple
-    options: dict
+    parameters: dict[str, Array]
+    activations: tuple[Any, ...]
+    options: dict[str, Any]
 
-    def like(self, other):
+    def like(self, other: Cell) -> bool:
         """Whether the two can be in one layer."""
         return (self.kind, self.options, *map(np.shape, list(self.parameters.values())[1:])) == (
             other.kind, other.options, *map(np.shape, list(other.parameters.values())[1:]))
 
 
-def _recurrent(entry, names, place, weights):
+def _recurrent(entry: Any, names: Place, place: Place,
+               weights: Named | Tree) -> Iterator[tuple[dict[str, Any], Place, Place]]:
     """(entry, names, place) of the recurrent layers within an entry of a configuration."""
     config = entry.get("config") if isinstance(entry, dict) else None
     inner = config.get("layers") if isinstance(config, dict) else config   # a list: Sequential before Keras 2.2.3
@@ -465,14 +261,14 @@ def _recurrent(entry, names, place, weights):
             yield from _recurrent(config["layer"], (*names, _name(config["layer"])), (*place, "layer"), weights)
 
 
-def _derived(config):
+def _derived(config: dict[str, Any]) -> str | None:
     """The kind of the recurrent layer that a class of one's own derives from, told from its options; or None."""
     if "units" not in config or not {"recurrent_initializer", "recurrent_constraint"} & set(config):
         return None
     return "lstm" if "unit_forget_bias" in config else "gru" if "recurrent_activation" in config else "rnn"
 
 
-def _kind(class_name, config):
+def _kind(class_name: Any, config: dict[str, Any]) -> str:
     """The kind of a recurrent layer's cell, by its class or, of a class of one's own, by its options.
 
     Raises
@@ -493,36 +289,36 @@ def _kind(class_name, config):
     return kind
 
 
-def _name(entry):
+def _name(entry: dict[str, Any]) -> str:
     config = entry.get("config")
     return str((config.get("name") if isinstance(config, dict) else None) or entry.get("name")
-               or _snake_case(str(entry.get("class_name"))))
+               or snake_case(str(entry.get("class_name"))))
 
 
-def _configured(entry, names, place, weights, version):
+def _configured(entry: dict[str, Any], names: Place, place: Place, weights: Named | Tree, version: Version) -> Made:
     """(name, layer) of those that an entry of a configuration makes, mostly one."""
-    config, merge, ways = entry["config"], None, [(entry, place)]
+    config, merge, entries = entry["config"], None, [(entry, place)]
     if entry["class_name"] == "Bidirectional":
         merge = config.get("merge_mode", "concat")
-        ways = [(config["layer"], (*place, "forward_layer")),
-                (config.get("backward_layer") or config["layer"], (*place, "backward_layer"))]
-    reverse = [bool(way["config"].get("go_backwards")) for way, _ in ways]
-    if len(ways) == 2 and not config.get("backward_layer"):
+        entries = [(config["layer"], (*place, "forward_layer")),
+                   (config.get("backward_layer") or config["layer"], (*place, "backward_layer"))]
+    reverse = [bool(way["config"].get("go_backwards")) for way, _ in entries]
+    if len(entries) == 2 and not config.get("backward_layer"):
         reverse[1] = not reverse[0]
-    batch_first = not ways[0][0]["config"].get("time_major")
-    ways = [_cells(way, at, weights) for way, at in ways]
-    places = [at for cells in ways for *_, at in cells]
-    records = weights.claim(names, places)
-    for class_name, cell, _ in (cell for cells in ways for cell in cells):
+    batch_first = not entries[0][0]["config"].get("time_major")
+    described = [_cells(way, at, weights) for way, at in entries]
+    places = [at for cells in described for *_, at in cells]
+    claimed = weights.claim(names, places)
+    for class_name, cell, _ in (cell for cells in described for cell in cells):
         _kind(class_name, cell)
-    if len(records) < len(places):
+    if len(claimed) < len(places):
         raise ModelFormatError("not all of its weights are in the file")
-    records = iter(records)
-    ways = [[_cell(next(records), class_name, cell, version) for class_name, cell, _ in cells] for cells in ways]
+    records = iter(claimed)
+    ways = [[_cell(next(records), class_name, cell, version) for class_name, cell, _ in cells] for cells in described]
     yield from _assembled("/".join(names), ways, reverse, merge, batch_first)
 
 
-def _cells(entry, place, weights):
+def _cells(entry: dict[str, Any], place: Place, weights: Named | Tree) -> list[tuple[Any, dict[str, Any], Place]]:
     """(class, configuration, place) of the cells of a recurrent layer."""
     class_name, config, place = entry.get("class_name"), entry["config"], (*place, "cell")
     cell = config.get("cell") if class_name == "RNN" else None
@@ -533,7 +329,7 @@ def _cells(entry, place, weights):
     return [(cell.get("class_name"), cell["config"], at) for cell, at in zip(cells, places, strict=True)]
 
 
-def _cell(record, class_name, config, version):
+def _cell(record: Record, class_name: Any, config: dict[str, Any], version: Version) -> Cell:
     """A Cell of its weights and configuration; its kind follows from shapes where no class is given."""
     kind = None if class_name is None else _kind(class_name, config)
     f = config.get("recurrent_activation", config.get("inner_activation", version.recurrent_activation))
@@ -545,12 +341,16 @@ def _cell(record, class_name, config, version):
         raise ModelFormatError(f"{class_name or 'no recurrent layer'}: kernel, recurrent kernel and bias of shapes "
                                + ", ".join(map(str, shapes)))
     kernel, recurrent, bias = arrays
+    assert kernel is not None and recurrent is not None         # every record has both
     kind, H = kinds[0], len(recurrent)
+    if class_name is not None and config.get("use_bias") in (True, False) and config["use_bias"] != (bias is not None):
+        there = "no bias" if bias is None else "a bias"
+        raise ModelFormatError(f"use_bias is {config['use_bias']}, but there is {there}")
     if config.get("units", config.get("output_dim", H)) != H:
         raise ModelFormatError(f"{config.get('units', config.get('output_dim'))!r:.100} units, but weights of {H}")
     if bias is not None and len(bias) == 2 * GATES[kind] * H:                  # cuDNN's layout
         # Each gate's matrix is laid as [H, columns], from the first byte to the last; cuDNN's gates are sigmoids.
-        kernel, recurrent = (np.hstack([a.reshape(H, -1).T for a in np.hsplit(a, GATES[kind])])
+        kernel, recurrent = (np.hstack([gate.reshape(H, -1).T for gate in np.hsplit(a, GATES[kind])])
                              for a in (kernel, recurrent))
         bias = bias.reshape(2, -1)
         f = config.get("recurrent_activation", "sigmoid")
@@ -563,7 +363,7 @@ def _cell(record, class_name, config, version):
                 {"rnn": (g,), "gru": (f, g), "lstm": (f, g, g)}[kind], options)
 
 
-def _fits(kind, kernel, recurrent, bias=None):
+def _fits(kind: str, kernel: Shape, recurrent: Shape, bias: Shape | None = None) -> bool:
     """Whether shapes are those of a kind's weights."""
     if len(kernel) != 2 or len(recurrent) != 2 or not all(kernel + recurrent):
         return False
@@ -572,11 +372,12 @@ def _fits(kind, kernel, recurrent, bias=None):
     return kernel[1] == recurrent[1] == columns and bias in biases
 
 
-def _activation(value, version):
+def _activation(value: Any, version: Version) -> Any:
     """fastrnn's activation of Keras' name, or of the configuration of a layer used as one."""
     if isinstance(value, tuple):
         return value
-    name, config = "linear" if value is None else value, {}
+    name: Any = "linear" if value is None else value
+    config: Any = {}
     if isinstance(value, dict):
         name, config = value.get("class_name"), value.get("config")
         if name == "function":                                  # of Keras' own by their name alone
@@ -598,12 +399,12 @@ def _activation(value, version):
     raise ModelFormatError(f"activation {name!r:.100}{options:.200} is none that fastrnn has")
 
 
-def _unclaimed(records):
+def _unclaimed(records: list[Record]) -> Iterator[tuple[str, list[Record]]]:
     """(name, records) of weights without a configuration: of one cell, or of a Bidirectional's two."""
-    groups = {}
+    groups: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
-        parts = [record.parts.get(part, (None,))[0] for part in ("kernel", "recurrent_kernel")]
-        if None not in parts and any(_fits(kind, *(part.shape for part in parts)) for kind in GATES):
+        shapes = [record.parts[part][0].shape for part in ("kernel", "recurrent_kernel") if record.parts.get(part)]
+        if len(shapes) == 2 and any(_fits(kind, *shapes) for kind in GATES):
             groups.setdefault(record.names, []).append(record)
     for names, records in groups.items():
         records.sort(key=lambda record: record.direction == "backward_layer")
@@ -615,13 +416,13 @@ def _unclaimed(records):
                 yield "/".join(filter(None, (*names, record.direction, record.cell))), [record]
 
 
-def _inferred(name, records, given, version):
+def _inferred(name: str, records: list[Record], given: dict[str, Any], version: Version) -> Made:
     """(name, layer) of those that weights without a configuration make."""
     ways = [[_cell(record, None, given, version)] for record in records]
     yield from _assembled(name, ways, [record.direction == "backward_layer" for record in records], "concat")
 
 
-def _assembled(name, ways, reverse, merge, batch_first=True):
+def _assembled(name: str, ways: list[list[Cell]], reverse: list[bool], merge: Any, batch_first: bool = True) -> Made:
     """(name, layer) of one way through the sequence, or of two; each is a list of cells, one on top of the other."""
     if len(ways) == 2 and merge == "concat" and reverse == [False, True] and len(ways[0]) == len(ways[1]) == 1 \
             and ways[0][0].like(ways[1][0]) and _input_size(ways[0][0]) == _input_size(ways[1][0]):
@@ -637,11 +438,11 @@ def _assembled(name, ways, reverse, merge, batch_first=True):
                 yield f"{own}/{cell.name}", _layer([cell], ["_l0"], **options)
 
 
-def _input_size(cell):
-    return cell.parameters["weight_ih_l0"].shape[1]
+def _input_size(cell: Cell) -> int:
+    return int(cell.parameters["weight_ih_l0"].shape[1])
 
 
-def _layer(cells, suffixes, **options):
+def _layer(cells: list[Cell], suffixes: Sequence[str], **options: Any) -> Layer:
     """One layer of cells that are alike: a stack of them, or both directions."""
     values = {name.removesuffix("_l0") + suffix: value for cell, suffix in zip(cells, suffixes, strict=True)
               for name, value in cell.parameters.items()}

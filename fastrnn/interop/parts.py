@@ -130,7 +130,8 @@ class Neighbours:
 
         Where no dot ends the prefix, names do not tell what belongs to what: other layers of a model are told by words.
         """
-        flat, strangers = not prefix.endswith("."), []
+        flat = not prefix.endswith(".")
+        strangers: list[str] = []
         for name in self._names[bisect.bisect_left(self._names, prefix):]:
             self._steps -= 1
             if self._steps < 0:

@@ -145,7 +145,8 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, batch_first
     options = given_options({
         "batch_first": batch_first, "dropout": dropout, "nonlinearity": nonlinearity, "reset_after": reset_after,
         "update": update, "coupled_gates": coupled_gates, "reverse": reverse, "activations": activations, "clip": clip})
-    contents, missed = _read(path), {}
+    contents = _read(path)
+    missed: dict[str, str] = {}
     try:
         found = _layers(contents, options, None if skipped is None else missed)
     except ModelFormatError as error:

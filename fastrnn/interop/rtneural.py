@@ -99,12 +99,13 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, dtype: DTyp
         model = reading.parse_json(data)
         if not isinstance(model, dict):
             raise ModelFormatError(f"expected a JSON object, got {model!r:.50}")
+        missed: dict[str, str] = {}
+        tensors: dict[str, Any]
         if "layers" in model:
-            missed: dict[str, str] = {}
             tensors = _keras_layers(model["layers"], None if skipped is None else missed, dtype,
                                     activations is not None)
         else:
-            missed, tensors = {}, _state_dict(model, dtype)
+            tensors = _state_dict(model, dtype)
     options = conventions.given_options({
         "batch_first": batch_first, "dropout": dropout, "nonlinearity": nonlinearity, "reset_after": reset_after,
         "update": update, "coupled_gates": coupled_gates, "reverse": reverse, "activations": activations, "clip": clip})
@@ -144,7 +145,7 @@ def _keras_layers(entries: Any, skipped: dict[str, str] | None, dtype: np.dtype[
     """The recurrent layers' arrays under torch's names, with "layers.<place>." before them."""
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ModelFormatError("layers: expected a list of objects")
-    tensors = {}
+    tensors: dict[str, Array] = {}
     for index, entry in enumerate(entries):
         if entry.get("type") in TYPES:
             try:

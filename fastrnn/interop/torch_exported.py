@@ -94,7 +94,7 @@ def _weight(archive: Archive, folder: str, about: dict[str, Any], order: str,
     dtype, key = DTYPES[kind], (place, kind)
     if key not in stored:
         data = archive.read(folder + place)
-        numbers = np.frombuffer(data, dtype.newbyteorder(order), len(data) // dtype.itemsize).astype(dtype)
+        numbers = np.frombuffer(data, np.dtype(order + dtype.str[1:]), len(data) // dtype.itemsize).astype(dtype)
         if kind == "bfloat16":                  # the upper half of a float32
             numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
         stored[key] = numbers != 0 if kind == "bool" else numbers

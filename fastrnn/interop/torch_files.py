@@ -136,7 +136,7 @@ class _Pickle:
         self._spend(1 + len(value))
         if len(keys) > _DEEPEST:
             raise ModelFormatError(f"containers within containers, more than {_DEEPEST} deep")
-        children = enumerate(value)
+        children: Any = enumerate(value)
         if type(value) is Pairs:
             of_optimizer = of_optimizer or any(type(key) is str and key == "param_groups" for key in value[::2])
             children = zip(value[::2], value[1::2], strict=True)
@@ -316,7 +316,7 @@ def _array(tensor: Tensor, flat: dict[tuple[str, str], Array], fetch: Fetch, ord
 def _elements(data: bytes | memoryview, dtype: str, order: str) -> Array:
     """A storage's bytes as an array of one dimension; a copy."""
     stored = DTYPES[dtype]
-    found = np.frombuffer(data, stored.newbyteorder(order), len(data) // stored.itemsize).astype(stored)
+    found = np.frombuffer(data, np.dtype(order + stored.str[1:]), len(data) // stored.itemsize).astype(stored)
     if dtype == "bfloat16":                 # the upper half of a float32
         return (found.astype(np.uint32) << 16).view(np.float32)
     return found != 0 if dtype == "bool" else found

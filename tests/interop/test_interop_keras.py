@@ -250,9 +250,10 @@ def test_a_class_of_ones_own_with_other_options_is_refused(tmp_path):
     skipped = {}
     assert keras.layers(path, skipped) == {} and list(skipped) == ["mine"]
     assert re.search(r"class 'Custom>Mine' has options .*levels, zoneout", skipped["mine"])
-    for options in ({"activation": "mine"}, {"units": 5}):
+    for options, match in (({"activation": "mine"}, "activation 'mine'"), ({"units": 5}, "5 units, but weights of 4"),
+                           ({"use_bias": False}, "use_bias is False, but there is a bias")):
         path, _ = derived(tmp_path, **options)
-        with pytest.raises(ModelFormatError, match=r"mine|units"):
+        with pytest.raises(ModelFormatError, match=match):
             keras.layers(path)
 
 
