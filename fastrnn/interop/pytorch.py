@@ -47,8 +47,9 @@ def load_state_dict(path: PathLike) -> dict[str, Array]:
     dict of str to array
         In the file's order. Nested keys and indices are joined by dots: ``{"model": {"lstm.weight_ih_l0": ...}}`` gives
         ``"model.lstm.weight_ih_l0"``, a tensor alone ``""``. Of whole modules the names are those of their state_dict.
-        What is no tensor is left out, and so are tensors that NumPy cannot hold (quantised, sparse, float8). dtypes are
-        NumPy's of the same name, bfloat16 comes as float32. Tensors that share memory in PyTorch do so here.
+        NumPy's arrays are taken for tensors. What is no tensor is left out, and so are tensors that NumPy cannot hold
+        (quantised, sparse, float8). dtypes are NumPy's of the same name, bfloat16 comes as float32. Tensors that share
+        memory in PyTorch do so here.
 
     Raises
     ------

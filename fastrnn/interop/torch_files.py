@@ -8,13 +8,15 @@ Two formats are in use, told by the first bytes:
 - the older one: five pickles, of a magic number, a protocol version, facts about the machine, the object, and the keys
   of its storages; then of each storage the number of its elements (8 bytes) and the elements, little-endian.
 
-Of whole pickled modules the parameters and plain attributes are read from what the pickle says of them.
+Of whole pickled modules the parameters and plain attributes are read from what the pickle says of them, and NumPy's
+arrays from their bytes.
 """
 
 from __future__ import annotations
 
 import functools
 import io
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -42,6 +44,10 @@ _VERSIONS = [b"%d" % version for version in range(1, 11)]           # of zip arc
 _ORDERS = {b"little": "<", b"big": ">"}
 _MAGIC, _PROTOCOL = 0x1950a86a20f9469cfc6c, 1001                    # of the older format
 _CONTAINERS = (list, tuple, Pairs)
+# How NumPy's arrays are pickled: by protocols to 4, and by protocol 5.
+_RECONSTRUCT = re.compile(r"numpy\.(?:_?core)\.multiarray\._reconstruct")
+_FROM_BUFFER = re.compile(r"numpy\.(?:_?core)\.numeric\._frombuffer")
+_NUMBER = re.compile(r"[<>|=]?(?:[fiu][1248]|b1)")
 Fetch = Callable[[str], "bytes | memoryview"]
 
 
@@ -130,6 +136,9 @@ class _Pickle:
             if _is_module(value):
                 yield from self._walk_module(value, keys, "", of_optimizer)
                 return
+            if (array := numpy_array(value)) is not None:
+                yield Entry(keys, array, of_optimizer)
+                return
             value = value.pairs if value.pairs is not None else value.state
         if type(value) not in _CONTAINERS:
             return
@@ -163,6 +172,29 @@ class _Pickle:
         self.left -= steps
         if self.left < 0:
             raise ModelFormatError("containers or tensors stand in too many places")
+
+
+def numpy_array(value: Opaque) -> Array | None:
+    """The array of numbers that NumPy pickled; None where the object is none."""
+    dtype: Any
+    if _RECONSTRUCT.fullmatch(value.name) and type(value.state) is tuple and len(value.state) == 5:
+        _, shape, dtype, order, data = value.state
+    elif _FROM_BUFFER.fullmatch(value.name) and len(value.arguments) == 4:
+        data, dtype, shape, order = value.arguments
+    else:
+        return None
+    if type(dtype) is not Opaque or dtype.name != "numpy.dtype" or type(dtype.state) is not tuple or not (
+            dtype.arguments and type(dtype.arguments[0]) is str and _NUMBER.fullmatch(dtype.arguments[0])):
+        return None
+    kind = np.dtype(dtype.arguments[0].lstrip("<>|="))
+    if len(dtype.state) > 1 and dtype.state[1] == ">":
+        kind = kind.newbyteorder(">")
+    if type(data) not in (bytes, bytearray) or type(shape) is not tuple or len(shape) > 64 or not all(
+            map(is_count, shape)) or math.prod(shape) * kind.itemsize != len(data):
+        raise ModelFormatError("an array of NumPy's whose bytes do not fit its shape")
+    fortran = order in (True, "F")
+    array: Array = np.frombuffer(data, kind).reshape(shape, order="F" if fortran else "C")
+    return array
 
 
 def _is_module(value: Opaque) -> bool:

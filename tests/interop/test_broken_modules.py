@@ -47,6 +47,8 @@ def write(kind):
             torch.jit.save(torch.jit.trace(net, torch.ones(4, 5, 2)), file)
         elif kind in ("exported", "weights"):
             torch.export.save(torch.export.export(net, (torch.ones(4, 5, 2),)), file)
+        elif kind == "numpy":
+            torch.save(fastrnn.GRU(2, 3, rng=0).state_dict(), file)
         else:
             torch.save(net, file, _use_new_zipfile_serialization=kind != "legacy")
     with zipfile.ZipFile(io.BytesIO(file.getvalue())) if kind == "code" else contextlib.nullcontext() as archive:
@@ -72,7 +74,7 @@ def repacked(data, ending, contents):
     return file.getvalue()
 
 
-KINDS = ["module", "legacy", "script", "code", "exported", "weights"]
+KINDS = ["numpy", "module", "legacy", "script", "code", "exported", "weights"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,7 +82,8 @@ def test_mutations_of_files(kind, tmp_path):
     good, _ = write(kind)
     path, rng, refused = tmp_path / "model.pt", np.random.default_rng(0), 0
     path.write_bytes(good)
-    assert [repr(layer) for layer in read(path).values()] == ["GRU(2, 3, batch_first=True)"]
+    option = ", batch_first=True" * (kind != "numpy")
+    assert [repr(layer) for layer in read(path).values()] == [f"GRU(2, 3{option})"]
     for broken in mutations.mixed(good, rng, mutations.COUNT // 4, header=2000):
         refused += mutations.assert_refuses_or_loads(read, broken, path, times=3 * reading.EXPANSION) is not None
     assert refused > mutations.COUNT // 16

@@ -207,6 +207,21 @@ def test_a_module_within_itself(tmp_path):
         interop.layers(tmp_path / "model.pt")
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("convert", [np.array, np.asfortranarray, lambda a: a.astype(">f4"), lambda a: a.astype("f8")])
+def test_checkpoints_of_numpys_arrays(convert, protocol, zipped, tmp_path):
+    layer = fastrnn.LSTM(3, 4, 2, rng=0)
+    arrays = {f"encoder.{name}": convert(a) for name, a in layer.state_dict().items()}
+    torch.save({"weights": arrays, "words": np.array(["a", "b"]), "objects": np.array([None])}, tmp_path / "model.pt",
+               pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    (name, found), = interop.layers(tmp_path / "model.pt").items()
+    assert name == "encoder"
+    for key, a in layer.parameters.items():
+        np.testing.assert_array_equal(found.parameters[key], a)
+    assert list(interop.pytorch.load_state_dict(tmp_path / "model.pt")) == [f"weights.{name}" for name in arrays]
+
+
 # ---- Exported programs ----------------------------------------------------------------------------------
 
 class Exported(nn.Module):

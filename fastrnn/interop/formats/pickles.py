@@ -24,7 +24,7 @@ _SPARE = 1000               # allowed beyond what follows from the bytes read
 _UNSET = object()           # in the memo
 
 
-class Pairs(list):
+class Pairs(list[Any]):
     """A dict: its keys and values in turn."""
 
     __slots__ = ()
@@ -104,14 +104,14 @@ def load(file: BytesIO, find: Callable[[str], Name], persistent: Callable[[Any],
     size = file.seek(0, 2)
     file.seek(start)
     for opcode, argument, position in pickletools.genops(file):
-        machine.read = position - start
+        machine.read = (position or 0) - start
         name = opcode.name
         if name in _LITERALS:
             machine.stack.append(argument)
         elif name in _ACTIONS:
             _ACTIONS[name](machine, argument)
         elif name == "FRAME":
-            if argument > size - file.tell():
+            if (argument or 0) > size - file.tell():
                 raise ModelFormatError(f"a pickle's frame of {argument} bytes, where {size - file.tell()} are left")
         elif name not in ("PROTO", "STOP"):
             raise ModelFormatError(f"pickle opcode {name} at byte {position} is of no use in data"
@@ -122,24 +122,26 @@ def load(file: BytesIO, find: Callable[[str], Name], persistent: Callable[[Any],
 class _Machine:
     """The stack, the heights at which marks stand on it, and the memo."""
 
-    def __init__(self, find, persistent):
+    def __init__(self, find: Callable[[str], Name], persistent: Callable[[Any], Any] | None) -> None:
         self.find, self.persistent = find, persistent
-        self.stack, self.marks, self.memo = [], [], []
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: list[Any] = []
         self.read = 0                   # bytes of the pickle
         self.made = self.passed = 0     # containers and results; elements of arguments
 
     # ---- The stack
 
-    def top(self):
+    def top(self) -> Any:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
             raise ModelFormatError("a pickle takes more from its stack than is there")
         return self.stack[-1]
 
-    def pop(self):
+    def pop(self) -> Any:
         self.top()
         return self.stack.pop()
 
-    def pop_marked(self):
+    def pop_marked(self) -> list[Any]:
         if not self.marks:
             raise ModelFormatError("a pickle goes back to a mark that is not there")
         at = self.marks.pop()
@@ -147,7 +149,7 @@ class _Machine:
         del self.stack[at:]
         return items
 
-    def make(self, value):
+    def make(self, value: Any) -> None:
         """A container of some 80 bytes, for which real pickles spend more than five."""
         self.made += 1
         if self.made > _SPARE + self.read // 5:
@@ -156,23 +158,23 @@ class _Machine:
 
     # ---- Opcodes
 
-    def mark(self, _):
+    def mark(self, _: Any = None) -> None:
         if len(self.marks) == _OPEN_MARKS:
             raise ModelFormatError(f"a pickle nested more than {_OPEN_MARKS} deep")
         self.marks.append(len(self.stack))
 
-    def drop(self, _):
+    def drop(self, _: Any = None) -> None:
         if self.marks and self.marks[-1] == len(self.stack):
             self.marks.pop()
         else:
             self.pop()
 
-    def tuple_of(self, count):
+    def tuple_of(self, count: int) -> None:
         items = [self.pop() for _ in range(count)]
         self.make(tuple(reversed(items)))
 
-    def extend(self, kind, items):
-        target = self.top()
+    def extend(self, kind: type, items: Any) -> None:
+        target: Any = self.top()
         if type(target) is Opaque:
             if kind is Pairs:
                 target.pairs = Pairs() if target.pairs is None else target.pairs
@@ -186,46 +188,46 @@ class _Machine:
             raise ModelFormatError("a pickle adds a key without a value")
         target.extend(items)
 
-    def set_item(self, _):
+    def set_item(self, _: Any = None) -> None:
         value = self.pop()
         key = self.pop()
         self.extend(Pairs, (key, value))
 
-    def dict_of(self, _):
+    def dict_of(self, _: Any = None) -> None:
         items = self.pop_marked()
         self.make(Pairs())
         self.extend(Pairs, items)
 
-    def append(self, _):
+    def append(self, _: Any = None) -> None:
         value = self.pop()
         self.extend(list, (value,))
 
-    def put(self, index):
+    def put(self, index: Any) -> None:
         index = len(self.memo) if index is None else index
         if not 0 <= index <= self.read:
             raise ModelFormatError(f"memo {index} in a pickle's first {self.read} bytes")
         self.memo.extend([_UNSET] * (index + 1 - len(self.memo)))
         self.memo[index] = self.top()
 
-    def get(self, index):
+    def get(self, index: Any) -> None:
         if not 0 <= index < len(self.memo) or self.memo[index] is _UNSET:
             raise ModelFormatError(f"memo {index} of a pickle was never set")
         self.stack.append(self.memo[index])
 
-    def text(self, argument):
+    def text(self, argument: str) -> None:
         """A Python 2 string, which came byte by byte."""
         self.stack.append(argument.encode("latin-1").decode(errors="replace"))
 
-    def name(self, argument):
+    def name(self, argument: str) -> None:
         self.stack.append(self.find(argument.replace(" ", ".", 1)))
 
-    def name_on_stack(self, _):
+    def name_on_stack(self, _: Any = None) -> None:
         name, module = self.pop(), self.pop()
         if type(name) is not str or type(module) is not str:
             raise ModelFormatError("a pickle names a global by what is no text")
         self.stack.append(self.find(f"{module}.{name}"))
 
-    def call_with_keywords(self, _):
+    def call_with_keywords(self, _: Any = None) -> None:
         """cls.__new__(cls, *arguments, **keywords), of Opaque objects alone."""
         keywords = self.pop()
         if type(keywords) is not Pairs:
@@ -234,7 +236,7 @@ class _Machine:
         if keywords and type(self.top()) is not Opaque:
             raise ModelFormatError("a pickle calls with keywords what takes none")
 
-    def call(self, _):
+    def call(self, _: Any = None) -> None:
         arguments, function = self.pop(), self.pop()
         if type(function) is Opaque:            # such as a method that a function like getattr was to give
             function = opaque(function.name)
@@ -253,7 +255,7 @@ class _Machine:
             raise ModelFormatError(f"a pickle calls {function.name} with unsuitable arguments: {error}") from error
         self.make(result)
 
-    def build(self, _):
+    def build(self, _: Any = None) -> None:
         """The attributes of a dict (a state_dict's versions) are passed over, those of an Opaque are kept."""
         state = self.pop()
         if type(self.top()) is Opaque:
@@ -261,7 +263,7 @@ class _Machine:
         elif type(self.top()) is not Pairs:
             raise ModelFormatError(f"a pickle sets attributes of a {type(self.top()).__name__}")
 
-    def persist(self, _):
+    def persist(self, _: Any = None) -> None:
         if self.persistent is None:
             raise ModelFormatError("a persistent id, where there can be none")
         identity = self.pop()
@@ -272,7 +274,7 @@ _LITERALS = {
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "UNICODE",
     "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8",
 }
-_ACTIONS = {
+_ACTIONS: dict[str, Callable[[_Machine, Any], Any]] = {
     "NONE": lambda machine, _: machine.stack.append(None),
     "NEWTRUE": lambda machine, _: machine.stack.append(True),
     "NEWFALSE": lambda machine, _: machine.stack.append(False),
