@@ -217,7 +217,8 @@ def find_layers(tensors: Mapping[str, Array], options: Mapping[str | None, Mappi
 
 
 def found_layers(tensors: Mapping[str, Array], options: Mapping[str | None, Mapping[str, Any]] | None = None,
-                 skipped: dict[str, str] | None = None, peepholes: bool = True) -> list[tuple[str, Layer]]:
+                 skipped: dict[str, str] | None = None, peepholes: bool = True,
+                 flat: bool = False) -> list[tuple[str, Layer]]:
     """Make layers as `find_layers` does, with their whole prefixes.
 
     Parameters
@@ -230,6 +231,9 @@ def found_layers(tensors: Mapping[str, Array], options: Mapping[str | None, Mapp
         As for `find_layers`.
     peepholes : bool, optional
         Whether ``peephole`` is taken for an LSTM's, which are fastrnn's and no other framework's name for them.
+    flat : bool, optional
+        Whether the names are not those of a state_dict but were put together by hand, so that beside the parameters of
+        a layer without a prefix those of others may stand, such as ``embeddings``.
 
     Returns
     -------
@@ -249,7 +253,7 @@ def found_layers(tensors: Mapping[str, Array], options: Mapping[str | None, Mapp
     [('module.cell', GRU(2, 3, bias=False, dtype=float64))]
     """
     options, groups, layers = options or {}, gather(tensors), []
-    neighbours = Neighbours(tensors, groups)
+    neighbours = Neighbours(tensors, groups, flat)
     for prefix, group in groups.items():
         if all(base.startswith("peephole") for base in group.bases):
             continue
@@ -420,7 +424,8 @@ def contents_of(arrays: Mapping[str, Any]) -> str:
 
 
 def layers_of(path: PathLike, tensors: Mapping[str, Array], configuration: dict[str, Any] | None = None,
-              skipped: dict[str, str] | None = None, options: Mapping[str, Any] | None = None) -> dict[str, Layer]:
+              skipped: dict[str, str] | None = None, options: Mapping[str, Any] | None = None,
+              flat: bool = False) -> dict[str, Layer]:
     """Make the layers of a file of named arrays, by `find_layers` or as fastrnn's own configuration says.
 
     Parameters
@@ -436,6 +441,8 @@ def layers_of(path: PathLike, tensors: Mapping[str, Array], configuration: dict[
     options : mapping of str to object, optional
         Options of every layer. One that a layer of a configuration does not have is an error, unless it is one that
         another class of layers has.
+    flat : bool, optional
+        As for `found_layers`.
 
     Returns
     -------
@@ -460,7 +467,8 @@ def layers_of(path: PathLike, tensors: Mapping[str, Array], configuration: dict[
     if configuration is None:
         missed: dict[str, str] = {}
         try:
-            layers = find_layers(tensors, {None: options}, None if skipped is None else missed)
+            reasons = None if skipped is None else missed
+            layers = named(found_layers(tensors, {None: options}, reasons, flat=flat), missed)
         except ModelFormatError as error:
             raise ModelFormatError(f"{os.fsdecode(path)}: {error}") from error.__cause__
         return explained(layers, path, missed, skipped, lambda: contents_of(tensors))

@@ -94,7 +94,7 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, batch_first
                 arrays[name] = Unread("its name is none of a recurrent layer", shape)
     if configuration is not None:
         arrays = {name: value for name, value in arrays.items() if not isinstance(value, Unread)}
-    return conventions.layers_of(path, arrays, configuration, skipped, options)
+    return conventions.layers_of(path, arrays, configuration, skipped, options, flat=True)
 
 
 def _shape(archive: Archive, entry: str) -> tuple[int, ...] | None:

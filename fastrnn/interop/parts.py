@@ -120,17 +120,18 @@ def _move_inwards(groups: dict[str, Group]) -> None:
 class Neighbours:
     """What stands beside the parameters of a group and is not accounted for."""
 
-    def __init__(self, arrays: Mapping[str, Any], groups: Mapping[str, Group]) -> None:
-        self._names, self._arrays = sorted(arrays), arrays
+    def __init__(self, arrays: Mapping[str, Any], groups: Mapping[str, Group], flat: bool = False) -> None:
+        self._names, self._arrays, self._flat = sorted(arrays), arrays, flat
         self._grouped = {name for group in groups.values() for name in group.names}
         self._steps = STEPS
 
     def of(self, prefix: str, group: Group, most: int = 4) -> list[str]:
         """Up to `most` of the names under a prefix that are not the group's.
 
-        Where no dot ends the prefix, names do not tell what belongs to what: other layers of a model are told by words.
+        In files that people put together by hand (flat), where no dot ends the prefix, names do not tell what belongs
+        to what: other layers of a model are told by words.
         """
-        flat = not prefix.endswith(".")
+        flat = self._flat and not prefix.endswith(".")
         strangers: list[str] = []
         for name in self._names[bisect.bisect_left(self._names, prefix):]:
             self._steps -= 1

@@ -172,6 +172,18 @@ def test_the_same_where_the_layer_is_the_model(extra, ending, save):
 
 
 @in_every_format
+@pytest.mark.parametrize("extra", ["embeddings", "hidden_weight_l0", "fc.weight", "out_bias"])
+def test_other_layers_of_a_model_without_prefixes(extra, ending, save):
+    """An archive that was put together by hand may have them; a state_dict has what is one module's."""
+    path = save(nn.LSTM(5, 6).state_dict() | {extra: torch.ones(4)}, ending)
+    if ending == "npz":
+        assert repr(interop.layers(path)) == "{'': LSTM(5, 6)}"
+    else:
+        with pytest.raises(fastrnn.ModelFormatError, match=f"the model: .*{extra}"):
+            interop.layers(path)
+
+
+@in_every_format
 def test_other_parts_of_the_model_are_of_no_matter(ending, save):
     state = {f"net.rnn.{name}": a for name, a in nn.LSTM(5, 6).state_dict().items()}
     state |= {"net.weight": torch.ones(2), "net.rnn_norm.weight": torch.ones(2), "rnn.weight": torch.ones(2),
