@@ -25,6 +25,7 @@ from ..nn.parameters import ACTIVATIONS, PLAIN, layer_suffix
 from .conventions import GATE_ORDERS, as_float, explained, reorder
 from .formats.protobuf import decimal
 from .onnx_graph import Model
+from .onnx_loops import LOOP, loop_layer
 from .onnx_nodes import check_call, contents_of
 
 if TYPE_CHECKING:
@@ -78,6 +79,11 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *,
         ``initial_h``, ``initial_c`` and ``sequence_lens`` is the ``state`` [D, N, H] and the ``lengths`` of a call. No
         layer has a constant initial state: a node with one that is not zero makes no layer.
 
+        A Loop or Scan whose body is the step of an RNN, GRU or LSTM (tf2onnx writes them for GRUs, relu and masks) is a
+        layer whose input is the array that the loop walks along, [T, N, I]. It is one only if it is shown, at random
+        inputs and states in float64, to give all that the loop gives. A mask is the ``lengths`` of a call, whose
+        output is zero where a row has ended; the loop repeats the last output there.
+
     Raises
     ------
     ModelFormatError
@@ -110,6 +116,9 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *,
             model.spend(NODE + len(node.name), "recurrent nodes")
             name = _unused(node.name or f"{node.op_type}_{_count(taken, (node.op_type,))}", taken)
             try:
+                if reason == LOOP:
+                    found[name] = loop_layer(scope, node)
+                    continue
                 if reason is not None:
                     raise ModelFormatError(reason)
                 layer = node_layer(scope, node, made)

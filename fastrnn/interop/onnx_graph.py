@@ -13,8 +13,10 @@ import numpy as np
 
 from .._base.reading import ModelFormatError
 from .formats.protobuf import BYTES, Node, Reader, Reference
+from .onnx_loops import LOOP, LOOPS, looks_recurrent
 from .onnx_nodes import foreign
 from .onnx_operators import COMPUTED, MOVES, NotConstant, fold
+from .onnx_run import Budget
 from .onnx_shapes import Shapes
 
 RECURRENT = ("RNN", "GRU", "LSTM")
@@ -37,8 +39,10 @@ class Model(Reader):
     main : Scope
         The main graph.
     functions : dict of (domain, name, overload) to span
+    loops_budget : Budget
+        What may be computed to tell what loops are.
     recurrent_nodes : int
-        How many were found in the bodies of functions up to now.
+        How many were found within functions and other nodes up to now.
     fastrnn : str or None
         The metadata under this name, where fastrnn wrote the model.
     """
@@ -47,6 +51,7 @@ class Model(Reader):
         super().__init__(data, path, external_data)
         self._depth, self._scopes, self.fastrnn, self.functions = 0, 0, None, {}
         self.recurrent_nodes = 0
+        self.loops_budget = Budget(self)
         graphs, opsets = [], 0
         for number, span in self.fields((0, len(data)), MODEL):
             if number == 7:
@@ -135,7 +140,7 @@ class Scope:
             self._index = [np.frombuffer(column, np.int64)[order] for column in (hashes, starts, stops)]
         return self._index
 
-    def _find(self, name):
+    def find(self, name):
         """(kind, span) of what gives a name in this scope, or None.
 
         Up to IR version 3 an initializer is an input as well: then it is the initializer.
@@ -162,7 +167,8 @@ class Scope:
     def recurrent(self):
         """Yields (scope, node, None) of every recurrent node, those of graphs and functions within included.
 
-        With a reason in the place of None: nodes that are recurrent, and none of ONNX's own operators.
+        With a reason in the place of None: nodes that are recurrent, and none of ONNX's own operators. With LOOP in it:
+        a Loop or Scan without such nodes whose body looks like a step of one.
         """
         with self.model.deeper():
             for node in self.nodes():
@@ -178,9 +184,20 @@ class Scope:
                     known = False
                 if not known and (reason := foreign(self, node, function is not None)) is not None:
                     yield self, node, reason
+                count = self.model.recurrent_nodes
                 for attribute in node.attributes:
                     for graph in self.model.subgraphs(attribute):
-                        yield from Scope(self.model, graph, self).recurrent()
+                        yield from self.model.counted(Scope(self.model, graph, self).recurrent())
+                if node.op_type in LOOPS and not node.domain and count == self.model.recurrent_nodes and (
+                        looks_recurrent(self, node)):
+                    yield self, node, LOOP
+
+    def within(self, node):
+        """The scope of the one graph that a Loop or Scan has."""
+        spans = [span for attribute in node.attributes for span in self.model.subgraphs(attribute)]
+        if len(spans) != 1:
+            raise ModelFormatError(f"{node.op_type} node {node.name!r} with {len(spans)} graphs")
+        return Scope(self.model, spans[0], self)
 
     def attributes(self, node):
         """Name -> value of a node's attributes."""
@@ -230,7 +247,7 @@ class Scope:
 
         The node is None for initializers. None stands for what comes with the inputs of a graph, or from nowhere.
         """
-        kind, place = self._find(name) or (None, None)
+        kind, place = self.find(name) or (None, None)
         if kind is None and self.call is None and self.outer is not None:
             return self.outer, name
         if kind == INPUT and self.call is not None:
@@ -273,7 +290,7 @@ class Scope:
 
     def _folded(self, name):
         """Name -> array, of this name and of what comes with it."""
-        kind, place = self._find(name) or (None, None)
+        kind, place = self.find(name) or (None, None)
         if kind is None and self.call is None and self.outer is not None:
             return {name: self.outer.value(name)}
         if kind is None:

@@ -31,7 +31,7 @@ RAW, FLOATS, DOUBLES = 9, 4, 10                 # fields of TensorProto with num
 # TensorProto.data_type -> how its raw_data is laid out, and the field that may hold its numbers instead. bfloat16 (16),
 # the upper half of a float32, is read as float32.
 DTYPES = {1: ("<f4", FLOATS), 2: ("u1", 5), 3: ("i1", 5), 4: ("<u2", 5), 5: ("<i2", 5), 6: ("<i4", 5), 7: ("<i8", 7),
-          10: ("<f2", 5), 11: ("<f8", DOUBLES), 12: ("<u4", 11), 13: ("<u8", 11), 16: ("<u2", 5)}
+          9: ("?", 5), 10: ("<f2", 5), 11: ("<f8", DOUBLES), 12: ("<u4", 11), 13: ("<u8", 11), 16: ("<u2", 5)}
 BFLOAT16 = 16
 
 # Fields of messages that are read: number -> wire type, or None for numbers, packed or not.
