@@ -13,8 +13,13 @@ help:           ## this list
 demo: $(VENV)/.demo  ## train, forecast and stream a real series; writes out/demo.png
 	$(BIN)/python -m fastrnn demo
 
-test: $(VENV)/.test  ## the whole suite
-	$(BIN)/python -m pytest
+test: $(VENV)/.test  ## the suite but for its slow parts, on all CPUs: some minutes
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
+test-slow: $(VENV)/.test  ## what the suite has beside: sweeps, real training runs, kills, type checkers
+	$(BIN)/python -m pytest -n auto -m slow
+
+test-all: test test-slow  ## the whole suite
 
 bench: $(VENV)/.bench  ## fastrnn beside PyTorch, ONNX Runtime, OpenVINO and JAX; writes out/peers.json, out/peers.png
 	$(BIN)/python benchmarks/peers.py
@@ -58,6 +63,8 @@ parts: $(VENV)/.test  ## micro-benchmarks of the parts
 lint: $(VENV)/.lint  ## ruff, cython-lint, types, stubs against the compiled modules, docstrings
 	$(BIN)/ruff check .
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint src/*/*.pyx src/*/*.pxi
+	$(BIN)/python -m mypy
+	$(BIN)/python tests/package/check_docstrings.py
 	$(BIN)/python -m mypy.stubtest fastrnn._core --ignore-disjoint-bases --mypy-config-file pyproject.toml
 
 exhaustive: $(VENV)/.test  ## tanh and sigmoid over all 2^32 float32 inputs, every instruction set (some ten minutes)
