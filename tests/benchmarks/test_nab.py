@@ -106,6 +106,7 @@ def test_all_of_the_data(series):
     assert all(0 <= first < last < len(values) for values, windows in series.values() for first, last in windows)
 
 
+@pytest.mark.slow
 def test_the_baseline_has_its_published_scores(nab, series):
     """What NAB's own code says of its windowed Gaussian (results/, in its repository), digit by digit."""
     scorer = nab.Scorer([len(values) for values, _ in series.values()], [windows for _, windows in series.values()])
@@ -118,6 +119,7 @@ def test_the_baseline_has_its_published_scores(nab, series):
     assert [np.sum(detected & (scorer.window >= 0)), np.sum(detected & (scorer.window < 0))] == [521, 409]
 
 
+@pytest.mark.slow
 def test_the_detectors_score(nab, series):
     """All files, strictly online: the bar is 55, beside 40 of the windowed Gaussian and 58 of KNN-CAD."""
     scorer = nab.Scorer([len(values) for values, _ in series.values()], [windows for _, windows in series.values()])

@@ -139,6 +139,7 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent otherwise on Windows")
 @pytest.mark.parametrize("arguments", [("demo", "--updates", "1000000"), ("bench", "--seconds", "60")])
 def test_ctrl_c_exits_130_without_traceback(arguments, tmp_path):
@@ -262,6 +263,7 @@ def test_demo_runs_and_draws(tmp_path):
         assert (tmp_path / "new" / "demo.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_demo_beats_the_simple_forecasts_and_streams_the_same(series):
     model = demo.forecaster(6, hidden_size=32, updates=300, random_state=0).set_params(ensemble=1, progress=False)
     backtest = demo.evaluate(model.fit(**series.arguments(demo.training_parts(series))), series)
@@ -290,6 +292,7 @@ def test_demo_without_matplotlib_and_tqdm_says_so(tmp_path, monkeypatch, capsys)
 
 # ---- Benchmark ----------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_bench_prints_a_table_and_writes_json(tmp_path):
     result = run("bench", "--seconds", 0.05, "--out", tmp_path / "new" / "bench.json")
     assert result.returncode == 0, result.stderr

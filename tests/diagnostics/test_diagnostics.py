@@ -318,6 +318,7 @@ def test_what_is_refused():
 
 # ---- What it is for ------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_the_example_shows_whose_gradient_vanishes_and_who_learns(tmp_path):
     """A slice of `make gradients`: the adding problem at T = 100, copy memory at T = 20, one seed."""
     example = Path(__file__).parents[2] / "examples" / "vanishing_gradients.py"

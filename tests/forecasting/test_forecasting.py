@@ -306,6 +306,7 @@ def test_naive_figures_are_the_published_ones(m4, data_dir, group):
         assert errors["naive"] == pytest.approx(43.003, abs=0.005)
 
 
+@pytest.mark.slow
 def test_a_slice_of_the_hourly_series(m4, data_dir):
     """A twelfth of the series, a twentieth of the training, on the last horizon of the training part."""
     h, m, _, options = m4.GROUPS["Hourly"]

@@ -37,6 +37,7 @@ def both(path):
     return keras.layers(path)
 
 
+@pytest.mark.slow
 def test_truncated_anywhere(good, tmp_path):
     path = tmp_path / "broken.keras"
     for broken in mutations.truncations(good, 1100):
@@ -45,6 +46,7 @@ def test_truncated_anywhere(good, tmp_path):
         mutations.assert_refuses_or_loads(keras.layers, broken, path, **LIMITS)
 
 
+@pytest.mark.slow
 def test_broken_anyhow(good, tmp_path):
     for broken in mutations.mixed(good, np.random.default_rng(13), mutations.COUNT // 5):
         mutations.assert_refuses_or_loads(both, broken, tmp_path / "broken.keras", **LIMITS)
@@ -125,6 +127,7 @@ def test_zip_bombs(tmp_path):
         mutations.assert_refuses(keras.layers, path.read_bytes(), path, "far larger|claims to hold", **LIMITS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".keras", ".h5"])
 def test_many_layers_of_the_same_weights(tmp_path, ending):
     """A small file whose layers would fill the memory."""

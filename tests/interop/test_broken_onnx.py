@@ -114,6 +114,7 @@ def test_the_good_ones_load(kind, good, path):
 
 # ---- Cut and changed ------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_cut_at_every_byte(kind, good, path):
     """Refused as far as the graph and the operator set behind it go; later a file may end between two fields."""
@@ -130,6 +131,7 @@ def test_cut_at_every_byte(kind, good, path):
                 layers(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_mutations(kind, good, path):
     rng = np.random.default_rng(KINDS.index(kind))
@@ -253,6 +255,7 @@ def test_constants_that_grow(path):
     assert "expected 3 dimensions" in skipped["RNN_0"] and "unfolds to more than 8 times" in skipped["RNN_99"]
 
 
+@pytest.mark.slow
 def test_large_constants_used_over_and_over(path):
     """What takes time to read is read once, or counted."""
     integers = field(5, field(1, LARGE) + field(2, TensorProto.INT64) + field(8, b"many") + field(7, b"\1" * LARGE))
@@ -272,6 +275,7 @@ def test_large_constants_used_over_and_over(path):
     assert_refuses(lambda name: layers(name, {}), model(*calls, others=function("f", body)), path, "over and over")
 
 
+@pytest.mark.slow
 def test_layers_without_end(path):
     """Weights that many nodes share, each in a layer of its own."""
     clips = [node("RNN", ["X", "W", "R"], [], attribute("clip", 1, b"\x15" + np.float32(k + 1).tobytes()))
@@ -310,6 +314,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_memory_and_time_are_bounded(kind, path):
     """Of files made of what takes least in a file and most in memory (protobuf's own parser: up to 100 times)."""

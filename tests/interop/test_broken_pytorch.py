@@ -364,6 +364,7 @@ def packed(entries):
     return file.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zipped", [True, False])
 def test_cut_at_every_byte(zipped, path):
     data = small(zipped)
@@ -373,6 +374,7 @@ def test_cut_at_every_byte(zipped, path):
         mutations.assert_refuses(read, broken, path)
 
 
+@pytest.mark.slow
 def test_a_pickle_cut_at_every_byte(path):
     """In an archive that is whole."""
     parts = entries(small())
@@ -380,6 +382,7 @@ def test_a_pickle_cut_at_every_byte(path):
         mutations.assert_refuses(read, packed(parts | {"archive/data.pkl": broken}), path)
 
 
+@pytest.mark.slow
 def test_every_byte_of_a_pickle_changed(path):
     parts = entries(small())
     data, refused = parts["archive/data.pkl"], 0
@@ -391,6 +394,7 @@ def test_every_byte_of_a_pickle_changed(path):
 
 
 # An archive may unpack to EXPANSION times its size, which is read, then kept as array, then as parameter.
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
 def test_mutations(kind, path):
     data, count, refused = small(kind != "legacy"), mutations.COUNT // 2, 0

@@ -125,6 +125,7 @@ def test_layouts_and_fill_values(write):
     assert_reads_as_h5py(write(fill))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 1, 8, 9, 40, 600])
 def test_links(write, count):
     def fill(file):
@@ -311,6 +312,7 @@ def good(request, tmp_path_factory):
 LIMITS = {"times": reading.EXPANSION + 2 * hdf5.STRUCTURE}
 
 
+@pytest.mark.slow
 def test_truncated_anywhere(good, tmp_path):
     path = tmp_path / "broken.h5"
     for broken in mutations.truncations(good, 1024):
@@ -319,6 +321,7 @@ def test_truncated_anywhere(good, tmp_path):
         mutations.assert_refuses_or_loads(read_all, broken, path, **LIMITS)
 
 
+@pytest.mark.slow
 def test_broken_anyhow(good, tmp_path):
     for broken in mutations.mixed(good, np.random.default_rng(2), mutations.COUNT // 5):
         mutations.assert_refuses_or_loads(read_all, broken, tmp_path / "broken.h5", **LIMITS)

@@ -391,6 +391,7 @@ def worst_arguments(function, sample, bins=250):
     return np.unique(np.concatenate(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("units", [3, 16])
 def test_products_within_the_lstm_kernel(isa, sample, units):
     """i tanh(g) and o tanh(c), where each factor errs most, and anywhere."""

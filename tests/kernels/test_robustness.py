@@ -63,6 +63,7 @@ def long_work():
             "run": lambda: stream.run(x), "step": lambda: wide_stream.step(wide)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_other_threads_run_while_a_kernel_does(threads):
     """This thread sleeps 1 ms again and again: with the GIL held by the kernel it would wake once, when all is over."""
@@ -162,17 +163,19 @@ def test_first_calls_at_once(kind):
 
 # ---- Signals --------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @forks
 @pytest.mark.parametrize("isa, threads", [(ISAS[0], 1), (ISAS[-1], 2)])
 def test_ctrl_c(isa, threads):
-    """Promised is an answer within 100 ms; asserted is 1 s, for other processes may keep this one from running. The
-    times are printed. An answer at the end of the call would be too late, or find the stream's state changed."""
+    """Promised is an answer within 100 ms; asserted is 1 s of this process's own time, for other processes may keep it
+    from running. The times are printed. An answer at the end of the call would be too late, or find the stream's state
+    changed."""
     printed = python("""
         def interrupted(name, call, after=0.1):
             sent = []
 
             def send():
-                sent.append(time.perf_counter())
+                sent.extend([time.perf_counter(), time.process_time()])
                 os.kill(os.getpid(), signal.SIGINT)
 
             timer = threading.Timer(after, send)
@@ -181,10 +184,10 @@ def test_ctrl_c(isa, threads):
             try:
                 call()
             except KeyboardInterrupt:
-                took = time.perf_counter() - sent[0]
+                took, worked = time.perf_counter() - sent[0], time.process_time() - sent[1]
                 timer.join()
-                print(f"{name}: {1000 * took:.0f} ms")
-                assert took < 1, name
+                print(f"{name}: {1000 * took:.0f} ms, {1000 * worked:.0f} ms of them at work")
+                assert worked < 1, name
             else:
                 sys.exit(f"{name}: it was over after {time.perf_counter() - start} s")
 
@@ -274,6 +277,7 @@ def test_signals_whose_handlers_return(threads):
     assert set(products) == {5e-311}
 
 
+@pytest.mark.slow
 @forks
 @pytest.mark.parametrize("threads", [1, 2])
 def test_signals_at_any_moment(threads):
@@ -296,7 +300,7 @@ def test_signals_at_any_moment(threads):
             work()
             times.append(time.perf_counter() - start)
         whole = {before, stream.snapshot()}
-        for _ in range(min(6000, int(0.6 / min(times)))):
+        for _ in range(min(6000, max(400, int(0.6 / min(times))))):
             stream.reset()          # refused, had an interruption left the stream held
             try:
                 with alarms(stop, moments.uniform(1e-6, 2e-5 + 1.2 * min(times))):
@@ -307,6 +311,7 @@ def test_signals_at_any_moment(threads):
         assert stops > 100
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("raises", [True, False])
 def test_signal_while_waiting_for_a_worker(raises):

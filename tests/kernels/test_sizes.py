@@ -156,6 +156,7 @@ def test_indices_past_2_31_elements(isa, reserved, kind, far, ragged):
 
 # ---- An allocation that fails -------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the size of a process is read from /proc")
 @pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer reserves its memory early")
 @pytest.mark.parametrize("kind, threads", [("lstm", 2), ("gru_before", 1)])

@@ -114,6 +114,7 @@ def test_named_arrays_of_others_are_not_ours(ending, tmp_path):
 
 # ---- Damage ---------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_cut_at_every_byte(good, tmp_path):
     ending, data = good
     assert len(data) < 3000
@@ -130,6 +131,7 @@ def test_more_bytes_at_the_end(good, tmp_path):
         assert error is not None or ending == ".npz"
 
 
+@pytest.mark.slow
 def test_every_byte_changed(good, tmp_path):
     """Bytes of weights in a .npz have a checksum; in a .safetensors file nothing tells that they were others."""
     ending, data = good
@@ -143,6 +145,7 @@ def test_every_byte_changed(good, tmp_path):
         assert refused > weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", READERS)
 def test_mutations(load, good, tmp_path):
     ending, data = good
@@ -293,6 +296,7 @@ def test_array_headers_at_their_limits(tmp_path):
         assert not fastrnn.load(tmp_path / "model.npz").parameters["weight_ih_l0"].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", READERS)
 def test_zip_bombs(load, tmp_path):
     path, limits = tmp_path / "model.npz", {"times": 3 * reading.EXPANSION}
@@ -393,6 +397,7 @@ def test_tensor_headers_that_lie(about, tmp_path):
         mutations.assert_refuses(load, TENSORS[about], path)
 
 
+@pytest.mark.slow
 def test_a_name_in_a_million(tmp_path):
     """Time and memory of a header full of names stay in proportion."""
     header = b'{"__metadata__":{' + b",".join(b'"%d":"%d"' % (index, index) for index in range(50000)) + b',"1":""}}'

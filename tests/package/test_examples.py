@@ -21,12 +21,14 @@ def run(example, folder, **environment):
     return result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_with_the_data(example, data_dir, tmp_path):
     out = run(example, tmp_path, FASTRNN_DATA=str(data_dir))
     assert "FASTRNN_DATA" not in out, "the data were there, and it said they were not"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", [path for path in EXAMPLES if "FASTRNN_DATA" in path.read_text("utf-8")],
                          ids=lambda path: path.stem)
 def test_without_the_data_it_says_so_and_still_works(example, tmp_path):

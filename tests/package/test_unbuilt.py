@@ -64,6 +64,7 @@ def test_a_missing_numpy_is_said_as_it_is():
     assert "pip" not in printed
 
 
+@pytest.mark.slow
 def test_without_a_compiler_the_build_ends_with_what_to_install(tmp_path):
     """The last line, with nothing behind it, is what pip shows last of the build's output."""
     pytest.importorskip("Cython")

@@ -77,6 +77,7 @@ def losses(net, make_optimizer, steps, swap_at=()):
     return torch.tensor(found, dtype=torch.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 1e-4)])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_training_follows_the_unswapped(optimizer, dtype, tolerance, monkeypatch):

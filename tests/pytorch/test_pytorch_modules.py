@@ -95,6 +95,7 @@ def test_outputs_lie_in_memory_as_torchs_do(kind):
             assert found.stride() == expected.stride()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.3, 1.0])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", LAYERS)

@@ -139,6 +139,7 @@ def test_the_model_has_the_best_weights_when_all_is_done_already(tmp_path):
     assert min(history["validation_loss"]) == evaluate(again, *sequences(1), loss=losses.Huber())
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tmp_path):
     """A part of tests/campaigns/kills.py: SIGKILL, and a new process that goes on."""
     counts = kills.contest(6, 0, tmp_path, report=lambda *text, **options: None)

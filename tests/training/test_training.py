@@ -49,6 +49,7 @@ def numbers(history):
 
 # ---- The loop -----------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("clip_norm", [math.inf, 0.1])
 def test_it_is_torchs_loop(batch_first, clip_norm):
