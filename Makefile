@@ -14,10 +14,10 @@ demo: $(VENV)/.demo  ## train, forecast and stream a real series; writes out/dem
 	$(BIN)/python -m fastrnn demo
 
 test: $(VENV)/.test  ## the suite but for its slow parts, on all CPUs: some minutes
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/.test  ## what the suite has beside: sweeps, real training runs, kills, type checkers
-	$(BIN)/python -m pytest -n auto -m slow
+	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
 
 test-all: test test-slow  ## the whole suite
 
