@@ -35,7 +35,7 @@ def check(name, rows, key, bound, most=False, suffix="x"):
 
 
 def targets(rows):
-    """The targets of the project (issue 2), each against what was measured."""
+    """The targets of the project, each against what was measured."""
     def of(section, wanted=lambda row: True):
         return [row for row in rows if row["section"] == section and wanted(row)]
 
