@@ -189,8 +189,7 @@ def _layers(contents: Contents, options: dict[str, Any], missed: dict[str, str] 
         missed_here: dict[str, str] | None = None if missed is None else {}
         known = _modules(contents, keys, tensors, missed_here)
         chosen: dict[str | None, dict[str, Any]] = {
-            name: {key: value for key, value in module.items() if key in ("batch_first", "dropout", "nonlinearity")
-                   } | options for name, module in known.items()}
+            prefix: _options(module, prefix, tensors) | options for prefix, module in known.items()}
         for prefix, layer in found_layers(tensors, {None: options, **chosen}, missed_here, peepholes=False):
             try:
                 if prefix in known:
@@ -203,6 +202,14 @@ def _layers(contents: Contents, options: dict[str, Any], missed: dict[str, str] 
             assert missed is not None
             missed[_short(keys, prefix)] = reason
     return _alone(result, contents, missed)
+
+
+def _options(module: dict[str, Any], prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:
+    """The options that a module's attributes tell; dropout has no effect in a layer that is no stack."""
+    names = ["batch_first", "nonlinearity"]
+    if any(name.startswith(f"{prefix}.weight_hh_l1".lstrip(".")) for name in tensors):
+        names.append("dropout")
+    return {name: module[name] for name in names if name in module}
 
 
 def _miss(prefix: str, error: ModelFormatError, missed: dict[str, str] | None) -> None:
@@ -262,6 +269,9 @@ def _about(contents: Contents) -> str:
     arrays = {".".join(entry.keys): entry.value for entry in contents.entries if not entry.of_optimizer}
     if any("flat_param" in name for name in arrays):
         return f"FSDP has flattened its parameters: gather a full state_dict to save. {contents_of(arrays)}"
+    names = [*arrays, *(module.name for module in contents.modules.values())]
+    if any("_packed_params" in name or "_all_weight_values" in name or ".quantized." in name for name in names):
+        return f"its weights are quantised: save the model before it is quantised. {contents_of(arrays)}"
     if not arrays and contents.entries:
         return "its tensors are an optimizer's"
     if not arrays and any(name.endswith("constants.pkl") for name in contents.names):

@@ -88,6 +88,15 @@ def test_layers_with_their_options(name, save, tmp_path):
     assert_close({"output": output}, {"output": expected.numpy()}, 1e-5)
 
 
+def test_dropout_of_a_layer_that_is_no_stack(tmp_path):
+    """torch warns of it when the layer is made; here it is left out, with no warning."""
+    with pytest.warns(UserWarning, match="dropout"):
+        torch.save(nn.LSTM(3, 4, dropout=0.5), tmp_path / "model.pt")
+    assert interop.layers(tmp_path / "model.pt")[""].dropout == 0
+    torch.save(nn.LSTM(3, 4, 2, dropout=0.5), tmp_path / "model.pt")
+    assert interop.layers(tmp_path / "model.pt")[""].dropout == 0.5
+
+
 def test_options_that_are_given_stand_above_the_file(tmp_path):
     torch.save(nn.LSTM(3, 4, batch_first=True), tmp_path / "model.pt")
     assert interop.layers(tmp_path / "model.pt", batch_first=False)[""].batch_first is False
@@ -169,6 +178,18 @@ def test_a_frozen_archive_says_so(tmp_path):
     torch.jit.save(frozen, tmp_path / "model.pt")
     with pytest.raises(fastrnn.ModelFormatError, match="freeze"):
         interop.layers(tmp_path / "model.pt")
+
+
+@pytest.mark.filterwarnings("ignore:.*quantiz", "ignore::UserWarning")
+def test_quantised_models_are_named(tmp_path):
+    model = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.LSTM(3, 4)), {nn.LSTM})
+    script = torch.jit.script(model)
+    for write in (lambda: torch.save(model.state_dict(), tmp_path / "model.pt"),
+                  lambda: torch.save(model, tmp_path / "model.pt"),
+                  lambda: torch.jit.save(script, tmp_path / "model.pt")):
+        write()
+        with pytest.raises(fastrnn.ModelFormatError, match="its weights are quantised"):
+            interop.layers(tmp_path / "model.pt")
 
 
 def test_a_scripted_class_of_ones_own_is_refused(tmp_path):
