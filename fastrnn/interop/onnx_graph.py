@@ -4,10 +4,13 @@ Exporters leave weights as they were and put nodes in front of an operator that 
 another order, axes added. ``Scope.value`` follows such a chain back to its constants and does with NumPy what it says.
 """
 
+from __future__ import annotations
+
 import array
 import contextlib
 import functools
 import itertools
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
@@ -19,6 +22,13 @@ from .onnx_operators import COMPUTED, MOVES, NotConstant, fold
 from .onnx_run import Budget
 from .onnx_shapes import Shapes
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .._base.typing import Array
+
+Span: TypeAlias = tuple[int, int]
+Found: TypeAlias = "tuple[Scope, Node, str | None]"
 RECURRENT = ("RNN", "GRU", "LSTM")
 DEPTH = 64                      # of graphs within graphs, functions that call functions, and chains of constants
 FUNCTIONS = 1 << 13             # of one model
@@ -47,7 +57,7 @@ class Model(Reader):
         The metadata under this name, where fastrnn wrote the model.
     """
 
-    def __init__(self, data, path="", external_data=True):
+    def __init__(self, data: bytes, path: str = "", external_data: bool = True) -> None:
         super().__init__(data, path, external_data)
         self._depth, self._scopes, self.fastrnn, self.functions = 0, 0, None, {}
         self.recurrent_nodes = 0
@@ -71,19 +81,19 @@ class Model(Reader):
             raise ModelFormatError("not an ONNX model: it has no graph, or names no operator set")
         self.main = Scope(self, graphs[0])
 
-    def count_scope(self):
+    def count_scope(self) -> None:
         self._scopes += 1
         if self._scopes > SCOPES:
             raise ModelFormatError(f"more than {SCOPES} graphs and calls of functions")
 
-    def counted(self, nodes):
+    def counted(self, nodes: Iterator[Found]) -> Iterator[Found]:
         """Yields nodes, and counts them in `recurrent_nodes`."""
         for node in nodes:
             self.recurrent_nodes += 1
             yield node
 
     @contextlib.contextmanager
-    def deeper(self):
+    def deeper(self) -> Iterator[None]:
         """Counts what is nested, or follows one another."""
         self._depth += 1
         if self._depth > DEPTH:
@@ -110,24 +120,25 @@ class Scope:
         Of `outer`, where this is a function's body.
     """
 
-    def __init__(self, model, span, outer=None, call=None):
+    def __init__(self, model: Model, span: Span, outer: Scope | None = None, call: Node | None = None) -> None:
         model.count_scope()
         self.model, self.span, self.outer, self.call = model, span, outer, call
-        self._known, self._index = {}, None
+        self._known: dict[str, Array | None] = {}
+        self._index: list[Array] | None = None
 
-    def _items(self, *kinds):
+    def _items(self, *kinds: int) -> Iterator[tuple[int, Span]]:
         """Yields (kind, span) of nodes, initializers and inputs; of these kinds alone."""
         fields = {number: kind for number, kind in (GRAPH if self.call is None else FUNCTION).items() if kind in kinds}
         for number, place in self.model.fields(self.span, dict.fromkeys(fields, BYTES)):
             yield fields[number], place
 
-    def _names(self, kind, place):
+    def _names(self, kind: int, place: Span) -> list[str]:
         """The names that a node, initializer or input gives."""
         if kind == INPUT and self.call is not None:
             return [self.model.text(place)]
         return [self.model.text(value) for _, value in self.model.fields(place, NAMES[kind])]
 
-    def _indexed(self):
+    def _indexed(self) -> list[Array]:
         """(hashes, starts, stops): of each name its hash, in order, start << 2 | kind and stop of what gives it."""
         if self._index is None:
             hashes, starts, stops = array.array("q"), array.array("q"), array.array("q")
@@ -140,7 +151,7 @@ class Scope:
             self._index = [np.frombuffer(column, np.int64)[order] for column in (hashes, starts, stops)]
         return self._index
 
-    def find(self, name):
+    def find(self, name: str) -> tuple[int, Span] | None:
         """(kind, span) of what gives a name in this scope, or None.
 
         Up to IR version 3 an initializer is an input as well: then it is the initializer.
@@ -159,12 +170,12 @@ class Scope:
 
     # ---- Nodes -----------------------------------------------------------------------------------
 
-    def nodes(self):
+    def nodes(self) -> Iterator[Node]:
         """Yields every Node of this scope alone."""
         for _, place in self._items(NODE):
             yield Node(self.model, place)
 
-    def recurrent(self):
+    def recurrent(self) -> Iterator[Found]:
         """Yields (scope, node, None) of every recurrent node, those of graphs and functions within included.
 
         With a reason in the place of None: nodes that are recurrent, and none of ONNX's own operators. With LOOP in it:
@@ -192,14 +203,14 @@ class Scope:
                         looks_recurrent(self, node)):
                     yield self, node, LOOP
 
-    def within(self, node):
+    def within(self, node: Node) -> Scope:
         """The scope of the one graph that a Loop or Scan has."""
         spans = [span for attribute in node.attributes for span in self.model.subgraphs(attribute)]
         if len(spans) != 1:
             raise ModelFormatError(f"{node.op_type} node {node.name!r} with {len(spans)} graphs")
         return Scope(self.model, spans[0], self)
 
-    def attributes(self, node):
+    def attributes(self, node: Node) -> dict[str, Any]:
         """Name -> value of a node's attributes."""
         found = {}
         for span in node.attributes:
@@ -209,20 +220,21 @@ class Scope:
             found[name] = self._argument(value) if isinstance(value, Reference) else value
         return {name: value for name, value in found.items() if value is not None}
 
-    def _argument(self, name):
+    def _argument(self, name: str) -> Any:
         """The value of an attribute of the function that this is in; None where it has none."""
         if self.call is None:
             return self.outer._argument(name) if self.outer is not None else None
-        given = self.outer.attributes(self.call)
+        given = cast("Scope", self.outer).attributes(self.call)
         if name not in given:
             for _, span in self.model.fields(self.span, {11: BYTES}):
                 default, value = self.model.attribute(span)
                 given.setdefault(default, value)
         return given.get(name)
 
-    def initializers(self, most):
+    def initializers(self, most: int) -> list[tuple[str, list[int]]]:
         """(name, shape) of the first arrays that this scope has, as many as `most`."""
-        found = []
+        found: list[tuple[str, list[int]]] = []
+        dims: list[int]
         for _, place in self._items(INITIALIZER):
             if len(found) == most:
                 break
@@ -238,32 +250,32 @@ class Scope:
     # ---- Shapes and sources ----------------------------------------------------------------------
 
     @functools.cached_property
-    def shapes(self):
+    def shapes(self) -> Shapes:
         """What is known of the shapes of the arrays of this scope."""
         return Shapes(self)
 
-    def producer(self, name):
+    def producer(self, name: str) -> tuple[Scope, Any] | None:
         """Where an array comes from: (this scope, its Node), or (another scope, the name there).
 
         The node is None for initializers. None stands for what comes with the inputs of a graph, or from nowhere.
         """
-        kind, place = self.find(name) or (None, None)
+        kind, place = self.find(name) or (None, (0, 0))
         if kind is None and self.call is None and self.outer is not None:
             return self.outer, name
         if kind == INPUT and self.call is not None:
             given = self._actual(name)
-            return (self.outer, given) if given else None
+            return (cast("Scope", self.outer), given) if given else None
         if kind is None or kind == INPUT:
             return None
         return self, Node(self.model, place) if kind == NODE else None
 
-    def _actual(self, name):
+    def _actual(self, name: str) -> str | None:
         """The name that the caller of this function has for its input of a name; None if it gives none."""
         formal = [self.model.text(span) for _, span in self.model.fields(self.span, {4: BYTES})]
-        return dict(zip(formal, self.call.inputs)).get(name)
+        return dict(zip(formal, cast("Node", self.call).inputs)).get(name)
 
     @functools.cached_property
-    def _declared(self):
+    def _declared(self) -> dict[int, tuple[float, ...]]:
         """Hash of a name -> its shape, of those that the graph says the shapes of."""
         found = {}
         for number, span in self.model.fields(self.span, {11: BYTES, 13: BYTES}) if self.call is None else ():
@@ -273,13 +285,13 @@ class Scope:
                 found[hash(name)] = shape
         return found
 
-    def declared(self, name):
+    def declared(self, name: str) -> tuple[float, ...] | None:
         """The shape that the graph says an array has, with NaN for sizes it leaves open; None if it says nothing."""
         return self._declared.get(hash(name))
 
     # ---- Constants -------------------------------------------------------------------------------
 
-    def value(self, name):
+    def value(self, name: str) -> Array | None:
         """The array that a name stands for; None for "", which stands for none. NotConstant where it is no constant."""
         if not name:
             return None
@@ -288,9 +300,9 @@ class Scope:
                 self._known |= self._folded(name)
         return self._known[name]
 
-    def _folded(self, name):
+    def _folded(self, name: str) -> dict[str, Array | None]:
         """Name -> array, of this name and of what comes with it."""
-        kind, place = self.find(name) or (None, None)
+        kind, place = self.find(name) or (None, (0, 0))
         if kind is None and self.call is None and self.outer is not None:
             return {name: self.outer.value(name)}
         if kind is None:
@@ -300,7 +312,7 @@ class Scope:
         if kind == INPUT and self.call is None:
             raise NotConstant(f"{name!r} is not a constant: it is an input of the graph")
         if kind == INPUT:
-            return {name: self.outer.value(self._actual(name))}
+            return {name: cast("Scope", self.outer).value(self._actual(name) or "")}
         node = Node(self.model, place)
         if node.domain not in ("", "com.microsoft" if node.op_type == "DequantizeLinear" else "") or (
                 node.op_type not in MOVES and node.op_type not in COMPUTED):
@@ -313,7 +325,7 @@ class Scope:
                 raise
             return {name: sizes.astype(np.int64)}
         outputs = fold(node, inputs, self.attributes(node), self.model)
-        found = dict(zip(node.outputs, outputs))
+        found: dict[str, Array | None] = dict(zip(node.outputs, outputs))
         if name not in found:
             raise ModelFormatError(f"{name!r}: {node.op_type} node {node.name!r} has {len(outputs)} outputs")
         return found

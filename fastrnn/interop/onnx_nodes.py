@@ -91,7 +91,7 @@ def _check_lengths(scope: Scope, name: str, x: tuple[float, ...] | None, batch_f
         return
     steps = float("nan") if x is None else x[1 if batch_first else 0]
     if not np.all(lengths == steps):
-        shown = ", ".join(map(str, np.ravel(lengths)[:SHOWN]))
+        shown = ", ".join(map(str, np.ravel(np.asarray(lengths))[:SHOWN]))
         raise ModelFormatError(f"sequence_lens: the constant lengths {shown}, where X has {_shown((steps,))} steps; a "
                                "layer walks all steps, or the lengths of a call")
 

@@ -237,8 +237,10 @@ def _gather(attributes: Mapping[str, Any], x: Array, indices: Array) -> Array:
 
 def _gemm(attributes: Mapping[str, Any], a: Array, b: Array, c: Array | None = None) -> Array:
     a, b = a.T if attributes.get("transA") else a, b.T if attributes.get("transB") else b
-    y = (a @ b) * a.dtype.type(attributes.get("alpha", 1))
-    return y if c is None else y + c * a.dtype.type(attributes.get("beta", 1))
+    y: Array = (a @ b) * a.dtype.type(attributes.get("alpha", 1))
+    if c is not None:
+        y = y + c * a.dtype.type(attributes.get("beta", 1))
+    return y
 
 
 def _reduced(function: Operator) -> Operator:

@@ -30,7 +30,8 @@ KEPT = 1 << 9               # bytes taken by what is kept of a node
 
 def _sigmoid(x: Array) -> Array:
     e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, e) / (1 + e)
+    y: Array = np.where(x >= 0, 1, e) / (1 + e)
+    return y
 
 
 def _clip(attributes: dict[str, Any], x: Array, low: Array | None = None, high: Array | None = None) -> Array:
@@ -221,7 +222,7 @@ class Run:
         wanted.discard(name)
 
     def _computed(self, node: Node) -> list[Any]:
-        inputs = [self.values[name] if name else None for name in node.inputs]
+        inputs: list[Any] = [self.values[name] if name else None for name in node.inputs]
         attributes = self.graph.attributes(node)
         sizes = [a.size for a in inputs if a is not None]
         work = sizes[0] * sizes[1] if node.op_type in ("MatMul", "Gemm") else sum(sizes)

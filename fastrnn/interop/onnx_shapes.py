@@ -102,7 +102,7 @@ class Shapes:
             return _squeezed(x, np.ravel(axes)) if operator == "Squeeze" else _unsqueezed(x, np.ravel(axes))
         if operator == "Slice" and len(node.inputs) > 1:
             sliced = set(range(len(x))) if len(node.inputs) < 4 else {
-                int(axis) % len(x) for axis in np.ravel(self.scope.value(node.inputs[3]))[:RANK]}
+                int(axis) % len(x) for axis in np.ravel(np.asarray(self.scope.value(node.inputs[3])))[:RANK]}
             return tuple(np.nan if axis in sliced else size for axis, size in enumerate(x))
         return None
 

@@ -8,16 +8,26 @@ work.
 A ``span`` is (start, stop), the place of a message or string in the file. The numbers of fields are onnx.proto's.
 """
 
+from __future__ import annotations
+
 import array
 import math
 import ntpath
 import os
 import stat
 import struct
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from ..._base.reading import ModelFormatError, read_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from ..._base.typing import Array
+
+Span: TypeAlias = tuple[int, int]
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5    # wire types; 3 and 4 (groups) are not in use
 STEPS = 8                                       # fields and packed numbers read for each byte of a model, at most
@@ -55,13 +65,13 @@ class Reader:
         Whether such files may be read.
     """
 
-    def __init__(self, data, path="", external_data=True):
+    def __init__(self, data: bytes, path: str = "", external_data: bool = True) -> None:
         self.data, self.path, self.external_data = data, path, external_data
         self._steps = STEPS * len(data) + 1000          # what is left of each
         self._room = EXPANSION * len(data) + ALLOWANCE
-        self._files = set()
+        self._files: set[str] = set()
 
-    def spend(self, size, what):
+    def spend(self, size: int, what: str) -> None:
         """Counts bytes that are about to be allocated."""
         if size > self._room:
             raise ModelFormatError(f"{what}: the model unfolds to more than {EXPANSION} times its size")
@@ -69,7 +79,7 @@ class Reader:
 
     # ---- Wire format -----------------------------------------------------------------------------
 
-    def varint(self, at, stop):
+    def varint(self, at: int, stop: int) -> tuple[int, int]:
         """(value, where it ends) of up to 64 bits."""
         value = shift = 0
         while at < stop:
@@ -83,13 +93,14 @@ class Reader:
                 raise ModelFormatError(f"byte {at}: a number of more than 64 bits")
         raise ModelFormatError(f"byte {at}: a number is cut off")
 
-    def fields(self, span, wanted):
+    def fields(self, span: Span, wanted: Mapping[int, int | None]) -> Iterator[tuple[int, Any]]:
         """Yields (number, value) of those fields of a message that are wanted: number -> wire type.
 
         A value is an int for VARINT, else a span. Where None is wanted it is (wire type, value): numbers that may come
         packed. A wanted field of another wire type is an error.
         """
         data, (at, stop), walked = self.data, span, 0
+        value: int | Span
         try:
             while at < stop:
                 walked += 1
@@ -127,17 +138,17 @@ class Reader:
             self._steps -= walked
         self.walk(0)
 
-    def walk(self, steps):
+    def walk(self, steps: int) -> None:
         """Counts what takes time."""
         self._steps -= steps
         if self._steps < 0:
             raise ModelFormatError("the same messages are used over and over")
 
-    def text(self, span):
+    def text(self, span: Span) -> str:
         self.walk((span[1] - span[0]) // 64)
         return self.data[span[0]:span[1]].decode()
 
-    def integers(self, field):
+    def integers(self, field: tuple[int, Any]) -> Iterator[int]:
         """Yields the signed integers of a field (wire type, value), packed or not."""
         wire, value = field
         if wire == VARINT:
@@ -151,7 +162,7 @@ class Reader:
         else:
             raise ModelFormatError(f"integers of wire type {wire}")
 
-    def floats(self, field, size, before=None):
+    def floats(self, field: tuple[int, Any], size: int, before: Any = None) -> Any:
         """The bytes of floats of 4 or 8 bytes in a field (wire type, value), packed or not; behind those before."""
         wire, (start, stop) = field if field[0] != VARINT else (VARINT, (0, 0))
         if wire not in (BYTES, FIXED32 if size == 4 else FIXED64) or (stop - start) % size:
@@ -163,12 +174,12 @@ class Reader:
         joined += part
         return joined
 
-    def pair(self, span):
+    def pair(self, span: Span) -> tuple[str, str]:
         """(key, value) of a StringStringEntryProto."""
         found = {number: self.text(value) for number, value in self.fields(span, PAIR)}
         return found.get(1, ""), found.get(2, "")
 
-    def declared_shape(self, span):
+    def declared_shape(self, span: Span) -> tuple[str, tuple[float, ...] | None]:
         """(name, shape) of a ValueInfoProto: a tuple of floats with NaN for free sizes; None if it gives no shape."""
         name, shape = "", None
         for number, value in self.fields(span, PAIR):
@@ -180,7 +191,7 @@ class Reader:
                     shape = self._dimensions(dims)
         return name, shape
 
-    def _dimensions(self, span):
+    def _dimensions(self, span: Span) -> tuple[float, ...]:
         """The sizes of a TensorShapeProto."""
         sizes = []
         for _, dim in self.fields(span, {1: BYTES}):
@@ -194,7 +205,7 @@ class Reader:
 
     # ---- Attributes ------------------------------------------------------------------------------
 
-    def attribute(self, span):
+    def attribute(self, span: Span) -> tuple[str, Any]:
         """(name, value) of an AttributeProto.
 
         The value is an int, float, str, list of str, or array of ints, floats or a tensor; a Reference where it is an
@@ -232,16 +243,19 @@ class Reader:
             return name, self.tensor(value or (0, 0))
         return name, {6: np.frombuffer(floats or b"", "<f4"), 7: np.frombuffer(ints, np.int64), 8: strings}.get(kind)
 
-    def subgraphs(self, span):
+    def subgraphs(self, span: Span) -> Iterator[Span]:
         """Yields the spans of the graphs in an AttributeProto."""
         for _, value in self.fields(span, SUBGRAPHS):
             yield value
 
     # ---- Tensors ---------------------------------------------------------------------------------
 
-    def tensor(self, span):
+    def tensor(self, span: Span) -> Array:
         """The array of a TensorProto, a view of the file's bytes wherever it can be."""
-        dims, kind, held, entries, is_external = [], 0, {}, {}, False
+        dims: list[int] = []
+        held: dict[int, Any] = {}
+        entries: dict[str, str] = {}
+        kind, is_external = 0, False
         for number, value in self.fields(span, TENSOR):
             if number == 1:
                 dims.extend(self.integers(value))
@@ -282,7 +296,7 @@ class Reader:
             values = (values.astype(np.uint32) << 16).view(np.float32)
         return values.reshape(dims)
 
-    def external(self, entries, dims, dtype):
+    def external(self, entries: Mapping[str, str], dims: Sequence[int], dtype: np.dtype[Any]) -> bytes:
         """The bytes of external data: of a file in the model's folder, and nowhere else.
 
         Their number is checked against the tensor's shape before any of them is read.
@@ -326,7 +340,7 @@ class Node:
 
     __slots__ = ("domain", "op_type", "overload", "name", "inputs", "outputs", "attributes")
 
-    def __init__(self, reader, span):
+    def __init__(self, reader: Reader, span: Span) -> None:
         self.domain = self.op_type = self.overload = self.name = ""
         self.inputs, self.outputs, self.attributes = [], [], []
         for number, value in reader.fields(span, NODE):
@@ -355,11 +369,11 @@ class Reference(str):
     __slots__ = ()
 
 
-def signed(number):
+def signed(number: int) -> int:
     """The 64-bit two's complement of an unsigned number."""
     return number - ((number >> 63) << 64)
 
 
-def decimal(number):
+def decimal(number: float) -> float:
     """The shortest decimal that a float32 stands for, as a Python float: 0.1 for 0.1f, which is 0.10000000149."""
     return float(str(np.float32(number)))
