@@ -49,7 +49,7 @@ class Report:
 
 def _why_not(module: nn.Module) -> str | None:
     """Why a recurrent module is not swapped; "" where it may be, None where it is not recurrent."""
-    cls, names = type(module), {cls.__name__ for cls in SWAPS}
+    cls, names = parametrize.type_before_parametrizations(module), {cls.__name__ for cls in SWAPS}
     if isinstance(module, Fast):
         return "fastrnn's already"
     if isinstance(module, torch.jit.ScriptModule):
@@ -58,8 +58,6 @@ def _why_not(module: nn.Module) -> str | None:
         return "quantised"
     if not isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
         return None
-    if parametrize.is_parametrized(module):
-        return "its parameters are parametrised: swap first, then register the parametrisation"
     if cls not in SWAPS or "forward" in vars(module):
         return "it may have a forward of its own"
     for name, value in module.named_parameters():
@@ -76,9 +74,8 @@ def _why_not_back(module: nn.Module) -> str | None:
     """The same for ``restore``, which looks at nothing but fastrnn's modules."""
     if not isinstance(module, Fast):
         return None
-    if parametrize.is_parametrized(module):
-        return "its parameters are parametrised: remove the parametrisation first"
-    return "" if type(module) in ORIGINALS else f"{type(module).__name__} is a subclass of fastrnn's"
+    cls = parametrize.type_before_parametrizations(module)
+    return "" if cls in ORIGINALS else f"{cls.__name__} is a subclass of fastrnn's"
 
 
 def _swap(model: nn.Module, classes: Mapping[type[nn.Module], type[nn.Module]],
@@ -92,7 +89,7 @@ def _swap(model: nn.Module, classes: Mapping[type[nn.Module], type[nn.Module]],
         if reason:
             left[name] = reason
         elif reason == "":
-            turn(module, classes[type(module)])
+            turn(module, classes[parametrize.type_before_parametrizations(module)])
             swapped[name] = repr(module)
     return Report(swapped, left)
 
@@ -113,7 +110,7 @@ def accelerate(model: nn.Module) -> Report:
     Report
         Which modules were swapped, and which were left and why. Left are subclasses and modules that may compute
         something else, parameters elsewhere than on the CPU or in another dtype than float32 and float64, and
-        quantised, scripted and parametrised modules.
+        quantised and scripted modules.
 
     Raises
     ------

@@ -6,6 +6,7 @@ names say whether something must see torch's operations, and without them nobody
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -49,6 +50,34 @@ def batched(*gradients: torch.Tensor | None) -> bool:
 def weight_names(layer: nn.RNNBase) -> list[list[str]] | None:
     """The names of the weights of each layer and direction of a torch.nn.RNN, LSTM or GRU."""
     return cast("list[list[str]] | None", getattr(layer, "_all_weights", None))
+
+
+def parametrised_weights(layer: nn.RNNBase) -> dict[str, Any]:
+    """The weights of a parametrised layer by name, computed as often as torch computes them; else an empty dict.
+
+    How often matters to parametrisations that change with every use: the power iterations of spectral_norm, dropout.
+    """
+    modules: dict[str, Any] = layer._modules
+    update: Any = getattr(layer, "_update_flat_weights", None)
+    if "parametrizations" not in modules or update is None:
+        return {}
+    update()
+    names: Any = layer._flat_weights_names
+    weights: Any = layer._flat_weights
+    return dict(zip(names, weights, strict=True))
+
+
+def to_be_quantised(cls: type[nn.Module] | None) -> bool:
+    """Whether torch.ao.quantization is just now noting which modules to quantise, those of this class among them."""
+    frame = sys._getframe(1)
+    for _ in range(8):
+        wanted = frame.f_locals.get("qconfig_dict")
+        if isinstance(wanted, dict) and "torch.ao.quantization" in frame.f_globals.get("__name__", ""):
+            return cls in wanted
+        if frame.f_back is None:
+            return False
+        frame = frame.f_back
+    return False
 
 
 def leave_uncompiled(function: Callable[..., Any]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from .. import _core
@@ -21,7 +22,7 @@ from .autograd import TORCH_NAMES, FastRNN, Pass, forward_pass
 from .weights import DTYPES, Cache, Weights, suits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import ArrayLike
     from torch.types import Device
@@ -114,6 +115,25 @@ class Fast(_ModuleBase):
         """torch.jit.script puts the result in the module's place: TorchScript knows nothing but torch's classes."""
         turn(self, ORIGINALS.get(type(self), type(self)))
         return self
+
+    @property
+    def qconfig(self) -> Any:
+        """What torch.ao.quantization notes on modules; there is none unless it was set."""
+        if "qconfig" not in self.__dict__:
+            raise AttributeError("qconfig")
+        return self.__dict__["qconfig"]
+
+    @qconfig.setter
+    def qconfig(self, value: Any) -> None:
+        original = ORIGINALS.get(parametrize.type_before_parametrizations(self))
+        if value is not None or internals.to_be_quantised(original):
+            raise RuntimeError(f"fastrnn.pytorch: an accelerated {type(self).__name__} cannot be quantised: call "
+                               "fastrnn.pytorch.restore(model) first, quantise, then accelerate what is left")
+        self.__dict__["qconfig"] = value
+
+    @qconfig.deleter
+    def qconfig(self) -> None:
+        del self.__dict__["qconfig"]
 
 
 
@@ -259,10 +279,12 @@ class _Layers(Fast, _LayerBase):
         for s, width in zip(states, (S, H)):
             if s.shape != ((self.num_layers * D, N, width) if batched else (self.num_layers * D, width)):
                 return None
-        weights = [self._direction(of_direction) for of_direction in names]
+        parametrised = internals.parametrised_weights(self)
+        weights = [self._direction(of_direction, parametrised) for of_direction in names]
         mask = resets.array(reset_mask, T, N, batched, input.sorted_indices if packed else None)
         size, trains = GATES[kind] * H * (self.input_size + H), _trains(x, *states, *weights[0])
-        if mask is None and kind != "lstm" and not _gains(kind, T, x.numel() // self.input_size, size, trains):
+        may_step_aside = mask is None and not parametrised and kind != "lstm"
+        if may_step_aside and not _gains(kind, T, x.numel() // self.input_size, size, trains):
             return None
         packs = [self._packed(kind, i, five, DTYPES[x.dtype], self.input_size if i < D else D * S, self.proj_size)
                  for i, five in enumerate(weights)]
@@ -319,9 +341,10 @@ class _Layers(Fast, _LayerBase):
             return x.transpose(0, 1).contiguous(), False
         return x if self.mode == "LSTM" or _trains(*weights) else x.clone(), False
 
-    def _direction(self, names: Iterable[str]) -> list[torch.Tensor | None]:
+    def _direction(self, names: Iterable[str], parametrised: Mapping[str, torch.Tensor]) -> list[torch.Tensor | None]:
         """The five weights of a direction, None for those it does not have."""
-        weights = self._tensors(names)
+        weights: list[torch.Tensor | None] = (
+            [parametrised[name] for name in names] if parametrised else self._tensors(names))
         if not self.bias:
             weights[2:2] = None, None
         return weights if self.proj_size else [*weights, None]
@@ -483,7 +506,7 @@ class _Cell(Fast, _CellBase):
         weights = [*self._tensors(TORCH_NAMES[:4]), None]
         size = GATES[kind] * self.hidden_size * (self.input_size + self.hidden_size)
         pack = None
-        if _gains(kind, 1, N, size, _trains(input, *states, *weights)):
+        if parametrize.is_parametrized(self) or _gains(kind, 1, N, size, _trains(input, *states, *weights)):
             pack = self._packed(kind, 0, weights, DTYPES[input.dtype], self.input_size)
         if pack is None:
             return None
@@ -597,6 +620,13 @@ ORIGINALS: dict[type[nn.Module], type[nn.Module]] = {ours: theirs for theirs, ou
 
 
 def turn(module: nn.Module, cls: type[nn.Module]) -> None:
-    """Gives a module another class; its parameters, hooks and options stay."""
+    """Gives a module another class; its parameters, hooks and options stay.
+
+    A parametrised module has a class of its own, derived from the one it had before, with a property for each
+    parametrised tensor. It gets a new one, because copies of the module share the old one.
+    """
+    if parametrize.is_parametrized(module):
+        own = {name: value for name, value in vars(type(module)).items() if name not in ("__dict__", "__weakref__")}
+        cls = type(type(module).__name__, (cls,), own)
     module.__class__ = cls
     module.__dict__.pop("_fastrnn", None)

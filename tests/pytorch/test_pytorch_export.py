@@ -1,0 +1,160 @@
+"""Accelerated models exported, compiled and quantised: as the original does, or an error says what to do."""
+
+import copy
+import warnings
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+from torch.nn.utils import parametrizations  # noqa: E402
+from torch_modules import OURS, H, I, N, T, assert_close, numbers  # noqa: E402
+
+import fastrnn.pytorch  # noqa: E402
+from fastrnn.pytorch import accelerate, restore  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+KINDS = ["LSTM", "GRU", "RNN"]
+OPTIONS = [{}, {"bidirectional": True, "num_layers": 2}, {"batch_first": True, "bias": False}]
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+class Net(nn.Module):
+    def __init__(self, recurrent):
+        super().__init__()
+        self.before, self.recurrent = nn.Linear(I, I), recurrent
+        self.after = nn.Linear(H * (1 + getattr(recurrent, "bidirectional", False)), 2)
+
+    def forward(self, x):
+        results = self.recurrent(torch.relu(self.before(x)))
+        return self.after(torch.relu(results if isinstance(results, torch.Tensor) else results[0]))
+
+
+def nets(kind, **options):
+    """A model of torch's modules, and an accelerated copy of it."""
+    theirs = Net(getattr(nn, kind)(I, H, **options)).eval()
+    ours = copy.deepcopy(theirs)
+    assert list(accelerate(ours).swapped) == ["recurrent"]
+    return theirs, ours
+
+
+def an_input(kind):
+    return numbers(*(() if kind.endswith("Cell") else (T,)), N, I, dtype=torch.float32, grad=False)
+
+
+# ---- Exported -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_exported_graphs_are_the_originals(kind, options, strict):
+    theirs, ours = nets(kind, **options)
+    x = an_input(kind)
+    programs = [torch.export.export(net, (x,), strict=strict) for net in (theirs, ours)]
+    operators = [[str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+                 for program in programs]
+    assert operators[0] == operators[1] and any("aten" in name for name in operators[0])
+    assert list(programs[0].state_dict) == list(programs[1].state_dict)
+    assert_close([programs[1].module()(x)], [theirs(x)], 1e-5)
+
+
+@pytest.mark.parametrize("kind", ["LSTMCell", "GRUCell", "RNNCell"])
+def test_exported_cells(kind):
+    theirs, ours = (Net(Cell(getattr(module, kind)(I, H))) for module in (nn, fastrnn.pytorch))
+    x = an_input(kind)
+    programs = [torch.export.export(net, (x,)) for net in (theirs, ours)]
+    assert len({str([node.target for node in program.graph.nodes if node.op == "call_function"])
+                for program in programs}) == 1
+    assert_close([programs[1].module()(x)], [ours(x)], 1e-5)
+
+
+class Cell(nn.Module):
+    """The new h of a cell."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, x):
+        results = self.cell(x)
+        return results if isinstance(results, torch.Tensor) else results[0]
+
+
+def test_exported_with_any_number_of_rows():
+    theirs, ours = nets("GRU")
+    x = an_input("GRU")
+    program = torch.export.export(ours, (x,), dynamic_shapes=({1: torch.export.Dim("rows", min=2, max=64)},))
+    more = numbers(T, 20, I, dtype=torch.float32, grad=False)
+    assert_close([program.module()(more)], [theirs(more)], 1e-5)
+
+
+@pytest.mark.parametrize("options", OPTIONS[:2], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_onnx_models_are_the_originals(kind, options, tmp_path):
+    pytest.importorskip("onnxscript")
+    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    theirs, ours = nets(kind, **options)
+    x, graphs = an_input(kind), []
+    for name, net in (("theirs", theirs), ("ours", ours)):
+        path = str(tmp_path / f"{name}.onnx")
+        torch.onnx.export(net, (x,), path, dynamo=True, verbose=False, external_data=False)
+        graphs.append([node.op_type for node in onnx.load(path).graph.node])
+        session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        found, = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        assert_close([torch.from_numpy(found)], [theirs(x).detach()], 1e-4)
+    assert graphs[0] == graphs[1] and (kind in graphs[0] or kind == "RNN")       # an RNN is written out by torch
+
+
+# ---- Quantised ----------------------------------------------------------------------------------------------------
+
+def quantise(*args, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(*args, **options)
+
+
+@pytest.mark.parametrize("spec", [None, {nn.LSTM}, {"recurrent"}, {nn.LSTM, nn.Linear}], ids=str)
+def test_quantising_an_accelerated_model_says_what_to_do(spec):
+    _, ours = nets("LSTM")
+    with pytest.raises(RuntimeError, match=r"an accelerated LSTM cannot be quantised: call "
+                                           r"fastrnn.pytorch.restore\(model\) first"):
+        quantise(ours, spec, dtype=torch.qint8)
+    assert isinstance(ours.recurrent, fastrnn.pytorch.LSTM)
+    restore(ours)
+    quantised = quantise(ours, spec, dtype=torch.qint8)
+    assert type(quantised.recurrent).__module__.startswith("torch.ao.nn.quantized")
+
+
+@pytest.mark.parametrize("kind", ["GRU", "LSTMCell", "GRUCell", "RNNCell"])
+def test_quantising_other_modules(kind):
+    model = nn.ModuleDict({"recurrent": OURS[kind](I, H)})
+    with pytest.raises(RuntimeError, match=rf"an accelerated {kind} cannot be quantised"):
+        quantise(model, dtype=torch.qint8)
+
+
+def test_quantising_the_rest_of_a_model_leaves_the_kernels(passes):
+    theirs, ours = nets("LSTM")
+    quantised = quantise(ours, {nn.Linear}, dtype=torch.qint8)
+    assert type(quantised.recurrent) is fastrnn.pytorch.LSTM
+    x = an_input("LSTM")
+    assert_close([quantised(x)], [theirs(x).detach()], 0.1)
+    assert [name for name, *_ in passes] == ["forward_layer"]
+    restore(quantised)
+    assert type(quantised.recurrent) is nn.LSTM and not hasattr(quantised.recurrent, "qconfig")
+
+
+def test_quantising_with_a_configuration_of_ones_own():
+    _, ours = nets("GRU")
+    ours.qconfig = torch.ao.quantization.default_dynamic_qconfig
+    with pytest.raises(RuntimeError, match=r"restore\(model\)"):
+        torch.ao.quantization.prepare(ours, inplace=True)
+    parametrised = OURS["GRU"](I, H)
+    parametrizations.weight_norm(parametrised, "weight_hh_l0")
+    with pytest.raises(RuntimeError, match=r"restore\(model\)"):
+        parametrised.qconfig = torch.ao.quantization.default_dynamic_qconfig
+    assert not hasattr(parametrised, "qconfig")
