@@ -17,8 +17,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from .. import _core
 from .._base import dispatch
 from ..nn.parameters import GATES, shapes
-from . import internals, resets
-from .autograd import TORCH_NAMES, FastRNN, Pass, forward_pass
+from . import calls, internals, resets
+from .autograd import TORCH_NAMES, Pass
 from .weights import DTYPES, Cache, Weights, suits
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from torch.types import Device
 
-    from .._base.typing import Array, BoolArray, IntArray
+    from .._base.typing import BoolArray, IntArray
     from .weights import Tensors
 
     _ModuleBase: TypeAlias = nn.Module
@@ -158,45 +158,7 @@ def _gains(kind: str, steps: int, rows: int, weights: int, trains: bool) -> bool
     return steps > 1 or rows >= _ROWS_OF_A_STEP
 
 
-def _trains(*tensors: torch.Tensor | None) -> bool:
-    """Whether a gradient may be asked for."""
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-
-
-def _run(call: Pass, x: torch.Tensor, states: Sequence[torch.Tensor], weights: Tensors) -> tuple[torch.Tensor, ...]:
-    """One layer, as a node of autograd where a gradient may be asked for. `weights` are five for each direction."""
-    h_0, c_0 = (*states, None, None)[:2]
-    if _trains(x, h_0, c_0, *weights):
-        results: tuple[torch.Tensor, ...] = FastRNN.apply(call, x, h_0, c_0, *weights)  # type: ignore[no-untyped-call]  # torch's
-        return results
-    return forward_pass(call, x, h_0, c_0, False)[0]
-
-
-def _states(hx: Any, lstm: bool) -> tuple[Any, ...] | None:
-    """hx as a tuple of tensors, empty for None; None where it is something else."""
-    if hx is None:
-        return ()
-    states = hx if lstm else (hx,)
-    return tuple(states) if isinstance(states, (tuple, list)) and len(states) == 1 + lstm else None
-
-
-def _threads() -> int:
-    """The number of threads that satisfies the settings of both libraries."""
-    return min(dispatch.get_num_threads(), torch.get_num_threads())
-
-
 # ---- Layers ---------------------------------------------------------------------------------------
-
-def _row_lengths(x: torch.Tensor, sizes: Array) -> IntArray | None:
-    """The steps of each row, falling, from the batch_sizes of a PackedSequence; None where they do not fit its data."""
-    if x.dim() != 2 or sizes.ndim != 1 or not sizes.size:
-        return None
-    ended = sizes.copy()        # the number of rows whose last step this is
-    ended[:-1] -= sizes[1:]
-    if ended.min() < 0 or sizes[-1] == 0 or sizes.sum() != len(x):
-        return None
-    return np.arange(len(sizes), 0, -1).repeat(ended[::-1])
-
 
 class _Layers(Fast, _LayerBase):
     def forward(self, input: Any, hx: Any = None, *, reset_mask: ArrayLike | torch.Tensor | None = None) -> Any:
@@ -254,7 +216,7 @@ class _Layers(Fast, _LayerBase):
     def _extent(self, input: Any, x: torch.Tensor) -> tuple[int, int, IntArray | None, bool] | None:
         """Steps, rows, the rows' lengths where they differ, whether there is an axis of rows; None for no sequence."""
         if isinstance(input, PackedSequence):
-            T, lengths = len(input.batch_sizes), _row_lengths(x, input.batch_sizes.numpy())
+            T, lengths = len(input.batch_sizes), calls.row_lengths(x, input.batch_sizes.numpy())
             return None if lengths is None else (T, len(lengths), lengths if lengths[-1] < T else None, True)
         if x.dim() == 3:
             T, N = (x.shape[1], x.shape[0]) if self.batch_first else x.shape[:2]
@@ -265,7 +227,7 @@ class _Layers(Fast, _LayerBase):
         packed = isinstance(input, PackedSequence)
         x: torch.Tensor = input.data if packed else input
         kind = _KINDS.get(self.mode)
-        states = _states(hx, kind == "lstm")
+        states = calls.states(hx, kind == "lstm")
         names = internals.weight_names(self)
         if kind is None or states is None or names is None or not suits((x, *states)):
             return None
@@ -282,7 +244,7 @@ class _Layers(Fast, _LayerBase):
         parametrised = internals.parametrised_weights(self)
         weights = [self._direction(of_direction, parametrised) for of_direction in names]
         mask = resets.array(reset_mask, T, N, batched, input.sorted_indices if packed else None)
-        size, trains = GATES[kind] * H * (self.input_size + H), _trains(x, *states, *weights[0])
+        size, trains = GATES[kind] * H * (self.input_size + H), calls.trains(x, *states, *weights[0])
         may_step_aside = mask is None and not parametrised and kind != "lstm"
         if may_step_aside and not _gains(kind, T, x.numel() // self.input_size, size, trains):
             return None
@@ -309,7 +271,7 @@ class _Layers(Fast, _LayerBase):
                     packs: list[_core.Parameters], mask: BoolArray | None) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """The output and the final states of all layers, one after the other."""
         T, N, lengths, batched = extent
-        D, threads, ragged = 2 if self.bidirectional else 1, _threads(), lengths is not None and mask is None
+        D, threads, ragged = 2 if self.bidirectional else 1, calls.threads(), lengths is not None and mask is None
         order = None if lengths is None or ragged else np.arange(N)     # of padded rows
         batch, hidden = _core.Batch(T, N, lengths, order, ragged), self.hidden_size if self.mode == "LSTM" else None
         state_rows = (D, N) if batched else (D,)
@@ -321,7 +283,7 @@ class _Layers(Fast, _LayerBase):
             # between layers time comes first, as in torch's: dropout masks are drawn in that order
             call = Pass(packs[own], batch, ragged, hidden, (T, N) if swapped and not last else rows, state_rows,
                         x_swapped and k == 0, swapped and last, threads, mask)
-            x, *new = _run(call, x, states if self.num_layers == 1 else [s[own] for s in states],
+            x, *new = calls.run(call, x, states if self.num_layers == 1 else [s[own] for s in states],
                            [w for five in weights[own] for w in five])
             finals.append(new)
             if self.dropout and self.training and not last:
@@ -335,11 +297,11 @@ class _Layers(Fast, _LayerBase):
         A caller may change x in place after the call wherever torch's modules have made a copy of it, with batch_first,
         or do not need it, where no weight of this layer is trained. Elsewhere backward raises torch's error.
         """
-        if not _trains(x, *states, *weights):
+        if not calls.trains(x, *states, *weights):
             return x, swapped
         if swapped:
             return x.transpose(0, 1).contiguous(), False
-        return x if self.mode == "LSTM" or _trains(*weights) else x.clone(), False
+        return x if self.mode == "LSTM" or calls.trains(*weights) else x.clone(), False
 
     def _direction(self, names: Iterable[str], parametrised: Mapping[str, torch.Tensor]) -> list[torch.Tensor | None]:
         """The five weights of a direction, None for those it does not have."""
@@ -495,7 +457,7 @@ class _Cell(Fast, _CellBase):
 
     def _fast(self, input: Any, hx: Any) -> Any:
         kind: str = self._kind
-        states = _states(hx, kind == "lstm")
+        states = calls.states(hx, kind == "lstm")
         if states is None or not suits((input, *states)):
             return None
         rows = tuple(input.shape[:-1])
@@ -506,13 +468,13 @@ class _Cell(Fast, _CellBase):
         weights = [*self._tensors(TORCH_NAMES[:4]), None]
         size = GATES[kind] * self.hidden_size * (self.input_size + self.hidden_size)
         pack = None
-        if parametrize.is_parametrized(self) or _gains(kind, 1, N, size, _trains(input, *states, *weights)):
+        if parametrize.is_parametrized(self) or _gains(kind, 1, N, size, calls.trains(input, *states, *weights)):
             pack = self._packed(kind, 0, weights, DTYPES[input.dtype], self.input_size)
         if pack is None:
             return None
         call = Pass([pack], _core.Batch(1, N, None, None), False, self.hidden_size if kind == "lstm" else None,
-                    rows, rows, False, False, _threads())
-        h, _, *c = _run(call, input, states, weights)
+                    rows, rows, False, False, calls.threads())
+        h, _, *c = calls.run(call, input, states, weights)
         return (h, *c) if kind == "lstm" else h
 
 
