@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from .autograd import Pass
     from .weights import Tensors
 
+# The kernels' names of what torch's modules call their mode.
+KINDS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_relu"}
+
 
 def trains(*tensors: torch.Tensor | None) -> bool:
     """Whether a gradient may be asked for."""

@@ -37,6 +37,11 @@ def eager() -> bool:
         or forward_ad._current_level >= 0 or torch.is_autocast_enabled("cpu"))
 
 
+def compiling() -> bool:
+    """Whether torch.compile is tracing a graph to run, not one to export."""
+    return torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
+
+
 def tracing() -> bool:
     """Whether torch.jit.trace is running."""
     return bool(_is_tracing())

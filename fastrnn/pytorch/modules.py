@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from .. import _core
 from .._base import dispatch
 from ..nn.parameters import GATES, shapes
-from . import calls, internals, resets
+from . import calls, internals, operators, resets
 from .autograd import TORCH_NAMES, Pass
 from .weights import DTYPES, Cache, Weights, suits
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 else:           # what the classes here are mixed into when they run
     _ModuleBase = _LayerBase = _CellBase = object
 
-_KINDS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_relu"}
 
 
 # ---- When the kernels may run ---------------------------------------------------------------------
@@ -206,7 +205,11 @@ class _Layers(Fast, _LayerBase):
             tracer: Any = input.tracer
             options = {} if reset_mask is None else {"reset_mask": reset_mask}
             return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), options)
-        results = self._fast(input, hx, reset_mask) if internals.eager() else None
+        results = None
+        if internals.eager():
+            results = self._fast(input, hx, reset_mask)
+        elif internals.compiling():
+            results = operators.in_a_graph(self, input, hx, reset_mask)
         if results is not None:
             return results
         if reset_mask is not None:
@@ -226,7 +229,7 @@ class _Layers(Fast, _LayerBase):
     def _fast(self, input: Any, hx: Any, reset_mask: Any = None) -> tuple[Any, Any] | None:
         packed = isinstance(input, PackedSequence)
         x: torch.Tensor = input.data if packed else input
-        kind = _KINDS.get(self.mode)
+        kind = calls.KINDS.get(self.mode)
         states = calls.states(hx, kind == "lstm")
         names = internals.weight_names(self)
         if kind is None or states is None or names is None or not suits((x, *states)):

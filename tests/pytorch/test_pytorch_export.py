@@ -110,6 +110,117 @@ def test_onnx_models_are_the_originals(kind, options, tmp_path):
     assert graphs[0] == graphs[1] and (kind in graphs[0] or kind == "RNN")       # an RNN is written out by torch
 
 
+# ---- Compiled in one graph ----------------------------------------------------------------------------------------
+
+@pytest.fixture
+def whole():
+    """torch.compile with fullgraph=True, and the setting that lets recurrent modules into graphs."""
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(allow_rnn=True):
+        yield lambda net, backend="aot_eager": torch.compile(net, fullgraph=True, backend=backend)
+    torch._dynamo.reset()
+
+
+class Masked(nn.Module):
+    def __init__(self, recurrent):
+        super().__init__()
+        self.recurrent = recurrent
+
+    def forward(self, x, hx, mask):
+        return self.recurrent(x, hx, reset_mask=mask)
+
+
+def gradients(net, x, results):
+    return torch.autograd.grad(results.square().sum(), [x, *net.parameters()])
+
+
+@pytest.mark.parametrize("options", [*OPTIONS, {"num_layers": 2, "dropout": 1.0}], ids=str)
+@pytest.mark.parametrize("kind", [*KINDS, "relu", "projection"])
+def test_one_graph_holds_the_operator(kind, options, whole, passes):
+    extra = {"relu": {"nonlinearity": "relu"}, "projection": {"proj_size": H - 1}}.get(kind, {})
+    name = {"relu": "RNN", "projection": "LSTM"}.get(kind, kind)
+    layer = OURS[name](I, H + 1 if kind == "projection" else H, **(extra | {"proj_size": H} if "proj_size" in extra
+                                                                 else extra), **options)
+    net = Net(layer)
+    x = numbers(T, N, I, dtype=torch.float32)
+    expected = net(x)
+    wanted = gradients(net, x, expected)
+    passes.clear()
+    compiled = whole(net)
+    for _ in range(2):
+        found = compiled(x)
+        assert_close([found], [expected], 1e-5)
+        assert_close(gradients(net, x, found), wanted, 1e-5)
+        assert [n for n, *_ in passes] == (["forward_layer"] * layer.num_layers
+                                           + ["backward_layer"] * layer.num_layers)
+        passes.clear()
+    with torch.no_grad():
+        assert_close([compiled(x)], [expected.detach()], 1e-5)
+    assert len(passes) == layer.num_layers
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_graph_with_states_and_a_mask(kind, whole, passes):
+    net = Masked(OURS[kind](I, H, num_layers=2, dtype=torch.float64))
+    x, mask = numbers(T, N, I), torch.rand(T, N) < 0.4
+    states = [numbers(2, N, H) for _ in range(1 + (kind == "LSTM"))]
+    hx = tuple(states) if kind == "LSTM" else states[0]
+    results = []
+    for model in (whole(net), net):
+        output, final = model(x, hx, mask)
+        flat = [output, *(final if kind == "LSTM" else [final])]
+        loss = sum(r.square().sum() for r in flat[1:]) + output.sum()
+        results.append([*flat, *torch.autograd.grad(loss, [x, *states, *net.parameters()])])
+    assert_close(*results, 1e-11)
+    assert len(passes) == 8
+
+
+def test_one_graph_without_the_kernels_is_torchs(whole, passes):
+    net = Net(OURS["GRU"](I, H)).to(torch.bfloat16)
+    x = an_input("GRU").to(torch.bfloat16)
+    assert_close([whole(net)(x).float()], [net(x).float()], 0.05)
+    assert passes == []
+
+
+def test_one_graph_of_a_module_whose_results_are_used_in_part(whole):
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.recurrent = OURS["LSTM"](I, H)
+
+        def forward(self, x):
+            return self.recurrent(x)[1][1]
+
+    net, x = Last(), numbers(T, N, I, dtype=torch.float32)
+    assert_close(gradients(net, x, whole(net)(x)), gradients(net, x, net(x)), 1e-5)
+
+
+def test_compiled_code_may_use_the_inputs_memory(whole):
+    """The input is computed within the graph, and what the kernels keep of it is a copy."""
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.before, self.recurrent = nn.Linear(I, I), OURS["GRU"](I, I)
+
+        def forward(self, x):
+            x = torch.tanh(self.before(x))
+            return torch.tanh(x + self.recurrent(x)[0])
+
+    net, x = Residual(), numbers(T, N, I, dtype=torch.float32)
+    assert_close(gradients(net, x, whole(net)(x)), gradients(net, x, net(x)), 1e-5)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_the_operator_by_torchs_own_checks(kind):
+    gates = {"lstm": 4, "gru": 3}[kind]
+    x, h_0 = numbers(3, 2, 4), numbers(2, 2, 5)
+    rows = gates * 5
+    weights = [numbers(*shape) for _ in range(2) for shape in ((rows, 4), (rows, 5), (rows,), (rows,))]
+    args = (x, h_0, numbers(2, 2, 5) if kind == "lstm" else None, weights, torch.rand(3, 2) < 0.5, kind, True, True)
+    checks = torch.library.opcheck(torch.ops.fastrnn.layer.default, args)
+    assert set(checks.values()) == {"SUCCESS"}
+
+
 # ---- Quantised ----------------------------------------------------------------------------------------------------
 
 def quantise(*args, **options):
