@@ -85,13 +85,12 @@ def _check_state(scope: Scope, name: str, what: str, x: tuple[float, ...] | None
 
 
 def _check_lengths(scope: Scope, name: str, x: tuple[float, ...] | None, batch_first: bool) -> None:
-    try:
-        lengths = scope.value(name)
-    except NotConstant:
+    lengths = scope.shapes.contents(name)
+    if lengths is None:
         return
     steps = float("nan") if x is None else x[1 if batch_first else 0]
     if not np.all(lengths == steps):
-        shown = ", ".join(map(str, np.ravel(np.asarray(lengths))[:SHOWN]))
+        shown = ", ".join(map(str, np.ravel(lengths)[:SHOWN]))
         raise ModelFormatError(f"sequence_lens: the constant lengths {shown}, where X has {_shown((steps,))} steps; a "
                                "layer walks all steps, or the lengths of a call")
 

@@ -206,6 +206,9 @@ def test_other_sizes_that_contradict(save):
         layers(save([lstm()], a, (5, 2, 4)))
     with pytest.raises(ModelFormatError, match=r"initial_h of shape \(1, any, 7\) .*: expected \(1, 2, 2\)"):
         layers(save([lstm("", "h")], a, others=[("h", (1, None, 7))]))
+    nodes = [helper.make_node("Shape", ["X"], ["s"], start=1, end=2), helper.make_node("Expand", ["three", "s"], ["n"])]
+    with pytest.raises(ModelFormatError, match=r"sequence_lens: the constant lengths 3, where X has .any. steps"):
+        layers(save([*nodes, lstm("n")], a | {"three": np.array([3], "i4")}, (None, None, 3)))
     random = helper.make_node("RandomNormal", [], ["h"], shape=[1, 2, 2])
     with pytest.raises(ModelFormatError, match="initial_h: a constant that RandomNormal node '' computes"):
         layers(save([random, lstm("", "h")], a))
