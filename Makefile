@@ -78,7 +78,7 @@ fuzz: $(VENV)/.test  ## junk arguments to every public call, and broken files of
 	FASTRNN_FUZZ_FILES=20000 $(BIN)/python -m pytest tests -k mutat
 
 # The same suite's core on a build of another kind, laid in a folder of its own that PYTHONPATH puts first.
-VARIANT_TESTS = $(addprefix tests/kernels/test_,kernels.py options.py packed.py promises.py bad_input.py fuzz.py) \
+VARIANT_TESTS = $(addprefix tests/kernels/test_,kernels.py options.py packed.py promises.py bad_input.py bad_options.py fuzz.py) \
 	tests/nn/test_modules.py tests/training/test_optim.py
 scalar: $(VENV)/.test  ## the suite's core on a build without vector extensions
 	FASTRNN_SCALAR=1 $(BIN)/python setup.py -q build --build-base build/scalar --build-lib build/scalar/lib
