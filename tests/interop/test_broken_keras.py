@@ -63,6 +63,7 @@ def changed(path, **entries):
     return file.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry, data, match", [
     ("config_json", None, "no 'config.json'"), ("metadata_json", None, "no 'metadata.json'"),
     ("model_weights_h5", None, "no 'model.weights.h5'"), ("metadata_json", b"[]", "keras_version"),

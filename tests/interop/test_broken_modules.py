@@ -77,6 +77,7 @@ def repacked(data, ending, contents):
 KINDS = ["numpy", "module", "legacy", "script", "code", "exported", "weights"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_mutations_of_files(kind, tmp_path):
     good, _ = write(kind)
@@ -89,6 +90,7 @@ def test_mutations_of_files(kind, tmp_path):
     assert refused > mutations.COUNT // 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "legacy"])
 def test_mutations_of_what_says_what_is_in_them(kind, tmp_path):
     """In an archive that is whole: every mutation reaches the reader of the entry."""
@@ -147,6 +149,7 @@ def test_bombs_of_objects(kind, tmp_path):
         lambda path: interop.layers(path, {}), legacy(pickled(BOMBS[kind])), tmp_path / "model.pt", times=32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["prefixes", "flat", "raw"])
 def test_many_names_take_no_time(kind, tmp_path):
     """Each name may begin as the others do: what stands beside what is looked at is bounded."""

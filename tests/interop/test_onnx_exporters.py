@@ -44,6 +44,7 @@ def assert_as_onnxruntime(path, x, found):
 
 # ---- The newer exporter ---------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls, options, optimize, free", [
     (nn.GRU, {}, True, False), (nn.GRU, {"num_layers": 2, "bidirectional": True}, False, True),
     (nn.GRU, {"bias": False}, False, False), (nn.LSTM, {}, False, False), (nn.LSTM, {"bias": False}, True, True),
@@ -119,6 +120,7 @@ class Learned(nn.Module):
         return self.rnn(x, start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [0, 1])
 @pytest.mark.parametrize("how, exporter", [
     *itertools.product(["expand", "repeat", "add", "scaled"], ["older", "older as traced"]),
@@ -373,6 +375,7 @@ def traced(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", range(2))
 def test_mutations_of_folded_constants(which, traced, tmp_path):
     refused = 0

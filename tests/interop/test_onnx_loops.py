@@ -123,6 +123,7 @@ def changed(model):
             yield f"{tensor.name} + 1", copy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gru", "gru_before", "gru_relu", "rnn", "rnn_relu", "lstm_mask"])
 def test_loops_in_which_one_thing_was_changed(name, files, save):
     """Read with the numbers that ONNX Runtime computes of them, or named: with three lengths of three batches."""
@@ -263,6 +264,7 @@ def test_loops_that_repeat_no_step_are_not_taken_for_one(save):
 BROKEN = ("gru", "rnn_relu", "lstm_mask", "scan")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN)
 def test_mutations(name, files, tmp_path):
     """No code is run, no loop is without end: budgets on nodes, numbers and steps."""

@@ -122,6 +122,7 @@ def under(name, arrays):
                 yield own | raws
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", WRITERS)
 def test_no_wrong_layer_comes_back_unannounced(ending, tmp_path):
     rng = np.random.default_rng(list(WRITERS).index(ending))

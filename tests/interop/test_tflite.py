@@ -235,6 +235,7 @@ def test_names(save):
 NAMES = ("lstm_float", "lstm_float16", "lstm_stack_float", "gru_float", "lstm_int8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_mutations(name, files, tmp_path):
     refused = 0
@@ -253,6 +254,7 @@ def test_cut_at_every_byte(files, tmp_path):
         assert_refuses(layers, files["lstm_float"][0][:size], tmp_path / "model.tflite")
 
 
+@pytest.mark.slow
 def test_parts_that_are_used_over_and_over(tmp_path):
     """Graphs that are all one graph, whose operators are all one operator: refused in time."""
     tflite_files = pytest.importorskip("tflite_files")

@@ -141,6 +141,7 @@ LARGE = {       # even at half the length past the 2e6 multiply-adds below which
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype, threads", [("float32", 2), ("float64", 3)])
 @pytest.mark.parametrize("size", list(LARGE))
 @pytest.mark.parametrize("kind", list(KINDS))

@@ -107,6 +107,7 @@ class BusyStream:
         assert self.stream.snapshot() == self.alone.snapshot()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second", ["step", "step to out", "run", "state", "reset"])
 @pytest.mark.parametrize("first", ["step", "run"])
 def test_one_stream_in_two_threads_at_once(first, second):
@@ -400,6 +401,7 @@ check()
 """)
 
 
+@pytest.mark.slow
 @forks
 def test_fork_while_another_thread_is_in_a_kernel():
     """The child has neither that thread nor the pool it held; a stream that was in a step is whole there too."""
@@ -426,6 +428,7 @@ assert np.array_equal(stream.step(x_1), outputs[1])
 """)
 
 
+@pytest.mark.slow
 @forks
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing(tmp_path, method):

@@ -49,6 +49,7 @@ def an_input(kind):
 
 # ---- Exported -----------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,6 +94,7 @@ def test_exported_with_any_number_of_rows():
     assert_close([program.module()(more)], [theirs(more)], 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS[:2], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_onnx_models_are_the_originals(kind, options, tmp_path):
@@ -134,6 +136,7 @@ def gradients(net, x, results):
     return torch.autograd.grad(results.square().sum(), [x, *net.parameters()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [*OPTIONS, {"num_layers": 2, "dropout": 1.0}], ids=str)
 @pytest.mark.parametrize("kind", [*KINDS, "relu", "projection"])
 def test_one_graph_holds_the_operator(kind, options, whole, passes):

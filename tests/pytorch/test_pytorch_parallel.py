@@ -43,6 +43,7 @@ def test_accelerated_inside_wrappers(kind):
     assert_close(everything(ours.module, x, [], [x]), everything(theirs.module, x, [], [x]), 1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
                     reason="torch was built without gloo")
 @pytest.mark.parametrize("when", ["before", "after"])

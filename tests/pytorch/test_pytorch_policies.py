@@ -41,6 +41,7 @@ def learned(whole, env, steps, **options):
     return model, np.array([episode["r"] for episode in model.ep_info_buffer])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
 def test_learns_as_the_unswapped_policy_does(env, policy):
