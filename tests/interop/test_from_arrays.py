@@ -47,11 +47,29 @@ def test_every_order_of_a_gru(order):
     assert_same_bits(dict(found.parameters), layer.state_dict())
 
 
-@pytest.mark.parametrize("framework", [name for name, orders in conventions.GATE_ORDERS.items() if "lstm" in orders])
-def test_orders_by_the_name_of_a_framework(framework):
+# As each framework's source has them, written down here once more: the table itself is what is tested.
+LSTM_ORDERS = {"torch": "ifgo", "keras": "ifgo", "onnx": "iofg", "tensorflow": "igfo", "haiku": "igfo", "caffe": "ifog",
+               "dynet": "ifog", "nagisa": "ifog"}
+GRU_ORDERS = {"torch": "rzn", "keras": "zrn", "onnx": "zrn"}
+
+
+@pytest.mark.parametrize("framework, order", LSTM_ORDERS.items())
+def test_orders_of_an_lstm_by_the_name_of_a_framework(framework, order):
     layer = fastrnn.LSTM(3, 4, rng=0)
-    arrays = arrays_of(layer, conventions.GATE_ORDERS[framework]["lstm"])
-    assert_same_bits(dict(from_arrays(arrays, "lstm", order=framework).parameters), layer.state_dict())
+    found = from_arrays(arrays_of(layer, order), "lstm", order=framework)
+    assert_same_bits(dict(found.parameters), layer.state_dict())
+
+
+@pytest.mark.parametrize("framework, order", GRU_ORDERS.items())
+def test_orders_of_a_gru_by_the_name_of_a_framework(framework, order):
+    layer = fastrnn.GRU(3, 4, rng=0)
+    found = from_arrays(arrays_of(layer, order), "gru", order=framework)
+    assert_same_bits(dict(found.parameters), layer.state_dict())
+
+
+def test_every_framework_of_the_table_is_tested():
+    assert {name for name, orders in conventions.GATE_ORDERS.items() if "lstm" in orders} == set(LSTM_ORDERS)
+    assert {name for name, orders in conventions.GATE_ORDERS.items() if "gru" in orders} == set(GRU_ORDERS)
 
 
 def test_an_array_for_each_gate():
