@@ -74,7 +74,7 @@ class Learner:
         import numpy as np
         import torch
         random.setstate(self.random[0])
-        np.random.set_state(self.random[1])         # noqa: NPY002
+        np.random.set_state(self.random[1])         # noqa: NPY002 - what sb3 draws from
         torch.set_rng_state(self.random[2])
         begin = time.perf_counter()
         self.model.learn(steps, reset_num_timesteps=False)
