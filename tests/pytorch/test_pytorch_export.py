@@ -232,7 +232,9 @@ def quantise(*args, **options):
         return torch.ao.quantization.quantize_dynamic(*args, **options)
 
 
-@pytest.mark.parametrize("spec", [None, {nn.LSTM}, {"recurrent"}, {nn.LSTM, nn.Linear}], ids=str)
+@pytest.mark.parametrize(
+    "spec", [None, {nn.LSTM}, {"recurrent"}, {nn.LSTM, nn.Linear}], ids=["none", "type", "name", "two types"]
+)
 def test_quantising_an_accelerated_model_says_what_to_do(spec):
     _, ours = nets("LSTM")
     with pytest.raises(RuntimeError, match=r"an accelerated LSTM cannot be quantised: call "
