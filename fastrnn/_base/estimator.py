@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import estimator_files
 from . import validation as check
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Self
 
-    from .typing import ArrayLike, Float64Array
+    from .typing import ArrayLike, Float64Array, PathLike
 
 CELLS = ("rnn", "gru", "lstm")
 
@@ -109,6 +110,95 @@ class Estimator:
         changed = [f"{name}={getattr(self, name)!r}" for name, default in self._defaults().items()
                    if not _same(getattr(self, name), default)]
         return f"{type(self).__name__}({', '.join(changed)})"
+
+    # ---- Files ----------------------------------------------------------------------------------
+
+    _state_version = 1                      # of the files' contents; see `estimator_files`
+
+    def save(self, path: PathLike) -> None:
+        """Write this estimator to a file, from which ``load`` makes one that goes on with the same bits.
+
+        The file holds the parameters and everything that was fitted: networks, statistics, and the data of which
+        ``predict`` and ``update`` need to know. It is no pickle: reading it runs no code.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The ending tells the format: ``.npz`` (NumPy alone) or ``.safetensors`` (``pip install
+            fastrnn[safetensors]``). An existing file is replaced atomically: readers never see a partial file.
+
+        Raises
+        ------
+        TypeError
+            A parameter or a fitted attribute is of a kind that files do not hold; the message names it. Or the class is
+            derived from one of fastrnn's.
+        ValueError
+            The path ends otherwise.
+        OSError
+            The file cannot be written.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> from fastrnn.anomaly import RNNAnomalyDetector
+        >>> detector = RNNAnomalyDetector(hidden_size=8, random_state=0)
+        >>> for n in range(200):
+        ...     detector.learn_one(n % 2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     detector.save(os.path.join(folder, "detector.npz"))
+        ...     again = RNNAnomalyDetector.load(os.path.join(folder, "detector.npz"))
+        >>> again, again.score_one(0.5) == detector.score_one(0.5)
+        (RNNAnomalyDetector(hidden_size=8, random_state=0), True)
+        """
+        estimator_files.save(self, path)
+
+    @classmethod
+    def load(cls, path: PathLike) -> Self:
+        """Make the estimator that ``save`` wrote to a file; ``fastrnn.load`` does so for any class.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file, which ends in .npz or .safetensors.
+
+        Returns
+        -------
+        Estimator
+            One of this class, which goes on where the saved one was.
+
+        Raises
+        ------
+        ModelFormatError
+            The file is broken, holds something else, or was written by a later version of fastrnn that keeps more.
+        ValueError
+            The path ends otherwise.
+        OSError
+            The file cannot be read.
+        ImportError
+            The file is a .safetensors file, and the package safetensors is missing.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from fastrnn.forecasting import RNNForecaster
+        >>> model = RNNForecaster(horizon=3, updates=20, random_state=0).fit(np.sin(np.arange(100) / 4))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(os.path.join(folder, "waves.npz"))
+        ...     again = RNNForecaster.load(os.path.join(folder, "waves.npz"))
+        >>> bool(np.array_equal(again.predict(), model.predict()))
+        True
+        """
+        return estimator_files.load(cls, path)
+
+    @classmethod
+    def _older(cls, version: int, parameters: dict[str, Any],
+               attributes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The parameters and attributes of today for those of a file whose state_version is an earlier one."""
+        return parameters, attributes
+
+    def _check_loaded(self) -> None:
+        """Raise an error of any kind where attributes that a file set do not fit each other."""
 
     # ---- What fitted estimators check -----------------------------------------------------------
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from .reading import Archive, ModelFormatError, parse_json, parse_npy, read_bytes, refusing
+from .reading import Archive, ModelFormatError, parse_json, parse_npy, read_bytes, refusing, replacing
 
 if TYPE_CHECKING:
     from .typing import Array, PathLike
@@ -16,6 +18,32 @@ if TYPE_CHECKING:
     Contents = tuple[dict[str, Array], dict[str, Any] | None]      # arrays by name, and fastrnn's configuration
 
 VERSION = 1             # of fastrnn's own files
+
+
+def write(path: PathLike, tensors: Mapping[str, Array], metadata: dict[str, Any]) -> None:
+    """Write arrays and a configuration to a .npz or .safetensors file, atomically; the path's ending tells which."""
+    kind, text = ending(path), json.dumps(metadata, allow_nan=False)
+    if kind == ".npz":
+        with replacing(path) as file:
+            # The cast is for NumPy's stubs, in which `allow_pickle` might be among the names.
+            np.savez(file, **cast("dict[str, Any]", dict(tensors)), fastrnn=np.frombuffer(text.encode(), np.uint8))
+    else:
+        data = safetensors_package().numpy.save(dict(tensors), metadata={"fastrnn": text})
+        with replacing(path) as file:
+            file.write(data)
+
+
+def read(path: PathLike) -> Contents:
+    """Name -> array of a .npz or .safetensors file, as the path's ending says; and the configuration of an own file."""
+    return read_npz(path) if ending(path) == ".npz" else read_safetensors(path)
+
+
+def ending(path: PathLike) -> str:
+    """The ending of a path in lower case, .npz or .safetensors; ValueError for another."""
+    result = os.path.splitext(os.fsdecode(path))[1].lower()
+    if result not in (".npz", ".safetensors"):
+        raise ValueError(f"path: expected a name that ends in .npz or .safetensors, got {os.fsdecode(path)!r}")
+    return result
 
 
 def read_npz(path: PathLike, wanted: Callable[[str], bool] | None = None) -> Contents:
@@ -35,6 +63,9 @@ def read_npz(path: PathLike, wanted: Callable[[str], bool] | None = None) -> Con
 def parse_configuration(text: str | bytes) -> dict[str, Any]:
     """The configuration in a file of fastrnn's own, checked as far as its version."""
     metadata = parse_json(text)
+    if isinstance(metadata, dict) and type(metadata.get("version")) is int and metadata["version"] > VERSION:
+        raise ModelFormatError(f"a later fastrnn wrote it: it has version {metadata['version']}, and version {VERSION} "
+                               "is the last that this fastrnn reads")
     if not isinstance(metadata, dict) or metadata.get("version") != VERSION:
         raise ModelFormatError(f"expected a configuration of version {VERSION}, got {metadata!r:.200}")
     return metadata

@@ -503,6 +503,15 @@ class RNNAnomalyDetector(Estimator):
                 raise ValueError(f"x: expected numbers within {LARGEST:g}, got {value}")
         return row
 
+    def _check_loaded(self) -> None:
+        """Raise an error of any kind where what a file holds cannot score a row and learn it."""
+        if self._state is not None:
+            state = copy.deepcopy(self._state)
+            for value in (0.0, float("nan")):
+                row = self._row([value] * self.n_features_in_)
+                float(state.score(row))
+                state.learn(row)
+
     # ---- The beginning ----------------------------------------------------------------------------
 
     def _begin(self, channels: int, names: list[str] | None, rows: Float64Array | None = None) -> State:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from .._base import validation as check
+from .._base.trees import storable
 from .readout import CLIP
 
 DIGITS = 6              # a tail probability of 1e-6 scores 1
@@ -16,6 +17,7 @@ VALUE_SPAN = 10         # rows over which values are averaged for the second che
 LEAST_SPREAD = 0.05     # least deviation of averaged log errors: a series without noise does not alarm at nothing
 
 
+@storable
 class Channel:
     """The statistics of one channel, and how unlikely its next value is.
 
@@ -86,6 +88,7 @@ class Channel:
         return max(-CLIP, min(CLIP, self.z))
 
 
+@storable
 class Running:
     """Mean and variance of all values at first, then exponentially weighted over `memory` of them (Welford, West)."""
 

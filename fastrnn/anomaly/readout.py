@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._base import validation as check
+from .._base.trees import storable
 
 if TYPE_CHECKING:
     from .._base.typing import ArrayLike, Float64Array
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 CLIP = 4.0              # what the network reads and learns from stays within so many standard deviations
 
 
+@storable
 class Readout:
     """Recursive least squares with forgetting, the same regressors for all channels.
 

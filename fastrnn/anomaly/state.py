@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._base.trees import storable
 from .likelihood import DIGITS, SETTLING
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .readout import Readout
 
 
+@storable
 class State:
     """All that changes from row to row. A row is a list of floats, one a channel, NaN where a value is missing.
 

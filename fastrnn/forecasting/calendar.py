@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from .._base.trees import storable
+
 if TYPE_CHECKING:
     from typing import TypeAlias
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 _DAY = np.timedelta64(1, "D")
 
 
+@storable
 @dataclass(frozen=True)
 class Clock:
     """The times of a regular series: start + k * step; a step is microseconds, or whole months of the calendar.

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._base.trees import storable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -61,6 +63,7 @@ class Encoded:
     observed: BoolArray         # whether the series has a value there [T]
 
 
+@storable
 class Encoding:
     """How series are read, with the means and scales of the training series' columns.
 

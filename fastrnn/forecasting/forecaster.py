@@ -286,6 +286,13 @@ class RNNForecaster(Estimator):
             raise ValueError(f"past: expected {expected} columns, got {count}")
         return panel
 
+    def _check_loaded(self) -> None:
+        """Raise an error of any kind where what a file holds makes no forecast."""
+        if self.__sklearn_is_fitted__():
+            Options.of(RNNForecaster(**{**self.get_params(), "random_state": None}))
+            self._like_fitted(self.panel_)
+            self._forecast([min(self.panel_.series, key=len)])
+
     # ---- Forecasts ------------------------------------------------------------------------------
 
     def predict(self, X: int | ArrayLike | None = None, *, quantiles: bool = False) -> Any:

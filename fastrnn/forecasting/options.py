@@ -10,6 +10,7 @@ import numpy as np
 from .. import losses
 from .._base import validation as check
 from .._base.estimator import cell_name
+from .._base.trees import storable
 from .encoding import PERIODS
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 LOSSES: dict[str, Callable[[], Any]] = {"mae": losses.MAE, "mse": losses.MSE, "huber": losses.Huber}
 
 
+@storable
 @dataclass(frozen=True)
 class Options:
     """The parameters of an ``RNNForecaster``, checked by ``fit``; what may be one or several is a tuple."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._base.estimator import columns, numbers
+from .._base.trees import storable
 from .calendar import Clock
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # ---- Series -------------------------------------------------------------------------------------
 
+@storable
 @dataclass
 class Series:
     """One series of T steps."""
@@ -52,6 +54,7 @@ class Series:
         return replace(self, known=np.concatenate([self.known_to(len(self)), known]))
 
 
+@storable
 @dataclass
 class Layout:
     """Which columns of a frame are what; None or empty where there are none."""
@@ -68,6 +71,7 @@ class Layout:
         return self.target or ()
 
 
+@storable
 @dataclass
 class Panel:
     """Series, and what kind of table they came in: "one" array [T], "columns" of an array [T, N], a "list" of arrays,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
-from .._base.named_arrays import VERSION, read_npz, read_safetensors, safetensors_package
-from .._base.reading import ModelFormatError, refusing, replacing
-from .._base.registry import CONTAINERS, MODELS, model_class
+from .._base import estimator_files, named_arrays, trees
+from .._base.named_arrays import VERSION
+from .._base.reading import ModelFormatError, refusing
+from .._base.registry import CONTAINERS, MODELS, estimator_class, model_class
 from .._base.typing import Array, PathLike
 from .parameters import UNDRAWN
 
@@ -57,20 +55,13 @@ def save(model: Parametrised, path: PathLike) -> None:
     ...     load(os.path.join(folder, "gru.npz"))
     GRU(2, 3)
     """
-    ending = _ending(path)
-    text, tensors = json.dumps(configuration(model)), dict(model.parameters)
-    if ending == ".npz":
-        with replacing(path) as file:
-            # The cast is for NumPy's stubs, in which `allow_pickle` might be among the names.
-            np.savez(file, **cast("dict[str, Any]", tensors), fastrnn=np.frombuffer(text.encode(), np.uint8))
-    else:
-        data = safetensors_package().numpy.save(tensors, metadata={"fastrnn": text})
-        with replacing(path) as file:
-            file.write(data)
+    named_arrays.ending(path)
+    metadata = configuration(model)
+    named_arrays.write(path, model.parameters, metadata)
 
 
 def load(path: PathLike) -> Any:
-    """Load the model that ``save`` wrote; for files of other libraries see ``fastrnn.interop``.
+    """Load the model or estimator that ``save`` wrote; for files of other libraries see ``fastrnn.interop``.
 
     Parameters
     ----------
@@ -79,8 +70,9 @@ def load(path: PathLike) -> Any:
 
     Returns
     -------
-    layer, cell, Linear, Embedding or Sequential
-        A model of the class that was saved, with its options and, bit for bit, its parameters.
+    layer, cell, Linear, Embedding, Sequential, RNNForecaster or RNNAnomalyDetector
+        One of the class that was saved, with its options and, bit for bit, its parameters. An estimator goes on where
+        it was.
 
     Raises
     ------
@@ -103,11 +95,13 @@ def load(path: PathLike) -> Any:
     ...     fastrnn.load(path)
     LSTMCell(2, 3, peephole=True)
     """
-    read = read_npz if _ending(path) == ".npz" else read_safetensors
-    tensors, metadata = read(path)
+    tensors, metadata = named_arrays.read(path)
     if metadata is None:
         raise ModelFormatError(f"{os.fsdecode(path)}: not written by fastrnn; fastrnn.interop.layers reads what others "
                                "write")
+    estimator = estimator_class(metadata.get("class"))
+    if estimator is not None:
+        return estimator_files.build(estimator, metadata, tensors, path)
     return build(metadata, tensors, path)
 
 
@@ -163,8 +157,18 @@ def members(metadata: dict[str, Any],
     return list(zip(modules, parts.values()))
 
 
-def _ending(path: PathLike) -> str:
-    ending = os.path.splitext(os.fsdecode(path))[1].lower()
-    if ending not in (".npz", ".safetensors"):
-        raise ValueError(f"path: expected a name that ends in .npz or .safetensors, got {os.fsdecode(path)!r}")
-    return ending
+
+# ---- Models in the state of estimators --------------------------------------------------------------
+
+def _parts(model: Parametrised) -> list[Any]:
+    return [configuration(model), dict(model.parameters)]
+
+
+def _made(parts: Any) -> Any:
+    metadata, tensors = parts
+    if not isinstance(metadata, dict) or not isinstance(tensors, dict):
+        raise ModelFormatError("a model: expected its configuration and its parameters")
+    return build(metadata, tensors, "a model")
+
+
+trees.add_kind("model", lambda value: MODELS.get(type(value).__name__) is type(value), _parts, _made)

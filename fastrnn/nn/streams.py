@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 import numpy as np
 
 from .. import _core
+from .._base import trees
 from .._base import validation as check
 from .._base.typing import Array, ArrayLike
 from .base import StateLikeT, StateT
@@ -393,3 +394,18 @@ class SequentialStream:
 
     def __repr__(self) -> str:
         return f"<Stream of {self.batch_size} row{'s' * (self.batch_size > 1)}, {self._model!r}>"
+
+
+# ---- Streams in the state of estimators -------------------------------------------------------------
+
+def _made(parts: Any) -> Stream[Any, Any]:
+    layer, state = parts
+    rows = np.shape(state[0] if isinstance(state, tuple) else state)[1:2]       # checked before anything is allocated
+    if not hasattr(layer, "stream") or not rows or not rows[0]:
+        raise ValueError("stream: expected a layer and a state [L, N, S]")
+    stream: Stream[Any, Any] = Stream(layer, rows[0])
+    stream.state = state
+    return stream
+
+
+trees.add_kind("stream", lambda value: type(value) is Stream, lambda value: [value._model, value.state], _made)

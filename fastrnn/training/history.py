@@ -9,6 +9,7 @@ import numpy as np
 
 from .._base import validation as check
 from .._base.figures import new_figure
+from .._base.trees import storable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@storable
 class History(Mapping[str, list[float]]):
     """The numbers of a training: a mapping of names to lists with one number for each epoch.
 
