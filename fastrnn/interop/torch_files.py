@@ -149,11 +149,10 @@ class _Pickle:
         if type(value) is Pairs:
             of_optimizer = of_optimizer or any(type(key) is str and key == "param_groups" for key in value[::2])
             children = zip(value[::2], value[1::2], strict=True)
-        for key, child in children:
+        for number, (key, child) in enumerate(children):
             if type(child) in (Tensor, Unread, Opaque, *_CONTAINERS):
-                name = _text(key, child)
-                if name is not None:
-                    yield from self._walk(child, (*keys, name), of_optimizer or bool(OPTIMIZER.search(name)))
+                name = _text(key, number)
+                yield from self._walk(child, (*keys, name), of_optimizer or bool(OPTIMIZER.search(name)))
 
     def _walk_module(self, module: Opaque, keys: tuple[str, ...], prefix: str, of_optimizer: bool) -> Iterator[Entry]:
         """The tensors of a module under the names that its state_dict would give them."""
@@ -215,15 +214,15 @@ def module_parts(module: Opaque) -> Iterator[tuple[str, Any]]:
                     yield name, part
 
 
-def _text(key: Any, child: Any) -> str | None:
-    """A key as a part of a name; None where it is no text and what it leads to is no tensor."""
+def _text(key: Any, number: int) -> str:
+    """A key as a part of a name. One that is no text or number is told by what it is, and by its number in the dict."""
     if isinstance(key, bytes):
         return key.decode(errors="replace")
-    if not isinstance(key, (str, int, float, type(None))):
-        if type(child) is Opaque:
-            return None
-        raise ModelFormatError(f"tensors under a key that is a {type(key).__name__}, expected a str or a number")
-    return str(key)
+    if isinstance(key, (str, int, float, type(None))):
+        return str(key)
+    if type(key) is Name:                   # a class: older releases of Lightning have callbacks under theirs
+        return key.name
+    return f"{shown(key.name) if type(key) is Opaque else shown(key)} {number}"
 
 
 def _open_archive(archive: Archive, data: bytes) -> tuple[_Pickle, Fetch, str, int]:

@@ -4,9 +4,13 @@ They are refused, or what is whole in them is read, in bounded time and memory, 
 ask for is in test_hostile_pickles.py.
 """
 
+import argparse
+import collections
 import contextlib
+import datetime
 import io
 import json
+import pathlib
 import warnings
 import zipfile
 
@@ -36,6 +40,27 @@ class Net(nn.Module):
         return self.inner(x)[0]
 
 
+class Settings:
+    """Stands for what people keep beside weights: OmegaConf, dataclasses, whole trainers."""
+
+    def __init__(self, **options):
+        self.__dict__ |= options
+
+
+def checkpoint():
+    """Weights with objects of other packages and of the author's own beside them, as trainers write them."""
+    net = Net()
+    optimizer = torch.optim.Adam(net.parameters())
+    net(torch.ones(4, 5, 2)).sum().backward()
+    optimizer.step()
+    return {"state_dict": net.state_dict(), "optimizer": optimizer.state_dict(), "best": np.float64(0.5),
+            "epoch": np.int64(3), "args": argparse.Namespace(path=pathlib.PurePosixPath("/data"), size=3),
+            "hyper_parameters": Settings(inner=Settings(size=3), when=datetime.datetime(2026, 1, 1)),
+            "history": collections.defaultdict(list, loss=[1.0, 0.5]), "kinds": {torch.float32, "a"},
+            "callbacks": {Settings: {"best": torch.tensor(0.5)}}, "rng": np.random.default_rng(0).bit_generator.state,
+            "half": torch.ones(3, dtype=torch.bfloat16)}
+
+
 def write(kind):
     """The bytes of a good file, and the name of the entry that says what is in it."""
     file, net = io.BytesIO(), Net().eval()
@@ -49,6 +74,8 @@ def write(kind):
             torch.export.save(torch.export.export(net, (torch.ones(4, 5, 2),)), file)
         elif kind == "numpy":
             torch.save(fastrnn.GRU(2, 3, rng=0).state_dict(), file)
+        elif kind == "objects":
+            torch.save(checkpoint(), file)
         else:
             torch.save(net, file, _use_new_zipfile_serialization=kind != "legacy")
     with zipfile.ZipFile(io.BytesIO(file.getvalue())) if kind == "code" else contextlib.nullcontext() as archive:
@@ -74,16 +101,16 @@ def repacked(data, ending, contents):
     return file.getvalue()
 
 
-KINDS = ["numpy", "module", "legacy", "script", "code", "exported", "weights"]
+KINDS = ["numpy", "objects", "module", "legacy", "script", "code", "exported", "weights"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_mutations_of_files(kind, tmp_path):
     good, _ = write(kind)
-    path, rng, refused = tmp_path / "model.pt", np.random.default_rng(0), 0
+    path, rng, refused = tmp_path / "model.pt", mutations.generator(0), 0
     path.write_bytes(good)
-    option = ", batch_first=True" * (kind != "numpy")
+    option = ", batch_first=True" * (kind not in ("numpy", "objects"))
     assert [repr(layer) for layer in read(path).values()] == [f"GRU(2, 3{option})"]
     for broken in mutations.mixed(good, rng, mutations.COUNT // 4, header=2000):
         refused += mutations.assert_refuses_or_loads(read, broken, path, times=3 * reading.EXPANSION) is not None
@@ -97,7 +124,7 @@ def test_mutations_of_what_says_what_is_in_them(kind, tmp_path):
     good, ending = write(kind)
     with zipfile.ZipFile(io.BytesIO(good)) as archive:
         contents = archive.read(next(entry for entry in archive.namelist() if entry.endswith(ending)))
-    path, rng = tmp_path / "model.pt", np.random.default_rng(1)
+    path, rng = tmp_path / "model.pt", mutations.generator(1)
     path.write_bytes(good)
     read(path)
     for broken in mutations.mixed(contents, rng, mutations.COUNT // 4, header=2000):
@@ -109,7 +136,7 @@ def test_mutations_of_an_index(tmp_path):
     arrays = fastrnn.GRU(2, 3, rng=0).state_dict()
     save_file(arrays, tmp_path / "a.safetensors")
     good = json.dumps({"metadata": {}, "weight_map": dict.fromkeys(arrays, "a.safetensors")}).encode()
-    path, rng = tmp_path / "model.safetensors.index.json", np.random.default_rng(2)
+    path, rng = tmp_path / "model.safetensors.index.json", mutations.generator(2)
     path.write_bytes(good)
     assert repr(interop.layers(path)) == "{'': GRU(2, 3)}"
     for broken in mutations.mixed(good, rng, mutations.COUNT // 4):

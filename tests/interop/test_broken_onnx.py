@@ -134,7 +134,7 @@ def test_cut_at_every_byte(kind, good, path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_mutations(kind, good, path):
-    rng = np.random.default_rng(KINDS.index(kind))
+    rng = mutations.generator(KINDS.index(kind))
     refused = 0
     for skipped in (None, {}):
         for broken in mutations.mixed(good[kind], rng, mutations.COUNT // 8, header=1000):
@@ -439,7 +439,7 @@ def test_mutations_of_a_model_with_external_data(external):
     """Models that say other things of the file beside them, which is as it was."""
     path = external("data.bin", data=SIX * 4, offset=24, length=24)
     good, refused = path.read_bytes(), 0
-    for broken in mutations.mixed(good, np.random.default_rng(5), mutations.COUNT // 4):
+    for broken in mutations.mixed(good, mutations.generator(5), mutations.COUNT // 4):
         refused += assert_refuses_or_loads(lambda name: layers(name, {}), broken, path) is not None
     assert refused > mutations.COUNT // 20
 

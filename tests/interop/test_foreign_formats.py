@@ -36,6 +36,13 @@ def test_formats_that_are_not_read_are_named(name, tmp_path):
             read(tmp_path / "model")
 
 
+@pytest.mark.parametrize("name", NAMED)
+def test_mutations_of_formats_that_are_not_read(name, tmp_path):
+    """By whatever reader they are given to then."""
+    for broken in mutations.mixed(NAMED[name], mutations.generator(3), mutations.COUNT // 10, header=60):
+        mutations.assert_refuses_or_loads(lambda path: interop.layers(path, {}), broken, tmp_path / "model", times=200)
+
+
 @pytest.mark.parametrize("member, match", [
     ("saved_model.pb", "TensorFlow SavedModel"),
     ("__0_0.distcp", "distributed checkpoint of PyTorch.*dcp_to_torch_save"),
@@ -129,7 +136,7 @@ def test_broken_nam_files_are_refused(change, match, model, tmp_path):
 
 
 def test_mutated_nam_files(model, tmp_path):
-    good, rng = json.dumps(model[-1]).encode(), np.random.default_rng(0)
+    good, rng = json.dumps(model[-1]).encode(), mutations.generator(0)
     (tmp_path / "good.nam").write_bytes(good)
     interop.layers(tmp_path / "good.nam")
     for broken in mutations.mixed(good, rng, mutations.COUNT // 4):

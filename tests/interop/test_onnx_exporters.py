@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 from helpers import as_parts, assert_close
-from mutations import COUNT, assert_refuses_or_loads, mixed
+from mutations import COUNT, assert_refuses_or_loads, generator, mixed
 from onnx import TensorProto, helper, numpy_helper
 from onnx_nodes import run_in_onnxruntime
 from torch import nn
@@ -379,7 +379,7 @@ def traced(tmp_path_factory):
 @pytest.mark.parametrize("which", range(2))
 def test_mutations_of_folded_constants(which, traced, tmp_path):
     refused = 0
-    for broken in mixed(traced[which], np.random.default_rng(which), COUNT // 4, header=8000):
+    for broken in mixed(traced[which], generator(which), COUNT // 4, header=8000):
         error = assert_refuses_or_loads(lambda name: layers(name, {}), broken, tmp_path / "model.onnx")
         refused += error is not None
     assert refused > COUNT // 80

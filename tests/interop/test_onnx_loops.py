@@ -270,7 +270,7 @@ def test_mutations(name, files, tmp_path):
     """No code is run, no loop is without end: budgets on nodes, numbers and steps."""
     data = scan_model().SerializeToString() if name == "scan" else files[name][0]
     refused = 0
-    rng = np.random.default_rng(BROKEN.index(name))
+    rng = mutations.generator(BROKEN.index(name))
     for broken in mutations.mixed(data, rng, mutations.COUNT // 10, header=len(data)):
         error = assert_refuses_or_loads(lambda path: layers(path, {}), broken, tmp_path / "model.onnx", seconds=10)
         refused += error is not None

@@ -242,7 +242,7 @@ SMALL = {
 
 @pytest.mark.parametrize("dialect", SMALL)
 def test_cut_at_every_byte_and_mutated(dialect, tmp_path):
-    path, rng, refused = tmp_path / "model.json", np.random.default_rng(0), 0
+    path, rng, refused = tmp_path / "model.json", mutations.generator(0), 0
     assert len(rtneural.layers(write(path, SMALL[dialect]))) == 1
     data = path.read_bytes()
     for broken in mutations.truncations(data):

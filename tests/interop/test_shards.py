@@ -4,6 +4,7 @@ import json
 import os
 
 import h5py
+import mutations
 import numpy as np
 import pytest
 import torch
@@ -102,34 +103,64 @@ def test_indices_that_are_none(index, tmp_path):
             read(tmp_path / "model.safetensors.index.json")
 
 
+def shards_of(index):
+    return sorted(path for path in index.parent.iterdir() if path != index)
+
+
+@pytest.mark.slow
+def test_mutations_of_indices_and_shards(sharded):
+    """One of the files of a model is broken: the index, or a shard of it."""
+    _, index = sharded
+    for number, path in enumerate([index, shards_of(index)[0]]):
+        good = path.read_bytes()
+        for broken in mutations.mixed(good, mutations.generator(number), mutations.COUNT // 8):
+            mutations.assert_refuses_or_loads(lambda _: interop.layers(index, {}), broken, path, times=200)
+        path.write_bytes(good)
+
+
 # ---- Keras ------------------------------------------------------------------------------------------------
 
-def test_keras_weights_in_several_files(tmp_path):
-    """As Keras 3.15 lays them out: a layer's arrays may be in more than one file."""
+@pytest.fixture
+def keras_model(tmp_path):
+    """The index of a model of two files as Keras 3.15 lays them out: a layer's arrays may be in more than one file."""
     rng = np.random.default_rng(0)
     arrays = {f"layers/{place}/cell/vars/{i}": rng.standard_normal(shape).astype("f4")
               for place in ("lstm", "bidirectional/forward_layer", "bidirectional/backward_layer")
               for i, shape in enumerate([(3 if place == "lstm" else 4, 16), (4, 16), (16,)])}
     weight_map = {}
+    (tmp_path / "model").mkdir()
     for part in range(2):
         shard = f"model_{part:05}.weights.h5"
-        with h5py.File(tmp_path / shard, "w") as file:
+        with h5py.File(tmp_path / "model" / shard, "w") as file:
             for name in list(arrays)[part::2]:
                 file[name] = arrays[name]
                 weight_map.setdefault("/" + name.rpartition("/")[0], []).append(shard)
-    index = tmp_path / "model.weights.json"
+    index = tmp_path / "model" / "model.weights.json"
     index.write_text(json.dumps({"metadata": {"total_size": 1.0}, "weight_map": weight_map}))
     with h5py.File(tmp_path / "whole.weights.h5", "w") as file:
         for name, a in arrays.items():
             file[name] = a
+    return index
+
+
+def test_keras_weights_in_several_files(keras_model):
+    index, whole = keras_model, keras_model.parent.parent / "whole.weights.h5"
     assert interop.detect(index) == "keras"
-    found, expected = interop.layers(index), interop.layers(tmp_path / "whole.weights.h5")
+    found, expected = interop.layers(index), interop.layers(whole)
     assert repr(found) == repr(expected) and sorted(found) == ["bidirectional", "lstm"]
     for name, layer in found.items():
         assert_same_bits(dict(layer.parameters), dict(expected[name].parameters))
     with pytest.raises(ModelFormatError, match=r"lstm.*(weights|recurrent)|no recurrent layer"):
-        interop.layers(tmp_path / "model_00001.weights.h5")
-    weight_map["/layers/lstm/cell/vars"] = ["../secret.h5"]
-    index.write_text(json.dumps({"weight_map": weight_map}))
+        interop.layers(index.parent / "model_00001.weights.h5")
+    edit(index, lambda names: names.update({"/layers/lstm/cell/vars": ["../secret.h5"]}))
     with pytest.raises(ModelFormatError, match=r"model\.weights\.json: .*model's folder"):
         interop.layers(index)
+
+
+@pytest.mark.slow
+def test_mutations_of_keras_indices_and_shards(keras_model):
+    for number, path in enumerate([keras_model, shards_of(keras_model)[0]]):
+        good = path.read_bytes()
+        for broken in mutations.mixed(good, mutations.generator(number), mutations.COUNT // 8):
+            mutations.assert_refuses_or_loads(lambda _: interop.layers(keras_model, {}), broken, path, times=200)
+        path.write_bytes(good)

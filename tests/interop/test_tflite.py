@@ -240,7 +240,7 @@ NAMES = ("lstm_float", "lstm_float16", "lstm_stack_float", "gru_float", "lstm_in
 def test_mutations(name, files, tmp_path):
     refused = 0
     for skipped in (None, {}):
-        for broken in mutations.mixed(files[name][0], np.random.default_rng(NAMES.index(name)), mutations.COUNT // 4):
+        for broken in mutations.mixed(files[name][0], mutations.generator(NAMES.index(name)), mutations.COUNT // 4):
             error = assert_refuses_or_loads(lambda path, skipped=skipped: layers(path, skipped), broken,
                                             tmp_path / "model.tflite", seconds=5)
             refused += error is not None

@@ -3,24 +3,38 @@
     for broken in mutations.mixed(good, rng, mutations.COUNT):
         mutations.assert_refuses_or_loads(load, broken, tmp_path / "broken.npz")
 
-Everything follows from the seed of `rng`. FASTRNN_FUZZ_FILES sets how many broken files a format's fuzz test tries.
+Everything follows from the seed of `rng`, which `generator` makes. Three environment variables make a campaign of the
+tests: FASTRNN_FUZZ_FILES sets how many broken files a format's fuzz test tries, FASTRNN_FUZZ_SEED gives it others, and
+FASTRNN_FUZZ_LIMIT=1 holds memory by a limit of the operating system's, which is several times as fast as tracing it.
 """
 
 import contextlib
 import os
 import re
 import signal
+import time
 import tracemalloc
+
+import numpy as np
 
 from fastrnn import ModelFormatError
 
 COUNT = int(os.environ.get("FASTRNN_FUZZ_FILES", 2000))
+SEED = int(os.environ.get("FASTRNN_FUZZ_SEED", 0))
+LIMIT = os.environ.get("FASTRNN_FUZZ_LIMIT", "0") == "1"
+HANG = 1.0                                  # seconds of processor time that a reader may take for a small file
+MOST_TIMES, MOST_PLUS = 4, 64 << 20         # a reader's memory for a mutated file: times the file, plus bytes
 # Numbers that lie about a length, as little- and big-endian words of 1 to 8 bytes.
 LIES = [number.to_bytes(size, order) for size in (1, 2, 4, 8) for order in ("little", "big")
         for number in (0, 1, (1 << 8 * size - 1) - 1, 1 << 8 * size - 1, (1 << 8 * size) - 1)]
 
 
 # ---- Broken files -------------------------------------------------------------------------------
+
+def generator(number=0):
+    """The random numbers of a test, or of its part `number`: others for each FASTRNN_FUZZ_SEED."""
+    return np.random.default_rng([number, SEED] if SEED else number)
+
 
 def truncations(data, stop=None, step=1):
     """`data` cut at each byte from 0 up to `stop` (its whole length)."""
@@ -98,6 +112,21 @@ def alarm(seconds):
 
 
 @contextlib.contextmanager
+def limited(memory, seconds=30):
+    """An allocation that takes the process `memory` bytes above what it has is a MemoryError; a hang is broken off."""
+    import resource
+    with open("/proc/self/statm") as file:
+        size = int(file.read().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (size + memory, before[1]))
+    try:
+        with alarm(seconds):
+            yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@contextlib.contextmanager
 def bounded(memory, seconds=30):
     """Asserts that what Python and NumPy allocate within stays below `memory` bytes; a hang is broken off.
 
@@ -118,22 +147,37 @@ def bounded(memory, seconds=30):
     assert peak <= memory, f"{peak} bytes were allocated, at most {memory} are due"
 
 
-def assert_refuses_or_loads(load, data, path, times=16, plus=1 << 22, seconds=30):
+def assert_refuses_or_loads(load, data, path, times=16, plus=1 << 22, seconds=30, hang=HANG, capped=True):
     """`load(path)` of a file of these bytes gives a result, or a ModelFormatError that names the file; nothing else.
 
-    Memory is held to `times` the file's size (for zip archives above ``reading.EXPANSION``) `plus` a constant.
+    Memory is held to `times` the file's size (for zip archives above ``reading.EXPANSION``) `plus` a constant, and
+    where it is `capped` also to MOST_TIMES the file plus MOST_PLUS; the process's own time, without what tracing its
+    memory takes, to `hang` seconds.
     Returns the error, or None where the file was loaded.
     """
-    refusal = None
     path.unlink(missing_ok=True)        # writing over a file waits for the disk on some file systems
     path.write_bytes(data)
-    with bounded(times * len(data) + plus, seconds):
-        try:
-            load(path)
-        except ModelFormatError as error:
-            refusal = error
+    most, usual = MOST_TIMES * len(data) + MOST_PLUS, times * len(data) + plus
+    most = max(most, 0 if capped else usual)
+    start = time.process_time()
+    with limited(most, seconds) if LIMIT else bounded(min(most, usual), seconds):
+        refusal = refusal_of(load, path)
+    if time.process_time() - start > hang:
+        start = time.process_time()
+        refusal_of(load, path)
+        spent = time.process_time() - start
+        assert spent <= hang, f"{len(data)} bytes took {spent:.2f} s"
     assert refusal is None or path.name in str(refusal), f"the message does not name the file: {refusal}"
     return refusal
+
+
+def refusal_of(load, path):
+    """The ModelFormatError that reading a file ends with, or None."""
+    try:
+        load(path)
+    except ModelFormatError as error:
+        return error
+    return None
 
 
 def assert_refuses(load, data, path, match="", **limits):
