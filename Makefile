@@ -45,6 +45,14 @@ m4: $(VENV)/.test  ## forecasts of M4's hourly and weekly series beside naive on
 nab: $(VENV)/.test  ## anomalies of the Numenta benchmark: the published score, baselines beside
 	$(BIN)/python benchmarks/nab.py
 
+# Packages whose files hold labelled series, at the versions that were measured; only the code of GutenTAG is run.
+LABELLED = aeon==1.6.0 sktime==1.2.0 streamad==0.3.1 pvanalytics==0.2.2 timeeval-gutentag==1.5.0 neurokit2==0.1.2
+anomalies: $(VENV)/.anomalies-bench build/labelled  ## false alarms, alarms after a glitch, labelled series beside six detectors
+	FASTRNN_ANOMALIES=build/labelled $(BIN)/python benchmarks/anomalies.py --cache build/anomalies --json out/anomalies.json
+
+build/labelled: $(VENV)/.anomalies-bench
+	$(BIN)/python -m pip install -q --no-deps --target $@ $(LABELLED)
+
 streams: $(VENV)/.test  ## what one observation costs: streamed forecasts and anomaly scores
 	$(BIN)/python benchmarks/streams.py
 
@@ -128,7 +136,7 @@ $(VENV)/.build: $(VENV)/.venv $(SOURCES)
 	$(BIN)/python -m pip install -q --no-build-isolation -e .
 	touch $@
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.lint $(VENV)/.docs: $(VENV)/.%: $(VENV)/.build
+$(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.anomalies-bench $(VENV)/.lint $(VENV)/.docs: $(VENV)/.%: $(VENV)/.build
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[$*]'
 	touch $@
 

@@ -18,9 +18,11 @@ rows (five periods, by its source) after the join are labelled. The first part o
 50 rows at least and 750 at most, as NAB has it; labels in it do not count.
 """
 import csv
+import importlib
 import importlib.util
 import io
 import os
+import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -72,6 +74,17 @@ def folder_of(package):
     if not folder.is_dir():
         raise Missing(f"{package} is neither installed nor under FASTRNN_ANOMALIES")
     return folder
+
+
+def module_of(name):
+    """A module that is installed or under FASTRNN_ANOMALIES."""
+    folder = os.environ.get("FASTRNN_ANOMALIES")
+    if folder and folder not in sys.path:
+        sys.path.append(folder)                 # behind what is installed
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise Missing(f"{name} cannot be imported: {error}") from None
 
 
 def file_of(package, *parts):
@@ -150,10 +163,7 @@ def agreed(annotations, least=2):
 
 
 def changes():
-    try:
-        from river.drift import datasets
-    except ImportError:
-        raise Missing("river is not installed") from None
+    datasets = module_of("river.drift.datasets")
     names = {"AirlinePassengers": ["Total Passengers"], "Apple": ["Close", "Volume"], "Bitcoin": ["price"],
              "BrentSpotPrice": ["DPB"], "Occupancy": ["V1", "V2", "V3", "V4"], "RunLog": ["Pace", "Distance"],
              "UKCoalEmploy": ["Employment"]}
@@ -202,10 +212,7 @@ GENERATED = [           # a base of GutenTAG, what is unusual about it, and for 
 
 
 def generated():
-    try:
-        from gutenTAG import GutenTAG
-    except ImportError as error:
-        raise Missing(f"timeeval-gutentag cannot be imported: {error}") from None
+    GutenTAG = module_of("gutenTAG").GutenTAG
     series = []
     for number, (base, kind, rows) in enumerate(GENERATED):
         name = f"{base}-{kind['kind']}-{number}"
@@ -222,10 +229,7 @@ def generated():
 
 
 def sine_and_cosine():
-    try:
-        from river.datasets.synth import AnomalySine
-    except ImportError:
-        raise Missing("river is not installed") from None
+    AnomalySine = module_of("river.datasets.synth").AnomalySine
     series = []
     for seed in range(3):
         rows = list(AnomalySine(n_samples=5000, n_anomalies=50, seed=seed))
