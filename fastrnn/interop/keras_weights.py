@@ -192,7 +192,8 @@ class Tree:
                     stack.append(((*place, *name.split("\\")), group[name]))      # so on Windows, Keras 2.12
         for place, own in cells.items():
             self._records[place] = Record(*self._names(place, labels), {
-                part: [own[str(i)]] for i, part in enumerate(("kernel", "recurrent_kernel", "bias")) if str(i) in own})
+                part: [_dataset(own, str(i))] for i, part in enumerate(("kernel", "recurrent_kernel", "bias"))
+                if str(i) in own})
             for depth, name in enumerate(place):
                 self._children.setdefault(place[:depth], {}).setdefault(_counted(name)[0], {})[name] = None
 
@@ -228,6 +229,13 @@ class Tree:
     def left(self) -> list[Record]:
         """The records that no layer has claimed."""
         return list(self._records.values())
+
+
+def _dataset(group: Group, name: str) -> Dataset:
+    child = group[name]
+    if not isinstance(child, Dataset):
+        raise ModelFormatError(f"{name!r} among a cell's variables is a group, expected an array")
+    return child
 
 
 def _counted(name: str) -> tuple[str, int]:

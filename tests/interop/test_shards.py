@@ -114,7 +114,8 @@ def test_mutations_of_indices_and_shards(sharded):
     for number, path in enumerate([index, shards_of(index)[0]]):
         good = path.read_bytes()
         for broken in mutations.mixed(good, mutations.generator(number), mutations.COUNT // 8):
-            mutations.assert_refuses_or_loads(lambda _: interop.layers(index, {}), broken, path, times=200)
+            mutations.assert_refuses_or_loads(lambda _: interop.layers(index, {}), broken, path, times=200,
+                                              named=str(index.parent))
         path.write_bytes(good)
 
 
@@ -157,10 +158,40 @@ def test_keras_weights_in_several_files(keras_model):
         interop.layers(index)
 
 
+@pytest.mark.parametrize("change, match", [
+    (lambda file: file.__setitem__("layers/lstm/cell/vars/1", np.ones((4, 16), "f4")), "'1' is an array in one file"),
+    (lambda file: file.__setitem__("layers/lstm/cell/vars/1/0", np.ones((4, 16), "f4")), "'1' is an array in one file"),
+    (lambda file: file.__setitem__("layers/lstm/cell/vars", np.ones(3, "f4")), "'vars' is an array in one file"),
+])
+def test_files_that_contradict_each_other(change, match, keras_model):
+    with h5py.File(keras_model.parent / "model_00000.weights.h5", "r+") as file:
+        assert "layers/lstm/cell/vars/1" not in file
+        if "vars" in match:
+            del file["layers/lstm/cell/vars"]
+        change(file)
+    with pytest.raises(ModelFormatError, match=rf"model\.weights\.json: {match}"):
+        interop.layers(keras_model)
+
+
+def test_groups_under_two_names_in_two_files(keras_model):
+    """Each of sixty groups has the next one twice: there are 2**60 paths to the last."""
+    for shard in shards_of(keras_model):
+        with h5py.File(shard, "r+") as file:
+            group = file["layers"]
+            for _ in range(60):
+                inner = group.create_group("a")
+                group["b"] = inner
+                group = inner
+    path = keras_model.parent / "model_00001.weights.h5"
+    mutations.assert_refuses_or_loads(lambda _: interop.layers(keras_model, {}), path.read_bytes(), path, times=200,
+                                      named=str(keras_model.parent))
+
+
 @pytest.mark.slow
 def test_mutations_of_keras_indices_and_shards(keras_model):
     for number, path in enumerate([keras_model, shards_of(keras_model)[0]]):
         good = path.read_bytes()
         for broken in mutations.mixed(good, mutations.generator(number), mutations.COUNT // 8):
-            mutations.assert_refuses_or_loads(lambda _: interop.layers(keras_model, {}), broken, path, times=200)
+            mutations.assert_refuses_or_loads(lambda _: interop.layers(keras_model, {}), broken, path, times=200,
+                                              named=str(keras_model.parent))
         path.write_bytes(good)

@@ -244,25 +244,30 @@ class Group(collections.abc.Mapping):
 class Merged(Group):
     """Several groups as one: what is under a name in any of them, groups under one name merged in turn."""
 
-    def __init__(self, groups):
+    def __init__(self, groups, known=None):
         self._groups, self._children = groups, {}
+        self._known = {} if known is None else known    # groups under many names are merged once
         self.attributes = next((group.attributes for group in groups if len(group.attributes)), groups[0].attributes)
 
     def __getitem__(self, path):
         found = self
         for name in filter(None, path.split("/")):
-            if not isinstance(found, Merged):
+            if not isinstance(found, Group):
                 raise KeyError(path)
-            found = found._child(name)
+            found = found._child(name) if isinstance(found, Merged) else found[name]
         return found
 
     def _child(self, name):
         if name not in self._children:
-            there = [group[name] for group in self._groups if name in group]
-            if not there:
+            children = [group[name] for group in self._groups if name in group]
+            if not children:
                 raise KeyError(name)
-            groups = [child for child in there if isinstance(child, Group)]
-            self._children[name] = Merged(groups) if groups else there[0]
+            if len(children) > 1 and not all(isinstance(child, Group) for child in children):
+                raise ModelFormatError(f"{name!r:.200} is an array in one file, and is in another one, too")
+            key = tuple(map(id, children))
+            if key not in self._known:
+                self._known[key] = Merged(children, self._known) if len(children) > 1 else children[0]
+            self._children[name] = self._known[key]
         return self._children[name]
 
     def __iter__(self):
