@@ -150,9 +150,9 @@ def bounded(memory, seconds=30):
 def assert_refuses_or_loads(load, data, path, times=16, plus=1 << 22, seconds=30, hang=HANG, capped=True, named=None):
     """`load(path)` of a file of these bytes gives a result, or a ModelFormatError that names the file (or `named`).
 
-    Nothing else is admitted. Memory is held to `times` the file's size (for zip archives above ``reading.EXPANSION``) `plus` a constant, and
-    where it is `capped` also to MOST_TIMES the file plus MOST_PLUS; the process's own time, without what tracing its
-    memory takes, to `hang` seconds.
+    Nothing else is admitted. Memory is held to `times` the file's size (for zip archives above ``reading.EXPANSION``)
+    `plus` a constant, and where it is `capped` also to MOST_TIMES the file plus MOST_PLUS; the process's own time,
+    without what tracing its memory takes, to `hang` seconds.
     Returns the error, or None where the file was loaded.
     """
     path.unlink(missing_ok=True)        # writing over a file waits for the disk on some file systems
