@@ -20,10 +20,12 @@ from .backtest import Backtest, naive_forecasts, scale
 from .encoding import LARGEST, LOGARITHMS, Encoding, first_observed
 from .fitting import train
 from .options import Options
+from .resample import Resampling
 from .stream import ForecastStream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
     from typing import Self
 
     from .._base.typing import ArrayLike, CellName, Float64Array, IntArray, RandomState
@@ -90,9 +92,18 @@ class RNNForecaster(Estimator):
     target : str or sequence of str, optional
         Columns of a frame (pandas, polars, pyarrow; ``pip install fastrnn[frames]``) to forecast.
     time, series : str, optional
-        Columns of a frame: the times; the name of the series that a row belongs to.
+        Columns of a frame: the times; the name of the series that a row belongs to. Without `time` the times are those
+        of the frame's index, where it is one of times. Rows may come in any order.
     known, past : str or sequence of str
         Columns of a frame: those known in advance; those known up to now.
+    freq : str or timedelta, optional
+        The frequency of the times, such as "h", "15min", "D", "B" (Monday to Friday), "W-SUN", "MS" and "ME" (starts
+        and ends of months), "BME" (last weekdays of months), "QE", "SMS" (the first and the 15th) or "YE"; found from
+        the times if not given. It is needed where most steps are left out.
+    resample : str or tuple of str, optional
+        Makes regular steps of irregular times: "1h" takes the mean of every hour, ("1h", "sum") another function
+        ("mean", "sum", "min", "max", "first", "last", "median" or "count"); "sum" alone takes `freq` for the step.
+        Known and past columns are averaged. A step without rows is missing, or 0 for "sum" and "count".
     random_state : int, numpy.random.Generator, numpy.random.RandomState or None
         For the initial weights, the order of the windows and dropout. An int gives the same forecasts every time.
     progress : bool
@@ -156,6 +167,7 @@ class RNNForecaster(Estimator):
             sequence: int | None = None, batch_size: int = 32, learning_rate: float = 4e-3, weight_decay: float = 0.0,
             patience: int | None = None, target: str | Sequence[str] | None = None, time: str | None = None,
             series: str | None = None, known: str | Sequence[str] = (), past: str | Sequence[str] = (),
+            freq: str | timedelta | None = None, resample: str | tuple[str, str] | None = None,
             random_state: RandomState = None, progress: bool = False) -> None:
         self.horizon, self.window = horizon, window
         self.cell, self.hidden_size, self.num_layers, self.dropout = cell, hidden_size, num_layers, dropout
@@ -164,6 +176,7 @@ class RNNForecaster(Estimator):
         self.updates, self.sequence, self.batch_size = updates, sequence, batch_size
         self.learning_rate, self.weight_decay, self.patience = learning_rate, weight_decay, patience
         self.target, self.time, self.series, self.known, self.past = target, time, series, known, past
+        self.freq, self.resample = freq, resample
         self.random_state, self.progress = random_state, progress
 
     # ---- Fitting --------------------------------------------------------------------------------
@@ -184,7 +197,9 @@ class RNNForecaster(Estimator):
         past : array_like, optional
             Columns known up to now [T, P].
         times : array_like of datetime64, optional
-            The times of the steps [T], rising.
+            The times of the steps [T], rising; beside a list of series a list of them. Datetimes of Python, text and
+            indices of pandas serve, too, with a time zone or without. A Series or DataFrame of pandas whose index is
+            one of times has them itself, and forecasts then are Series or DataFrames that go on from it.
 
         Returns
         -------
@@ -255,7 +270,8 @@ class RNNForecaster(Estimator):
         layout = _series.Layout(
             _series.check_names(self.target, "target") if self.target is not None else None,
             _series.check_name(self.time, "time"), _series.check_name(self.series, "series"),
-            _series.check_names(self.known, "known"), _series.check_names(self.past, "past"))
+            _series.check_names(self.known, "known"), _series.check_names(self.past, "past"),
+            Resampling.of(self.freq, self.resample))
         return _series.read(X, y, past, times, layout)
 
     def _prepared(self, panel: Panel, options: Options) -> Panel:

@@ -1,23 +1,30 @@
 """Series as a forecaster takes them: arrays or frames in, ``Series`` inside, the caller's kind of table out.
 
-Frames (pandas, polars, pyarrow) are read and made through narwhals, which is imported when a frame comes.
+Rows of a frame may come in any order: they are sorted by time within each series. ``frames`` reads and makes columns,
+``timeline`` finds the clocks of a panel, ``resample`` makes steps of irregular times.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._base.estimator import columns, numbers
 from .._base.trees import storable
-from .calendar import Clock
+from . import frames
+from .calendar import Clock, check_rising, shown
+from .frames import TimeKind
+from .resample import Bins, Resampling, bins
+from .timeline import ahead, some, timeline
+from .zones import to_local
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from .._base.typing import Array, ArrayLike, Float64Array, IntArray
+    from .._base.typing import ArrayLike, Float64Array, IntArray
+    from .frequency import Frequency, Times
 
 # ---- Series -------------------------------------------------------------------------------------
 
@@ -41,6 +48,8 @@ class Series:
 
     def part(self, start: int, stop: int) -> Series:
         """Steps start ... stop-1; what is known of later ones stays known."""
+        if start == 0 and stop == len(self):
+            return self
         clock = None if self.clock is None else self.clock.moved(start)
         return replace(self, y=self.y[start:stop], known=self.known[start:], past=self.past[start:stop], clock=clock)
 
@@ -57,14 +66,18 @@ class Series:
 @storable
 @dataclass
 class Layout:
-    """Which columns of a frame are what; None or empty where there are none."""
+    """Which columns of a frame are what, None or empty where there are none; and how times are taken."""
 
     target: tuple[str, ...] | None = None
     time: str | None = None
     series: str | None = None
     known: tuple[str, ...] = ()
     past: tuple[str, ...] = ()
+    resampling: Resampling = field(default_factory=Resampling)
     backend: str | None = None          # the frame's library, known once one was read
+    times: TimeKind | None = None       # what the times came as
+    indexed: bool = False               # the times are the frame's index
+    index_name: Any = None              # the name of that index
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -74,16 +87,19 @@ class Layout:
 @storable
 @dataclass
 class Panel:
-    """Series, and what kind of table they came in: "one" array [T], "columns" of an array [T, N], a "list" of arrays,
-    or a "frame", of which ``layout`` holds the names of columns and the library."""
+    """Series, and what kind of table they came in.
+
+    ``kind`` is "one" array [T], "columns" of an array [T, N], a "list" of arrays, or a "frame". ``layout`` has the
+    names of a frame's columns; beside the other kinds it is there where series came with times, and where those are an
+    index of pandas ``layout.target`` has the names of the columns, or of the one Series.
+    """
 
     series: list[Series]
     kind: str
     layout: Layout | None = None
 
 
-def read(X: ArrayLike | None, y: ArrayLike | None, past: ArrayLike | None, times: ArrayLike | None,
-         layout: Layout) -> Panel:
+def read(X: Any, y: Any, past: ArrayLike | None, times: Any, layout: Layout) -> Panel:
     """A Panel from the arguments of `fit`: a frame if `layout` names a target, else arrays."""
     if layout.target is not None:
         if not (y is None and past is None and times is None):
@@ -91,29 +107,135 @@ def read(X: ArrayLike | None, y: ArrayLike | None, past: ArrayLike | None, times
         return _from_frame(X, layout)
     if layout.time or layout.series or layout.known or layout.past:
         raise ValueError("target: expected the name of a column, as others are named; got None")
-    return _from_arrays(X, y, past, times)
+    return _from_arrays(X, y, past, times, layout)
+
+
+# ---- Rows of series, one after another ----------------------------------------------------------
+
+@dataclass
+class Rows:
+    """The rows of N series, one series after another, and by time within each where there are times."""
+
+    y: Float64Array                     # [rows]
+    known: Float64Array                 # [rows, F]
+    past: Float64Array                  # [rows, P]
+    starts: IntArray                    # the first row of each series, and the number of rows [N + 1]
+    instants: Times | None = None
+
+    def series(self, names: Sequence[str], labels: Sequence[object], times: TimeKind | None,
+               resampling: Resampling) -> list[Series]:
+        """Series on their clocks; a step without a row has missing values. `names` are what messages call the times."""
+        if self.instants is None:
+            if resampling.frequency is not None:
+                raise ValueError("freq, resample: they need times: name their column with time=, or give times=")
+            cuts = self.starts.tolist()
+            return [Series(self.y[a:b], self.known[a:b], self.past[a:b], None, label)
+                    for a, b, label in zip(cuts[:-1], cuts[1:], labels, strict=True)]
+        zone = None if times is None else times.zone
+        rows, instants, frequency = self, self.instants, resampling.frequency
+        if resampling.function is not None and frequency is not None:
+            rows, instants = self._resampled(instants, frequency, resampling.function, zone)
+        elif frequency is None and times is not None:
+            frequency = times.frequency
+        line = timeline(instants, rows.starts, names, zone, frequency)
+        ends = np.cumsum(line.lengths)
+        full = rows
+        if ends[-1] > len(instants):
+            at, T = line.steps + np.repeat(ends - line.lengths, np.diff(rows.starts)), int(ends[-1])
+            full = Rows(_spread(rows.y, at, T, resampling.fill), _spread(rows.known, at, T, np.nan),
+                        _spread(rows.past, at, T, np.nan), rows.starts)
+        cuts = [0, *ends.tolist()]
+        return [Series(full.y[a:b], full.known[a:b], full.past[a:b], clock, label)
+                for a, b, clock, label in zip(cuts[:-1], cuts[1:], line.clocks, labels, strict=True)]
+
+    def _resampled(self, instants: Times, frequency: Frequency, function: str,
+                   zone: str | None) -> tuple[Rows, Times]:
+        groups = bins(instants, self.starts, frequency, zone)
+        return Rows(groups.reduced(self.y, function), groups.reduced(self.known, "mean"),
+                    groups.reduced(self.past, "mean"), groups.starts), groups.instants
+
+
+def _spread(values: Float64Array, at: IntArray, length: int, fill: float) -> Float64Array:
+    full = np.full((length, *values.shape[1:]), fill)
+    full[at] = values
+    return full
 
 
 # ---- Arrays -------------------------------------------------------------------------------------
 
-def _from_arrays(X: ArrayLike | None, y: ArrayLike | None, past: ArrayLike | None, times: ArrayLike | None) -> Panel:
+def _from_arrays(X: Any, y: Any, past: ArrayLike | None, times: Any, layout: Layout) -> Panel:
     if y is None:
         X, y = None, X
     if y is None:
         raise TypeError("y: expected an array, got None")
+    indexed = _index_of(y, layout)
+    if indexed is not None and times is not None:
+        raise ValueError("times: expected None, as y has an index of times")
     kind, values = _targets(y)
     lengths = [len(each) for each in values]
     known = shared_columns(X, "X", lengths, kind)
     past_columns = shared_columns(past, "past", lengths, kind)
-    series = [Series(*parts) for parts in zip(values, known, past_columns, strict=True)]
-    if times is not None and kind != "list":
-        series = [_on_clock(each, times, "times") for each in series]
-    elif times is not None:
-        every: Any = times
-        if len(every) != len(series):
-            raise ValueError(f"times: expected {len(series)} of them, one a series, got {len(every)}")
-        series = [_on_clock(each, every[n], f"times[{n}]") for n, each in enumerate(series)]
-    return Panel(series, kind)
+    resampling = layout.resampling
+    if times is None and indexed is None:
+        if resampling.frequency is not None:
+            raise ValueError("freq, resample: they need times; give times=, or name a frame's column with time=")
+        return Panel([Series(*parts) for parts in zip(values, known, past_columns, strict=True)], kind)
+    layout = replace(layout) if indexed is None else indexed[1]
+    instants, layout.times = _times_of_arrays(times, lengths, kind) if indexed is None else (indexed[0], layout.times)
+    names = [f"times[{n}]" for n in range(len(values))] if kind == "list" else ["times"] * len(values)
+    if indexed is not None:
+        names = [name.replace("times", "index of y") for name in names]
+    every = np.concatenate(instants)
+    rows = Rows(np.concatenate(values), np.concatenate(known), np.concatenate(past_columns),
+                np.concatenate([[0], np.cumsum(lengths)]), every)
+    if resampling.function is not None or layout.indexed:
+        rows = _sorted(rows, every)
+    return Panel(rows.series(names, [None] * len(values), layout.times, resampling), kind, layout)
+
+
+def _sorted(rows: Rows, instants: Times) -> Rows:
+    """Rows by time within each series."""
+    order = _order(np.repeat(np.arange(len(rows.starts) - 1), np.diff(rows.starts)), instants)
+    return rows if order is None else Rows(rows.y[order], rows.known[order], rows.past[order], rows.starts,
+                                           instants[order])
+
+
+def _times_of_arrays(times: Any, lengths: list[int], kind: str) -> tuple[list[Times], TimeKind]:
+    """The times of each series, and what they are: one array for all, or beside a list of series a list of them."""
+    if kind != "list":
+        every, names = [times], ["times"]
+    else:
+        every, names = list(times), [f"times[{n}]" for n in range(len(lengths))]
+        if len(every) != len(lengths):
+            raise ValueError(f"times: expected {len(lengths)} of them, one a series, got {len(every)}")
+    instants, zones, first = [], set(), TimeKind()
+    for each, name, T in zip(every, names, lengths, strict=False):
+        if np.shape(each) != (T,):
+            raise ValueError(f"{name}: expected {T}, one a row of y, got shape {np.shape(each)}")
+        values, first = frames.array_times(each, name)
+        instants.append(values)
+        zones.add(first.zone)
+    if len(zones) > 1:
+        raise ValueError(f"times: expected one time zone for all series, got {', '.join(sorted(map(str, zones)))}")
+    return (instants if kind == "list" else instants * len(lengths)), first
+
+
+def _index_of(y: Any, layout: Layout) -> tuple[list[Times], Layout] | None:
+    """The times in the index of y, a Series or DataFrame of pandas or a list of Series, and a layout that says so."""
+    every = y if isinstance(y, (list, tuple)) and len(y) else [y]
+    instants: list[Times] = []
+    for n, each in enumerate(every):
+        index = getattr(each, "index", None)
+        times = None if index is None or callable(index) else frames.index_times(index, f"index of y[{n}]")
+        if times is None:
+            return None
+        instants.append(times[0])
+        kind = times[1]
+    names = tuple(every[0].columns) if hasattr(every[0], "columns") else tuple(each.name for each in every)
+    if len(every) == 1 and hasattr(every[0], "columns"):
+        instants = instants * len(names)
+    return instants, replace(layout, target=names, times=kind, backend="pandas", indexed=True,
+                             index_name=every[0].index.name)
 
 
 def _targets(y: Any) -> tuple[str, list[Float64Array]]:
@@ -126,10 +248,27 @@ def _targets(y: Any) -> tuple[str, list[Float64Array]]:
         return "list", values
     if hasattr(y, "toarray") and hasattr(y, "nnz"):
         raise TypeError("y: sparse input is not supported; make it dense with .toarray()")
+    if hasattr(y, "columns") and hasattr(y, "shape"):
+        y = _numeric_frame(y)
     array = numbers(y, "y")
     if array.ndim not in (1, 2) or array.shape[-1] == 0:
         raise ValueError(f"y: expected one series [T], or one a column [T, N], got shape {array.shape}")
     return ("one", [array]) if array.ndim == 1 else ("columns", list(array.T.copy()))
+
+
+def _numeric_frame(frame: Any) -> Any:
+    """The columns of a frame side by side; TypeError, which names target= and time=, where one is not of numbers."""
+    table = frames.opened(frame, "y")
+    result = []
+    for name in table.columns:
+        try:
+            result.append(frames.number_column(table, name))
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"target, time: the column {name!r} of the frame is not of numbers; name the column to forecast and "
+                "the one of times: RNNForecaster(target=..., time=...), and with series= the one that tells series "
+                f"apart. The columns are {', '.join(map(str, table.columns))}") from None
+    return np.stack(result, 1) if result else np.empty((len(table), 0))
 
 
 def shared_columns(X: Any, name: str, lengths: Sequence[int], kind: str) -> list[Float64Array]:
@@ -151,93 +290,80 @@ def shared_columns(X: Any, name: str, lengths: Sequence[int], kind: str) -> list
     return result
 
 
-def _on_clock(series: Series, times: ArrayLike, name: str) -> Series:
-    """The series with its clock; a time left out becomes a step whose values are all missing."""
-    if np.shape(times) != (len(series),):
-        raise ValueError(f"{name}: expected {len(series)}, one a row of y, got shape {np.shape(times)}")
-    clock, at = Clock.of(times, name)
-    if at[-1] >= max(1000, 100 * len(at)):
-        raise ValueError(f"{name}: between first and last the shortest step fits {at[-1] + 1} times, there are only "
-                         f"{len(at)} rows; resample first")
-
-    def spread(values: Float64Array) -> Float64Array:
-        full = np.full((at[-1] + 1, *values.shape[1:]), np.nan)
-        full[at] = values
-        return full
-
-    return Series(spread(series.y), spread(series.known), spread(series.past), clock, series.name)
-
-
 # ---- Frames -------------------------------------------------------------------------------------
 
-def _narwhals() -> Any:
-    try:
-        import narwhals.stable.v2 as narwhals
-    except ImportError as error:
-        raise ImportError("frames need the package narwhals: pip install fastrnn[frames]") from error
-    return narwhals
+@dataclass
+class Table:
+    """The columns of a frame that a layout names, as arrays; the rows of each series stand together, by time."""
+
+    numbers: dict[str, Float64Array]
+    starts: IntArray                    # the first row of each series, and the number of rows
+    labels: list[Any]                   # the name of each series
+    instants: Times | None
+    layout: Layout                      # with the frame's library and what its times are
+
+    def stacked(self, names: Sequence[str]) -> Float64Array:
+        """Columns side by side."""
+        return np.stack([self.numbers[name] for name in names], 1) if names else np.empty((self.starts[-1], 0))
+
+    def times_of(self, n: int) -> str:
+        """What messages call the times of series n."""
+        time = self.layout.time or "index"
+        return time if self.layout.series is None else f"{time} of series {self.labels[n]!r}"
 
 
-def _frame_columns(frame: Any, layout: Layout, names: Iterable[str]) -> dict[str, Array]:
-    """The named columns of a frame as arrays, all of which must be there; times lose their zone and stay local."""
-    nw, names = _narwhals(), list(names)
-    try:
-        table = nw.from_native(frame, eager_only=True)
-    except TypeError:
-        raise TypeError(f"X: expected a frame of pandas, polars or pyarrow with the columns {', '.join(names)}, got "
-                        f"{type(frame).__name__}") from None
-    for name in names:
-        if name not in table.columns:
-            raise ValueError(f"X: there is no column {name!r}, only {', '.join(map(str, table.columns))}")
-    layout.backend = nw.get_native_namespace(table).__name__
-    result = {}
-    for name in names:
-        column = table[name]
-        if name == layout.time and column.dtype == nw.String:
-            column = column.str.to_datetime()
-        if isinstance(column.dtype, nw.Datetime) and column.dtype.time_zone:
-            column = column.dt.replace_time_zone(None)
-        result[name] = column.to_numpy()
-    return result
+def _table(frame: Any, layout: Layout, wanted: Sequence[str]) -> Table:
+    """Read a frame: all its columns that `wanted` names, those of times and of the series' names."""
+    opened = frames.opened(frame, "X", [*wanted, *filter(None, [layout.time, layout.series])])
+    layout = replace(layout, backend=frames.backend_of(opened))
+    instants, index = None, getattr(frame, "index", None)
+    if layout.time:
+        instants, layout.times = frames.time_column(opened, layout.time)
+    elif index is not None and not callable(index):
+        times = frames.index_times(index, "index")
+        if times is not None:
+            instants, kind = times
+            layout = replace(layout, times=kind, indexed=True, index_name=index.name)
+    row_count = len(opened)
+    codes, labels = (np.zeros(row_count, np.int64), [None]) if layout.series is None else \
+        frames.label_column(opened, layout.series)
+    order = _order(codes, instants)
+    starts = np.searchsorted(codes if order is None else codes[order], np.arange(len(labels) + 1))
+    values = {name: frames.number_column(opened, name) for name in dict.fromkeys(wanted)}
+    if order is not None:
+        values = {name: column[order] for name, column in values.items()}
+        instants = None if instants is None else instants[order]
+    return Table(values, starts, labels, instants, layout)
 
 
-def _groups(values: dict[str, Array], layout: Layout) -> list[tuple[object, IntArray]]:
-    """(name, rows in the order of time) of each series of a long frame, in the order of their first rows."""
-    row_count = len(next(iter(values.values())))
-    order = np.argsort(values[layout.time], kind="stable") if layout.time else np.arange(row_count)
-    if layout.series is None:
-        return [(None, order)]
-    labels: list[Any] = values[layout.series].tolist()
-    if any(label is None or label != label for label in labels):
-        raise ValueError(f"{layout.series}: expected the name of its series in every row, one is missing")
-    rows: dict[object, list[int]] = {}
-    for row in order.tolist():
-        rows.setdefault(labels[row], []).append(row)
-    return [(name, np.array(rows[name])) for name in dict.fromkeys(labels)]
+def _order(codes: IntArray, instants: Times | None) -> IntArray | None:
+    """The rows by series and by time; None where they are in that order already."""
+    rising = codes[1:] >= codes[:-1]
+    if instants is not None:
+        rising &= (instants[1:] >= instants[:-1]) | (codes[1:] > codes[:-1])
+    if rising.all():
+        return None
+    return np.argsort(codes, kind="stable") if instants is None else np.lexsort((instants, codes))
 
 
 def _from_frame(frame: Any, layout: Layout) -> Panel:
-    names = [*layout.targets, *layout.known, *layout.past, *filter(None, [layout.time, layout.series])]
     if len(layout.targets) > 1 and layout.series:
         raise ValueError("target: expected one column where `series` names another that tells series apart, got "
                          f"{layout.target!r}")
-    values, series = _frame_columns(frame, layout, names), []
-    for name, rows in _groups(values, layout):
-        known, past = _stacked(values, layout.known, rows), _stacked(values, layout.past, rows)
-        for target in layout.targets:
-            each = Series(numbers(values[target][rows], target), known, past,
-                          name=target if len(layout.targets) > 1 else name)
-            if layout.time:
-                label = layout.time if name is None else f"{layout.time} of series {name!r}"
-                each = _on_clock(each, values[layout.time][rows], label)
-            series.append(each)
-    return Panel(series, "frame", layout)
+    table = _table(frame, layout, [*layout.targets, *layout.known, *layout.past])
+    if not table.starts[-1]:
+        raise ValueError("X: expected rows, the frame has none")
+    names = [table.times_of(n) for n in range(len(table.labels))]
+    known, past = table.stacked(layout.known), table.stacked(layout.past)
+    series: list[Series] = []
+    for target in layout.targets:
+        labels = [target] if len(layout.targets) > 1 else table.labels
+        rows = Rows(table.numbers[target], known, past, table.starts, table.instants)
+        series += rows.series(names, labels, table.layout.times, layout.resampling)
+    return Panel(series, "frame", table.layout)
 
 
-def _stacked(values: dict[str, Array], names: Sequence[str], rows: IntArray) -> Float64Array:
-    """Columns of a frame side by side, [len(rows), len(names)]."""
-    return np.stack([numbers(values[name][rows], name) for name in names], 1) if names else np.empty((len(rows), 0))
-
+# ---- Known columns of the steps to come ---------------------------------------------------------
 
 def known_rows(X: Any, panel: Panel) -> list[Float64Array]:
     """Columns known of the steps that follow each series, [h, F] each, from the X of `predict`."""
@@ -245,50 +371,165 @@ def known_rows(X: Any, panel: Panel) -> list[Float64Array]:
     if panel.kind == "list":
         if not isinstance(X, (list, tuple)) or len(X) != count:
             raise ValueError(f"X: expected a list of {count} arrays, one a series, as y was a list")
+        for each, series in zip(X, panel.series, strict=True):
+            _check_index(each, series, panel)
         return [columns(each, f"X[{n}]") for n, each in enumerate(X)]
-    if panel.layout is None:
+    if panel.kind != "frame":
+        _check_index(X, panel.series[0], panel)
         return [columns(X)] * count
-    layout = panel.layout
-    values = _frame_columns(X, replace(layout), [*layout.known, *filter(None, [layout.time, layout.series])])
-    groups, result = dict(_groups(values, layout)), []
-    for series in panel.series:
-        rows = groups.get(series.name if layout.series else None)
-        if rows is None:
-            raise ValueError(f"X: there are no rows of series {series.name!r}")
-        if layout.time and series.clock is not None:
-            expected = series.clock.at(len(series) + np.arange(len(rows)))
-            times = values[layout.time][rows].astype("datetime64[us]")
-            if not np.array_equal(expected, times):
-                odd = np.argmax(expected != times)
-                raise ValueError(f"{layout.time}: expected the steps that follow the series, {expected[odd]}, got "
-                                 f"{times[odd]}")
-        result.append(np.stack([numbers(values[name][rows], name) for name in layout.known], 1))
-    return result
+    return _known_of_frame(X, panel)
 
+
+def _known_of_frame(X: Any, panel: Panel) -> list[Float64Array]:
+    layout: Any = panel.layout
+    table = _table(X, layout, layout.known)
+    places = {label: n for n, label in enumerate(table.labels)}
+    known, parts, steps = table.stacked(layout.known), [], []
+    for series in panel.series:
+        n = places.get(series.name if layout.series else None)
+        if n is None:
+            raise ValueError(f"X: there are no rows of series {series.name!r}")
+        rows = slice(int(table.starts[n]), int(table.starts[n + 1]))
+        if table.instants is None or series.clock is None:
+            parts.append(known[rows])
+            continue
+        own, k = _steps_to_come(known[rows], table.instants[rows], series, table.times_of(n), layout)
+        parts.append(own)
+        steps.append(k)
+    if steps:
+        _check_complete(steps, panel)
+    return parts
+
+
+def _steps_to_come(known: Float64Array, instants: Times, series: Series, name: str,
+                   layout: Layout) -> tuple[Float64Array, IntArray]:
+    """The known columns of the rows after the end of a series, and how many steps after it each row is, from 0."""
+    clock: Any = series.clock
+    check_rising_times = layout.resampling.function is None
+    if check_rising_times:
+        check_rising(instants, name, clock.zone)
+    k, on_clock = clock.steps(instants)
+    if check_rising_times and not on_clock.all():
+        odd = to_local(instants[~on_clock][:1], clock.zone)[0]
+        raise ValueError(f"{name}: expected times of the frequency {clock.name!r}, as the series has it, got "
+                         f"{shown(odd)}")
+    k = k - len(series)
+    rows = np.searchsorted(k, 0)
+    known, k = known[rows:], k[rows:]
+    firsts = np.flatnonzero(np.diff(k, prepend=-1))
+    if len(firsts) < len(k):
+        known, k = Bins(firsts, instants, firsts, len(k)).reduced(known, "mean"), k[firsts]
+    return known, k
+
+
+def _check_complete(steps: list[IntArray], panel: Panel) -> None:
+    """Raise ValueError, which names series and times, unless each series has the rows of the same first steps."""
+    layout: Any = panel.layout
+    h = max((int(k[-1]) + 1 for k in steps if len(k)), default=0)
+    lacks = [n for n, k in enumerate(steps) if len(k) < max(h, 1)]
+    if not lacks:
+        return
+    words = []
+    for n in lacks[:3]:
+        series = panel.series[n]
+        clock: Any = series.clock
+        missing = np.setdiff1d(np.arange(max(h, 1)), steps[n])
+        text = some(clock.at(len(series) + missing), clock.zone)
+        words.append(text if series.name is None or not layout.series else f"series {series.name!r}: {text}")
+    more = f", and {len(lacks) - 3} more series" if len(lacks) > 3 else ""
+    raise ValueError(f"{layout.time or 'X'}: expected a row for each of the steps that follow, {h} of every series; "
+                     f"missing are {'; '.join(words)}{more}")
+
+
+def _check_index(X: Any, series: Series, panel: Panel) -> None:
+    """Raise ValueError where X has an index of times that are not those which follow the series."""
+    index = getattr(X, "index", None)
+    if panel.layout is None or not panel.layout.indexed or series.clock is None or index is None or callable(index):
+        return
+    times = frames.index_times(index, "X")
+    if times is None:
+        return
+    expected = series.clock.at(len(series) + np.arange(len(index)))
+    if not np.array_equal(expected, times[0]):
+        zone, odd = series.clock.zone, int(np.argmax(expected != times[0]))
+        raise ValueError(f"X: expected the index to go on with {some(expected[odd:odd + 1], zone)}, as the series "
+                         f"does, got {some(times[0][odd:odd + 1], zone)}")
+
+
+# ---- Out ----------------------------------------------------------------------------------------
 
 def table(panel: Panel, forecasts: Float64Array, names: Sequence[str] | None = None) -> Any:
-    """Forecasts [N, h] or [N, h, Q] as the kind of table that the panel came in; names: of the Q columns of a frame."""
+    """Forecasts [N, h] or [N, h, Q] as the kind of table that the panel came in.
+
+    `names` are those of the Q columns: a frame has a column ``y_name`` for each.
+    """
+    if panel.layout is not None and panel.layout.indexed and panel.kind != "frame":
+        return _indexed(panel, panel.layout, forecasts, names)
     if panel.kind == "one":
         return forecasts[0]
     if panel.kind == "columns":
         return np.ascontiguousarray(np.swapaxes(forecasts, 0, 1))
-    if panel.layout is None:
+    if panel.layout is None or panel.kind == "list":
         return forecasts
-    nw, layout, h = _narwhals(), panel.layout, forecasts.shape[1]
-    stacked = forecasts[..., None] if names is None else forecasts
-    suffixes = [""] if names is None else [f"_{name}" for name in names]
-    data: dict[str, Any] = {}
+    layout, h = panel.layout, forecasts.shape[1]
     several = len(layout.targets) > 1
+    data: dict[Any, Any] = {}
+    times: Any = None
+    if layout.times is not None:
+        series = panel.series[:1] if several else panel.series
+        instants = ahead([_clock(each) for each in series], np.array([len(each) for each in series]), h).ravel()
+        times = frames.times_out(instants, layout.times, str(layout.backend))
     if layout.series:
-        data[layout.series] = [series.name for series in panel.series for _ in range(h)]
+        data[layout.series] = _repeated([series.name for series in panel.series], h)
     if layout.time:
-        ahead = [series.clock.at(len(series) + np.arange(h)) for series in panel.series if series.clock is not None]
-        data[layout.time] = ahead[0] if several else np.concatenate(ahead)
+        data[layout.time] = times
     for n, target in enumerate(layout.targets):
-        for q, suffix in enumerate(suffixes):
-            data[target + suffix] = stacked[n, :, q] if several else stacked[..., q].ravel()
-    data = {name: values if isinstance(values, list) else np.ascontiguousarray(values) for name, values in data.items()}
-    return nw.from_dict(data, backend=layout.backend).to_native()
+        values = forecasts[n] if several else forecasts.reshape(-1, *forecasts.shape[2:])
+        data |= _value_columns(target, values, names)
+    result = frames.narwhals().from_dict(data, backend=layout.backend).to_native()
+    return result.set_index(times.rename(layout.index_name)) if layout.indexed else result
+
+
+def _clock(series: Series) -> Clock:
+    if series.clock is None:
+        raise ValueError("times: a series has none")
+    return series.clock
+
+
+def _repeated(labels: list[Any], h: int) -> Any:
+    """Each label h times: an array where they are of one simple type, else a list."""
+    kinds = {type(label) for label in labels}
+    return np.repeat(np.array(labels), h) if kinds <= {int} else [label for label in labels for _ in range(h)]
+
+
+def _value_columns(target: Any, values: Float64Array, names: Sequence[str] | None) -> dict[Any, Float64Array]:
+    if names is None:
+        return {target: np.ascontiguousarray(values)}
+    prefix = "" if target is None else f"{target}_"
+    return {prefix + name: np.ascontiguousarray(values[:, q]) for q, name in enumerate(names)}
+
+
+def _indexed(panel: Panel, layout: Layout, forecasts: Float64Array, names: Sequence[str] | None) -> Any:
+    """Forecasts as Series or frames of pandas whose index goes on from that of the series."""
+    import pandas
+    kind: Any = layout.times
+    results = []
+    for n, series in enumerate(panel.series):
+        clock = _clock(series)
+        if not n or panel.kind == "list":
+            instants = clock.at(len(series) + np.arange(forecasts.shape[1]))
+            index = frames.pandas_index(instants, kind, layout.index_name, clock.anchored)
+        name = layout.targets[n]
+        results.append(pandas.Series(forecasts[n], index, name=name) if names is None else
+                       pandas.DataFrame(_value_columns(name, forecasts[n], names), index))
+    if panel.kind == "list":
+        return results
+    if panel.kind == "one":
+        return results[0]
+    joined = pandas.concat(results, axis=1)
+    if names is None:
+        joined.columns = list(layout.targets)
+    return joined
 
 
 # ---- Names of columns ---------------------------------------------------------------------------

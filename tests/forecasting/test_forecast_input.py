@@ -85,8 +85,9 @@ def test_text_and_zoned_times_in_a_frame():
     zoned = pandas.DataFrame({"when": when, "y": y})
     a, b = (RNNForecaster(**SMALL, target="y", time="when", time_features="day").fit(frame).predict()
             for frame in (text, zoned))
-    pandas.testing.assert_frame_equal(a, b)
-    assert str(a["when"].iloc[0]) == "2024-03-03 12:00:00"
+    np.testing.assert_array_equal(a["y"], b["y"])           # the features are of local time
+    pandas.testing.assert_series_equal(a["when"], b["when"].dt.tz_localize(None))
+    assert str(a["when"].iloc[0]) == "2024-03-03 12:00:00" and b["when"].dtype == zoned["when"].dtype
 
 
 def test_frames_that_do_not_fit():
@@ -131,7 +132,7 @@ def test_without_narwhals_frames_name_the_extra_and_arrays_work():
     ("2024-02-28", "D", 3, ["2024-02-28", "2024-02-29", "2024-03-01"])])
 def test_clocks(start, step, T, expected):
     clock, at = Clock.of(expected)
-    assert at.tolist() == list(range(T)) and clock.months == (step == "M")
+    assert at.tolist() == list(range(T)) and (clock.frequency.unit == "month") == (step == "M")
     back = np.array(expected, "datetime64[us]")
     np.testing.assert_array_equal(clock.at(np.arange(T)), back)
     np.testing.assert_array_equal(clock.moved(1).at(np.arange(T - 1)), back[1:])
