@@ -48,15 +48,12 @@ HELPERS, OPTIONS = (filled, windows, running, standing_out), (WINDOW, REFITTED, 
 # ---- fastrnn --------------------------------------------------------------------------------------
 
 def fastrnn_scores(values, seed=0, **options):
-    """(scores, the score above which ``predict`` calls a row an outlier, p < 1e-5), row by row."""
+    """(scores, the score above which ``predict`` calls a row an outlier, p < 1e-5); each row is scored, then learnt."""
     from fastrnn.anomaly import RNNAnomalyDetector
 
-    detector, scores = RNNAnomalyDetector(random_state=seed, **options), []
-    rows = values[:, 0].tolist() if values.shape[1] == 1 else values.tolist()
-    for row in rows:
-        scores.append(detector.score_one(row))
-        detector.learn_one(row)
-    return np.array(scores), -detector.offset_
+    detector = RNNAnomalyDetector(random_state=seed, **options)
+    detector.learn_one(values[0].tolist())
+    return np.concatenate([[0.0], -detector.score_samples(values[1:])]), -detector.offset_
 
 
 # ---- Peers ----------------------------------------------------------------------------------------

@@ -160,6 +160,21 @@ def test_fastrnns_scores_and_threshold(peers):
     assert scores.shape == (400,) and scores[300] > threshold and not (scores[250:300] > threshold).any()
 
 
+def test_fastrnns_scores_are_those_of_a_stream(peers):
+    """score_samples walks as a stream does; what score_one says ranks the rows in the same way."""
+    from fastrnn.anomaly import RNNAnomalyDetector
+
+    x = np.random.default_rng(0).standard_normal((300, 2))
+    x[200, 1] = 9
+    scores, _ = peers.fastrnn_scores(x)
+    detector, streamed = RNNAnomalyDetector(random_state=0), []
+    for row in x.tolist():
+        streamed.append(detector.score_one(row))
+        detector.learn_one(row)
+    order = np.argsort(scores, kind="stable")
+    assert np.all(np.diff(np.array(streamed)[order]) >= -1e-12) and np.ptp(streamed) > 0.5
+
+
 def test_annotators_agree_within_five_rows(sets):
     marks = {"a": [100, 200, 300], "b": [104, 206], "c": [103, 400], "d": []}
     assert sets.agreed(marks) == [100]
