@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +17,25 @@ from ..anomaly import RNNAnomalyDetector
 from . import tables
 from .common import (
     PICTURES,
+    STDOUT,
     TABLE_FORMATS,
     TABLES,
     add_network_options,
+    add_reading_options,
     blame_table,
     check_outputs,
+    check_reading,
+    clean_stdout,
+    hint_at_times,
     label_dates,
     matrix,
     numeric_columns,
+    read_table,
     report_written,
 )
-from .parser import Parser, fraction, natural, positive_int, printable
+from .parser import Parser, fraction, natural, positive_float, positive_int, printable, share
 
-DRAWN = 4       # columns that are drawn
+DRAWN, PRINTED = 4, 20      # columns that are drawn; series whose places are printed
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,72 +44,136 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_options(argv)
     if not args.margin >= 0:
         parser.error(f"argument --margin: expected a number of at least 0, got {args.margin}")
+    check_reading(parser, args)
     check_outputs(args, out=TABLES, plot=PICTURES)
-    return _run(args)
+    if args.events and args.out is None:
+        args.out = STDOUT
+    with clean_stdout(args.out) as stdout:
+        return _run(args, stdout)
 
 
 def _parser() -> Parser:
     parser = Parser("detect", """\
 Goes through the rows of a table in order, as they would have come in live: a recurrent network forecasts each row from
 those before, the row is scored by how far off the forecast was, from 0 to 1 (most unusual), and then it is learnt. Rows
-that score above --threshold are reported, with the column that stands out most.""" + TABLE_FORMATS,
-                    ["detect WEATHER --columns temperature_degC ghi_W_per_m2 --plot scores.png",
-                     "detect machine.csv --time timestamp --columns temperature pressure --out scores.csv"],
+that score above --threshold are reported, with the column that stands out most; those that are near each other are one
+event.""" + TABLE_FORMATS,
+                    ["detect weather --columns temperature_degC ghi_W_per_m2 --plot scores.png",
+                     "detect machine.csv --time timestamp --columns temperature pressure --out scores.csv",
+                     "detect machine.csv.gz --time timestamp --events --out alarms.csv",
+                     "detect export.csv --time Datum Uhrzeit --decimal , --date-format '%d.%m.%Y %H:%M'"],
                     usage="FILE [options]")
     parser.add_argument("file", metavar="FILE", help="the table")
-    parser.add_argument("--columns", nargs="+", metavar="COL", help="columns to watch (default: all that are numbers)")
-    parser.add_argument("--time", metavar="COL", help="column of times, ISO 8601, to name rows by (default: by number)")
+    parser.add_argument("--columns", nargs="+", metavar="COL", help="columns to watch (default: all that are numbers, "
+                                                                    "but for those that only number the rows)")
+    parser.add_argument("--time", nargs="+", metavar="COL",
+                        help="column of times to name rows by (default: by number), or two columns, of dates and of "
+                             "times of the day; rows are sorted by it")
+    parser.add_argument("--series", metavar="COL",
+                        help="column that says which series a row belongs to; each has a detector of its own")
     parser.add_argument("--threshold", type=fraction, default=5 / 6, metavar="SCORE",
                         help="rows that score above it are reported; ordinary rows exceed the default, 5/6, once in "
                              "100,000 rows")
+    parser.add_argument("--join", type=positive_int, default=10, metavar="ROWS",
+                        help="reported rows no further apart than this are one event (default: 10)")
+    _add_detector_options(parser)
+    add_network_options(parser)
+    parser.add_argument("--out", metavar="OUT.csv",
+                        help="write the score of every row: .csv, .csv.gz, .json, .jsonl, .parquet, or - for CSV on "
+                             "standard output")
+    parser.add_argument("--events", action="store_true",
+                        help="write events in place of rows: begin, end, peak (the row that scores highest), its "
+                             "score, the column that stands out in it, and how many rows were reported (default of "
+                             "--out: -)")
+    parser.add_argument("--plot", metavar="OUT.png", help="draw columns and scores: .png, .svg or .pdf")
+    add_reading_options(parser)
+    return parser
+
+
+def _add_detector_options(parser: Parser) -> None:
+    """Add the options that are parameters of the detector, and what it is trained on before."""
     parser.add_argument("--margin", type=float, default=0.02, metavar="PART",
                         help="a value outside the range of all earlier ones by more than this part of the range scores "
                              "1 (default: 0.02); inf: the range does not count")
-    parser.add_argument("--join", type=positive_int, default=10, metavar="ROWS",
-                        help="reported rows no further apart than this are reported as one place (default: 10)")
+    parser.add_argument("--memory", type=positive_int, default=5000, metavar="ROWS",
+                        help="rows that running means and standard deviations look back on (default: 5000)")
+    parser.add_argument("--forgetting", type=share, default=0.999, metavar="PART",
+                        help="weight of a row after each further row, up to 1 (default: 0.999)")
+    parser.add_argument("--refractory", type=natural, default=0, metavar="ROWS",
+                        help="an alarm is raised once: a score is 0 unless it is above those of so many rows before "
+                             "(default: 0, off)")
     parser.add_argument("--fit", type=natural, default=0, metavar="ROWS",
                         help="train the network by back-propagation on so many first rows, which are not scored "
                              "(default: 0)")
     parser.add_argument("--updates", type=positive_int, default=100, metavar="N",
                         help="updates by the optimizer on the rows of --fit (default: 100)")
-    add_network_options(parser)
-    parser.add_argument("--out", metavar="OUT.csv", help="write the score of every row: .csv or .json")
-    parser.add_argument("--plot", metavar="OUT.png", help="draw columns and scores: .png, .svg or .pdf")
-    return parser
+    parser.add_argument("--batch-size", type=positive_int, default=16, metavar="N",
+                        help="pieces of 100 rows in a minibatch of these updates (default: 16)")
+    parser.add_argument("--learning-rate", type=positive_float, default=0.01, metavar="RATE",
+                        help="Adam's learning rate in these updates (default: 0.01)")
 
 
 @dataclass
 class _Scores:
-    """What was watched, and how it scored."""
+    """What was watched in one series, and how it scored."""
 
+    series: str | None                  # its name
     names: list[str]                    # of the columns
     values: npt.NDArray[np.float64]     # [rows, columns]
     positions: npt.NDArray[Any]         # of the rows: times, or numbers counted from 1 [rows]
+    labels: list[str]                   # the positions as the table writes them [rows]
     scores: npt.NDArray[np.float64]     # [rows]
     blamed: dict[int, str]              # reported row -> the column that stands out most in it
 
+    def events(self, join: int) -> list[npt.NDArray[np.intp]]:
+        """The reported rows; those that are no further apart than `join` together."""
+        rows = np.array(list(self.blamed), np.intp)
+        return np.split(rows, np.flatnonzero(np.diff(rows) > join) + 1) if len(rows) else []
 
-def _run(args: argparse.Namespace) -> int:
-    table = tables.read(args.file)
-    names = args.columns or numeric_columns(table, exclude=(args.time,))
+    def peak(self, event: npt.NDArray[np.intp]) -> int:
+        """The row of an event that scores highest."""
+        return int(event[np.argmax(self.scores[event])])
+
+
+def _run(args: argparse.Namespace, stdout: TextIO) -> int:
+    table = read_table(args, args.file)
+    if args.time is None:
+        hint_at_times(table)
+    names = args.columns or numeric_columns(table, exclude=(*(args.time or ()), args.series))
     values = matrix(table, names, "--columns")
-    positions = np.arange(len(values)) + 1 if args.time is None else table.times(args.time, "--time")
-    if args.fit >= len(values):
-        raise tables.TableError(f"{args.file}: --fit {args.fit} needs more rows than that, the table has {len(values)}")
-    with blame_table(args.file):
-        result = _Scores(names, values, positions, *_score(args, names, values))
-    _print_places(args, result)
+    results = []
+    for series, rows, positions, labels in _series(args, table):
+        if args.fit >= len(rows):
+            of_series = "" if series is None else f"series {series!r} of "
+            raise tables.TableError(f"{args.file}: --fit {args.fit} needs more rows than that, {of_series}the table "
+                                    f"has {len(rows)}")
+        with blame_table(args.file):
+            results.append(_Scores(series, names, values[rows], positions, labels,
+                                   *_score(args, names, values[rows])))
+    for number, result in enumerate(results):
+        if number < PRINTED:
+            _print_events(args, result)
+    if len(results) > PRINTED:
+        print(f"and {len(results) - PRINTED} more series; --out writes them all")
     if args.out:
-        flags = np.zeros(len(values), int)
-        flags[list(result.blamed)] = 1
-        columns = np.array([result.blamed.get(row, "") for row in range(len(values))])
-        tables.write(args.out, {args.time or "row": positions, "score": result.scores, "anomaly": flags,
-                                "column": columns})
-        report_written("scores", args.out)
+        tables.write(args.out, _event_columns(args, results) if args.events else _row_columns(args, results), stdout)
+        report_written("events" if args.events else "scores", args.out)
     if args.plot:
-        _draw(args, result)
+        _draw(args, results[0])
         report_written("figure", args.plot)
     return 0
+
+
+def _series(args: argparse.Namespace, table: tables.Table
+            ) -> Iterator[tuple[str | None, npt.NDArray[np.intp], npt.NDArray[Any], list[str]]]:
+    """Of every series its name, its rows in order, and their times or numbers, as values and as text."""
+    column = None if args.time is None else table.time_column(args.time, "--time")
+    for name, rows in table.groups(args.series, "--series"):
+        if column is None:
+            yield name, rows, rows + 1, [str(row + 1) for row in rows.tolist()]
+        else:
+            rows = table.in_order(column, rows, name)
+            yield name, rows, column.values[rows], [column.cells[row] for row in rows.tolist()]
 
 
 def _score(args: argparse.Namespace, names: list[str],
@@ -111,7 +181,9 @@ def _score(args: argparse.Namespace, names: list[str],
     """The score of every row, and for the rows above the threshold the column that stands out most."""
     detector = RNNAnomalyDetector(
         args.cell, args.hidden_size, args.num_layers, updates=args.updates if args.fit else 0,
-        margin=None if math.isinf(args.margin) else args.margin, random_state=args.random_state)
+        batch_size=args.batch_size, learning_rate=args.learning_rate, forgetting=args.forgetting, memory=args.memory,
+        margin=None if math.isinf(args.margin) else args.margin, refractory=args.refractory,
+        random_state=args.random_state)
     scores, blamed = np.zeros(len(values)), {}
     if args.fit:
         detector.fit(values[:args.fit])
@@ -123,17 +195,50 @@ def _score(args: argparse.Namespace, names: list[str],
     return scores, blamed
 
 
-def _print_places(args: argparse.Namespace, result: _Scores) -> None:
-    """Print the rows above the threshold; those that are no further apart than --join as one place."""
-    rows = np.array(list(result.blamed), int)
-    places = np.split(rows, np.flatnonzero(np.diff(rows) > args.join) + 1) if len(rows) else []
-    print(f"{len(result.values)} rows of {', '.join(map(printable, result.names))}: {len(rows)} score above "
-          f"{args.threshold:.3g}, in {len(places)} places")
-    labels = list(map(str, result.positions)) if args.time is None else tables.iso_times(result.positions)
-    for place in places:
-        highest = int(place[np.argmax(result.scores[place])])
-        until = f" to {labels[place[-1]]}" if len(place) > 1 else ""
-        print(f"  {labels[place[0]]}{until}: {result.scores[highest]:.3f}, {printable(result.blamed[highest])}")
+# ---- Results --------------------------------------------------------------------------------------
+
+def _print_events(args: argparse.Namespace, result: _Scores) -> None:
+    """Print how many rows score above the threshold, and where."""
+    events = result.events(args.join)
+    of_series = "" if result.series is None else f"{printable(result.series)}: "
+    print(f"{of_series}{len(result.values)} rows of {', '.join(map(printable, result.names))}: {len(result.blamed)} "
+          f"score above {args.threshold:.3g}, in {len(events)} places")
+    for event in events if args.out != STDOUT else ():
+        highest, last = result.peak(event), event[-1]
+        until = f" to {printable(result.labels[last])}" if len(event) > 1 else ""
+        print(f"  {printable(result.labels[event[0]])}{until}: {result.scores[highest]:.3f}, "
+              f"{printable(result.blamed[highest])}")
+
+
+def _row_columns(args: argparse.Namespace, results: list[_Scores]) -> dict[str, npt.ArrayLike]:
+    """The columns to write of every row: series (if there is such a column), time or number, score, anomaly, column."""
+    columns: dict[str, npt.ArrayLike] = {}
+    if args.series:
+        columns[args.series] = [result.series or "" for result in results for _ in result.labels]
+    if args.time is None:
+        columns["row"] = np.concatenate([result.positions for result in results])
+    else:
+        columns[" ".join(args.time)] = [label for result in results for label in result.labels]
+    columns["score"] = np.concatenate([result.scores for result in results])
+    columns["anomaly"] = [int(row in result.blamed) for result in results for row in range(len(result.labels))]
+    columns["column"] = [result.blamed.get(row, "") for result in results for row in range(len(result.labels))]
+    return columns
+
+
+def _event_columns(args: argparse.Namespace, results: list[_Scores]) -> dict[str, npt.ArrayLike]:
+    """The columns to write of every event."""
+    names = ["begin", "end", "peak", "score", "column", "rows"]
+    lines: list[list[Any]] = []
+    for result in results:
+        labels: Sequence[Any] = result.labels if args.time else result.positions.tolist()
+        for event in result.events(args.join):
+            highest = result.peak(event)
+            lines.append([labels[event[0]], labels[event[-1]], labels[highest], float(result.scores[highest]),
+                          result.blamed[highest], len(event), result.series])
+    columns: dict[str, npt.ArrayLike] = {}
+    if args.series:
+        columns[args.series] = [line[-1] for line in lines]
+    return columns | {name: [line[number] for line in lines] for number, name in enumerate(names)}
 
 
 def _draw(args: argparse.Namespace, result: _Scores) -> None:
@@ -146,9 +251,11 @@ def _draw(args: argparse.Namespace, result: _Scores) -> None:
         marked = [row for row, blamed in result.blamed.items() if blamed == name]
         ax.plot(result.positions[marked], values[marked], "o", color="C3", markersize=4)
         ax.set_ylabel(name)
+    if result.series is not None:
+        column_axes[0].set_title(result.series)
     score_axis.plot(result.positions, result.scores, color="C0", linewidth=0.8)
     score_axis.axhline(args.threshold, color="C3", linewidth=0.8, linestyle="--")
-    score_axis.set(ylabel="score", ylim=(0, 1.05))
+    score_axis.set(ylabel="score", ylim=(0, 1.05), xlabel=" ".join(args.time) if args.time else "row")
     label_dates(score_axis, result.positions)
     for ax in (*column_axes, score_axis):
         ax.grid(alpha=0.25)

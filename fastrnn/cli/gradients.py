@@ -21,10 +21,13 @@ from .common import (
     PICTURES,
     TABLES,
     add_random_state,
+    add_reading_options,
     blame_table,
     check_outputs,
+    check_reading,
     matrix,
     numeric_columns,
+    read_table,
     report_written,
 )
 from .parser import CELLS, Parser, cell_name, finite_float, positive_int, printable
@@ -34,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
     """Show the gradient flow of a model or of fresh layers; ``fastrnn gradients --help`` lists the options."""
     parser = _parser()
     args = parser.parse_options(argv)
+    check_reading(parser, args)
     check_outputs(args, plot=PICTURES, out=TABLES)
     return _run(parser, args)
 
@@ -44,7 +48,7 @@ Prints, layer by layer, the norm of dL/dh_t over the steps t and the norm of the
 vanishes, explodes or lasts. L is the sum of the outputs at the last step. Shows a model file of any format that fastrnn
 reads or, without a FILE, fresh layers of every kind. The input is normal random numbers, or rows of a table.""",
                     ["gradients --length 200 --hidden-size 64 --forget-bias 3 --plot gradients.png",
-                     "gradients --data WEATHER --columns temperature_degC",
+                     "gradients --data weather --columns temperature_degC",
                      "gradients model.npz --data series.csv --columns temperature --out gradients.csv"],
                     usage="[FILE] [options]")
     parser.add_argument("file", metavar="FILE", nargs="?", help="a model file; without it, fresh layers are shown")
@@ -69,14 +73,15 @@ reads or, without a FILE, fresh layers of every kind. The input is normal random
                         help="the table's columns to read (default: all that are numbers)")
     add_random_state(parser, "fresh weights and random input")
     parser.add_argument("--plot", metavar="OUT.png", help="draw the norms: .png, .svg or .pdf")
-    parser.add_argument("--out", metavar="OUT.csv", help="write every norm, by step: .csv or .json")
+    parser.add_argument("--out", metavar="OUT.csv", help="write every norm, by step: .csv, .json, .jsonl or .parquet")
+    add_reading_options(parser)
     return parser
 
 
 def _run(parser: Parser, args: argparse.Namespace) -> int:
     rng, rows = np.random.default_rng(args.random_state), None
     if args.data is not None:
-        rows = _last_rows(args.data, args.columns, args.length)[:, None]
+        rows = _last_rows(read_table(args, args.data), args.columns, args.length)[:, None]
         args.input_size = rows.shape[2]
     models = _fresh_layers(args, rng) if args.file is None else {"": _model(parser, args.file, args.layer)}
     flows: dict[str, LayerFlow] = {}
@@ -109,14 +114,13 @@ def _norm_columns(flows: dict[str, LayerFlow], length: int) -> dict[str, npt.Arr
 
 # ---- Input ----------------------------------------------------------------------------------------
 
-def _last_rows(path: str, names: list[str] | None, length: int) -> npt.NDArray[np.float64]:
+def _last_rows(table: tables.Table, names: list[str] | None, length: int) -> npt.NDArray[np.float64]:
     """The last rows of a table's columns [length, columns]; none of the values may be missing."""
-    table = tables.read(path)
     rows = matrix(table, names or numeric_columns(table), "--columns")[-length:]
     if len(rows) < length:
-        raise tables.TableError(f"{path}: --length {length} needs as many rows, the table has {len(rows)}")
+        raise tables.TableError(f"{table.path}: --length {length} needs as many rows, the table has {len(rows)}")
     if np.isnan(rows).any():
-        raise tables.TableError(f"{path}: values are missing in the last {length} rows")
+        raise tables.TableError(f"{table.path}: values are missing in the last {length} rows")
     return rows
 
 

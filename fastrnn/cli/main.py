@@ -87,6 +87,9 @@ def _main(argv: list[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         raise
+    except MemoryError:
+        print(f"{program()} {name}: there is not enough memory for this", file=sys.stderr)
+        return 1
     except (OSError, ModelFormatError, TableError, ImportError) as error:
         print(f"{program()} {name}: {printable(error)}", file=sys.stderr)
         return 1

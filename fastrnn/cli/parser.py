@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 CELLS = ("rnn", "gru", "lstm")
+CHARACTERS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|", "space": " ", "point": ".",
+              "apostrophe": "'"}
 
 # Flags of other tools, by the name of the parameter that they set here.
 OTHER_NAMES = {"--seed": "--random-state", "--lr": "--learning-rate", "--output": "--out", "--figure": "--plot",
@@ -44,7 +46,7 @@ class Parser(argparse.ArgumentParser):
         What the command does.
     examples : sequence of str
         Command lines without the program's name, which is put before each. An example may begin with a variable of the
-        environment, ``NAME=VALUE``. The word WEATHER becomes the shell's way to say the path of the example data.
+        environment, ``NAME=VALUE``.
     usage : str, optional
         What follows the command in the usage line. argparse would put a positional FILE last, after options that take
         any number of values and so would take the FILE, too.
@@ -80,8 +82,7 @@ class Parser(argparse.ArgumentParser):
 def _example(line: str) -> str:
     """A line of the help: what a user would type, so that it can be copied into a shell."""
     first, _, others = line.partition(" ")
-    line = f"{first} {program()} {others}" if "=" in first else f"{program()} {line}"
-    return "  " + line.replace("WEATHER", f'"$({program()} info --weather)"')
+    return f"  {first} {program()} {others}" if "=" in first else f"  {program()} {line}"
 
 
 def natural(text: str) -> int:
@@ -122,11 +123,36 @@ def fraction(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """An argument type: a number above 0 and up to 1."""
+    value = _number(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0 and up to 1, got {text!r}")
+    return value
+
+
 def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from None
+
+
+def character(text: str) -> str:
+    """An argument type: one character, or the name of one that is awkward to type."""
+    value = CHARACTERS.get(text.lower(), text)
+    if len(value) != 1:
+        raise argparse.ArgumentTypeError(f"expected one character or one of {', '.join(CHARACTERS)}, got {text!r}")
+    return value
+
+
+def encoding_name(text: str) -> str:
+    """An argument type: the name of a text encoding that Python has."""
+    try:
+        "".encode(text)
+    except (LookupError, UnicodeError, ValueError):
+        raise argparse.ArgumentTypeError(f"expected the name of a text encoding such as cp1252, got {text!r}") from None
+    return text
 
 
 def cell_name(text: str) -> str:
@@ -135,6 +161,12 @@ def cell_name(text: str) -> str:
     if name not in CELLS:
         raise argparse.ArgumentTypeError(f"expected one of {', '.join(CELLS)} (in any case), got {text!r}")
     return name
+
+
+def note(text: str) -> None:
+    """Say on stderr how something that could be meant in several ways was understood."""
+    if sys.stderr is not None:
+        print(f"note: {printable(text)}", file=sys.stderr)
 
 
 def printable(text: object) -> str:

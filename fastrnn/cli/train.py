@@ -21,10 +21,13 @@ from .common import (
     PICTURES,
     TABLE_FORMATS,
     add_network_options,
+    add_reading_options,
     blame_table,
     check_outputs,
+    check_reading,
     matrix,
     numeric_columns,
+    read_table,
     report_written,
 )
 from .parser import Parser, positive_float, positive_int, printable
@@ -36,7 +39,9 @@ Float64 = npt.NDArray[np.float64]
 
 def main(argv: Sequence[str]) -> int:
     """Train a small sequence model on a table; ``fastrnn train --help`` lists the options."""
-    args = _parser().parse_options(argv)
+    parser = _parser()
+    args = parser.parse_options(argv)
+    check_reading(parser, args)
     check_outputs(args, out=MODELS, plot=PICTURES)
     return _run(args)
 
@@ -47,8 +52,8 @@ Trains a recurrent layer and a linear one to forecast, at every row of a table, 
 rows later; measures the model on the last rows, which are held out of training, beside the forecast that nothing
 changes; and writes it to a file for fastrnn.load: a Sequential whose inputs and outputs are in the table's own units.
 With --checkpoint, a run that was stopped goes on where it was and ends with the same bits.""" + TABLE_FORMATS,
-                    ["train WEATHER --target temperature_degC --ahead 6 --out model.npz",
-                     "train WEATHER --target temperature_degC --epochs 100 --checkpoint run.ckpt --plot losses.png"],
+                    ["train weather --target temperature_degC --ahead 6 --out model.npz",
+                     "train weather --target temperature_degC --epochs 100 --checkpoint run.ckpt --plot losses.png"],
                     usage="FILE --target COL ... [options]")
     parser.add_argument("file", metavar="FILE", help="the table")
     parser.add_argument("--target", nargs="+", required=True, metavar="COL", help="columns to forecast")
@@ -71,6 +76,7 @@ With --checkpoint, a run that was stopped goes on where it was and ends with the
                         help="file that is written as training goes on; if it is there already, training resumes")
     parser.add_argument("--out", metavar="MODEL.npz", help="write the model: .npz or .safetensors")
     parser.add_argument("--plot", metavar="OUT.png", help="draw the losses: .png, .svg or .pdf")
+    add_reading_options(parser)
     return parser
 
 
@@ -86,8 +92,8 @@ class _Columns:
 
 
 def _run(args: argparse.Namespace) -> int:
-    table = tables.read(args.file)
-    names = args.columns or numeric_columns(table)
+    table = read_table(args, args.file)
+    names = args.columns or _inputs(table, args.target)
     values, targets = matrix(table, names, "--columns"), matrix(table, args.target, "--target")
     values, targets, unchanged = values[:-args.ahead], targets[args.ahead:], targets[:-args.ahead]
     held_out = args.held_out or len(values) // 5
@@ -111,6 +117,12 @@ def _run(args: argparse.Namespace) -> int:
         figure.savefig(args.plot, dpi=130)
         report_written("figure", args.plot)
     return 0
+
+
+def _inputs(table: tables.Table, targets: Sequence[str]) -> list[str]:
+    """The columns to read where the user names none: those of numbers, with the targets."""
+    names = numeric_columns(table, exclude=targets) if set(table.numeric()) - set(targets) else []
+    return [name for name in table.columns if name in {*names, *targets}]
 
 
 def _standardised(table: tables.Table, names: list[str], values: Float64, trained: int) -> _Columns:

@@ -380,10 +380,10 @@ def test_a_bad_table_is_one_line(command, words, tmp_path, capsys):
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("name, words", [("nowhere.csv", "No such file"), ("folder.csv", "folder.csv"),
-                                         ("table.xlsx", "expected a name that ends in"), ("latin.csv", "no UTF-8")])
+                                         ("table.docx", "expected a name that ends in"), ("latin.csv", "no UTF-8")])
 def test_a_file_that_is_none_is_one_line(command, name, words, tmp_path, capsys):
     (tmp_path / "folder.csv").mkdir()
-    (tmp_path / "table.xlsx").write_bytes(b"PK")
+    (tmp_path / "table.docx").write_bytes(b"PK")
     (tmp_path / "latin.csv").write_bytes("load\n1°\n".encode("latin-1"))
     path = tmp_path / name
     assert run(command, *(["--data", path] if command == "gradients" else [path]), *CALLS[command]) == 1
@@ -395,7 +395,6 @@ def test_a_file_that_is_none_is_one_line(command, name, words, tmp_path, capsys)
     (["forecast", "{}", "--target", "load", "--horizon", "12"], "too few"),
     (["forecast", "{}", "--target", "load", "--horizon", "2", "--log"], "log"),
     (["forecast", "{}", "--target", "load", "--horizon", "2", "--known", "temperature"], "--known"),
-    (["forecast", "{}", "--target", "load", "--horizon", "2", "--quantiles", "1.5"], "quantiles"),
     (["forecast", "{}", "--target", "load", "--horizon", "2", "--out", "out.xlsx"], "--out"),
     (["detect", "{}", "--fit", "24"], "--fit"),
     (["detect", "{}", "--plot", "plot.csv"], "--plot"),
@@ -423,6 +422,14 @@ def test_what_cannot_be_done_is_one_line(arguments, words, tmp_path, capsys, mon
     (["forecast", "x.csv", "--target", "a", "b", "--series", "c", "--horizon", "1"], "--target"),
     (["forecast", "x.csv", "--target", "a", "--horizon", "1", "--time-features", "day"], "--time"),
     (["forecast", "x.csv", "--target", "a", "--horizon", "1", "--held-out", "-1"], "--held-out"),
+    (["forecast", "x.csv", "--target", "a", "--horizon", "1", "--quantiles", "1.5"], "--quantiles"),
+    (["forecast", "x.csv", "--target", "a", "--horizon", "1", "--decimal", ";"], "--decimal"),
+    (["forecast", "x.csv", "--target", "a", "--horizon", "1", "--thousands", "point"], "--thousands"),
+    (["detect", "x.csv", "--delimiter", ",,"], "--delimiter"),
+    (["detect", "x.csv", "--delimiter", ",", "--decimal", "comma"], "--decimal"),
+    (["detect", "x.csv", "--encoding", "utf-9"], "--encoding"),
+    (["detect", "x.csv", "--date-format", "days"], "--date-format"),
+    (["detect", "x.csv", "--forgetting", "0"], "--forgetting"),
     (["detect", "x.csv", "--threshold", "0"], "--threshold"),
     (["detect", "x.csv", "--threshold", "2"], "--threshold"),
     (["detect", "x.csv", "--cell", "transformer"], "--cell"),
