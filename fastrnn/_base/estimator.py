@@ -106,10 +106,17 @@ class Estimator:
             setattr(self, name, value)
         return self
 
+    def _changed(self) -> list[str]:
+        """The names of the parameters that are not the defaults."""
+        return [name for name, default in self._defaults().items() if not _same(getattr(self, name), default)]
+
     def __repr__(self) -> str:
-        changed = [f"{name}={getattr(self, name)!r}" for name, default in self._defaults().items()
-                   if not _same(getattr(self, name), default)]
+        changed = [f"{name}={getattr(self, name)!r}" for name in self._changed()]
         return f"{type(self).__name__}({', '.join(changed)})"
+
+    def _repr_html_(self) -> str:
+        from .notebooks import estimator_html  # here: only notebooks ask for it
+        return estimator_html(self)
 
     # ---- Files ----------------------------------------------------------------------------------
 
@@ -216,6 +223,29 @@ class Estimator:
         if count != self.n_features_in_:
             raise ValueError(f"X has {count} features, but {type(self).__name__} is expecting {self.n_features_in_} "
                              "features as input")
+
+    def get_metadata_routing(self) -> Any:
+        """Return which further arguments of ``fit`` scikit-learn passes on where its metadata routing is enabled.
+
+        Returns
+        -------
+        sklearn.utils.metadata_routing.MetadataRequest
+            Requests of every keyword of ``fit`` but X and y: of the forecaster, `past` and `times`.
+
+        Examples
+        --------
+        >>> from fastrnn.forecasting import RNNForecaster
+        >>> RNNForecaster().get_metadata_routing().fit.requests
+        {'past': True, 'times': True}
+        """
+        from sklearn.utils.metadata_routing import MetadataRequest  # its caller is scikit-learn
+        request = MetadataRequest(owner=type(self).__name__)
+        for method in ("fit", "partial_fit"):
+            arguments: Any = inspect.signature(getattr(self, method, Estimator.__init__)).parameters.values()
+            for argument in arguments:
+                if argument.kind is argument.KEYWORD_ONLY:
+                    getattr(request, method).add_request(param=argument.name, alias=True)
+        return request
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags  # its caller is scikit-learn

@@ -16,12 +16,16 @@ from .._base.estimator import Estimator, cell_name, columns, numbers
 from ..nn import GRU, LSTM, RNN, Linear, Sequential
 from .fitting import train
 from .likelihood import Channel
+from .plots import draw_scores
 from .readout import Readout
 from .state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Self, TypeAlias
+
+    import numpy.typing as npt
+    from matplotlib.axes import Axes
 
     from .._base.typing import Array, ArrayLike, CellName, Float64Array, IntArray, RandomState
 
@@ -376,6 +380,45 @@ class RNNAnomalyDetector(Estimator):
             results.append(look(state, row))
             state.learn(row)
         return np.array(results)
+
+    def plot(self, X: ArrayLike, *, times: ArrayLike | None = None,
+             ax: Sequence[Axes] | npt.NDArray[np.object_] | None = None) -> tuple[Axes, Axes]:
+        """Draw rows above their scores, walking X as ``score_samples`` does, with the outliers marked.
+
+        Parameters
+        ----------
+        X : array_like or frame, [rows, channels]
+            The rows that follow those learnt so far.
+        times : array_like of datetime64, optional
+            The times of the rows; without them the rows are numbered.
+        ax : pair of matplotlib.axes.Axes, or array of two, optional
+            Where to draw: the values, the scores. If it is not given, a new figure is made, without pyplot.
+
+        Returns
+        -------
+        pair of matplotlib.axes.Axes
+            The two panels. ``detector.plot(X)[0].figure.savefig(path)`` writes the figure.
+
+        Raises
+        ------
+        ImportError
+            Matplotlib is missing: ``pip install fastrnn[plot]``.
+        TypeError, ValueError
+            An unsuitable argument, by name.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.anomaly import RNNAnomalyDetector
+        >>> x = np.sin(np.arange(500) / 8)[:, None]
+        >>> x[450] = 3
+        >>> values, scores = RNNAnomalyDetector(refractory=20, random_state=0).fit(x[:400]).plot(x[400:])
+        >>> values.get_title(), scores.get_xlabel()
+        ('1 outlier in 100 rows', 'row')
+        """
+        rows, names = _checked_rows(X), list(map(str, getattr(self, "feature_names_in_", ())))
+        return draw_scores(rows, -self.score_samples(X), self.explain(X), -self.offset_, names=names, times=times,
+                           label="anomaly score", ax=ax)
 
     # ---- Row by row: river's methods --------------------------------------------------------------
 

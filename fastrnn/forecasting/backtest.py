@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .plots import draw_backtest
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from matplotlib.axes import Axes
+
     from .._base.typing import ArrayLike, Float64Array, IntArray
+    from .calendar import Clock
 
 
 @dataclass(repr=False)
@@ -38,6 +43,10 @@ class Backtest:
         "naive": the last value; "seasonal naive m": the last value that lies a multiple of m steps before.
     scales : array of float64
         For each series, the mean absolute difference over its (first) season in its past: the unit of MASE.
+    names : tuple
+        The name of each series in a frame; None elsewhere.
+    clocks : tuple
+        What tells the times of each series; None where it has none.
 
     Examples
     --------
@@ -62,6 +71,8 @@ class Backtest:
     quantiles: tuple[float, ...]
     others: dict[str, Float64Array]
     scales: Float64Array
+    names: tuple[object, ...] = ()
+    clocks: tuple[Clock | None, ...] = ()
 
     @classmethod
     def _joined(cls, parts: Sequence[Backtest]) -> Backtest:
@@ -73,6 +84,14 @@ class Backtest:
         return cls(join("series"), join("origins"), join("truth"), join("forecasts"),
                    join("quantile_forecasts") if parts[0].quantiles else None, parts[0].quantiles, others,
                    join("scales"))
+
+    def _part(self, series: int) -> Backtest:
+        """The forecasts of one series."""
+        rows = self.series == series
+        every = self.quantile_forecasts
+        return Backtest(self.series[rows], self.origins[rows], self.truth[rows], self.forecasts[rows],
+                        None if every is None else every[rows], self.quantiles,
+                        {name: values[rows] for name, values in self.others.items()}, self.scales)
 
     def __repr__(self) -> str:
         count, horizon = self.truth.shape
@@ -134,6 +153,43 @@ class Backtest:
         observed = ~np.isnan(self.truth)
         below = self.truth[..., None] <= self.quantile_forecasts
         return {q: float(below[observed][:, n].mean()) for n, q in enumerate(self.quantiles)}
+
+    def plot(self, series: int | str = 0, *, ahead: int | None = None, ax: Axes | None = None) -> Axes:
+        """Draw the forecasts of one series over the values that came.
+
+        Parameters
+        ----------
+        series : int or str
+            Which series: its number, or its name in a frame.
+        ahead : int, optional
+            Draw what was forecast so many steps before, 1 to horizon, as one line, beside the naive forecasts. If it is
+            not given, every forecast is drawn whole, from the step at which it was made.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw. If it is not given, a new figure is made, without pyplot.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes that were drawn in; ``ax.figure.savefig(path)`` writes the figure.
+
+        Raises
+        ------
+        ImportError
+            Matplotlib is missing: ``pip install fastrnn[plot]``.
+        TypeError, ValueError
+            An unsuitable argument, by name.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.forecasting import RNNForecaster
+        >>> y = np.sin(np.arange(200) / 4)
+        >>> test = RNNForecaster(horizon=3, updates=50, random_state=0).backtest(y, start=-20)
+        >>> ax = test.plot(ahead=3)
+        >>> ax.get_xlabel(), [text.get_text() for text in ax.get_legend().get_texts()]
+        ('step', ['values', 'naive', 'forecasts 3 steps ahead'])
+        """
+        return draw_backtest(self, series, ahead, ax)
 
 
 def smape(truth: ArrayLike, forecasts: ArrayLike) -> float:

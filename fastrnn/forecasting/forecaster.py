@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from .._base import validation as check
-from .._base.estimator import Estimator, columns
+from .._base.estimator import columns
 from . import series as _series
 from .backtest import Backtest, naive_forecasts, scale
 from .encoding import LARGEST, LOGARITHMS, Encoding, first_observed
 from .fitting import train
+from .living import LivingForecaster
 from .options import Options
 from .resample import Resampling
 from .stream import ForecastStream
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 BATCH = 64              # series forecast at once
 
 
-class RNNForecaster(Estimator):
+class RNNForecaster(LivingForecaster):
     """One recurrent network that forecasts one series, or any number of them.
 
     At every step the network reads the last value (relative to the series' own recent level and scale), the values one
@@ -181,7 +183,7 @@ class RNNForecaster(Estimator):
 
     # ---- Fitting --------------------------------------------------------------------------------
 
-    def fit(self, X: ArrayLike | None, y: ArrayLike | None = None, *, past: ArrayLike | None = None,
+    def fit(self, X: ArrayLike | None = None, y: ArrayLike | None = None, *, past: ArrayLike | None = None,
             times: ArrayLike | None = None) -> Self:
         """Train on series, from whose ends ``predict`` and ``stream`` then go on.
 
@@ -454,42 +456,6 @@ class RNNForecaster(Estimator):
             raise ValueError(f"series: expected a number or one of {', '.join(map(str, names))}, got {series!r}")
         return names.index(series)
 
-    def score(self, X: int | ArrayLike | None, y: ArrayLike) -> float:
-        """Compute R^2 of ``predict(X)``, as scikit-learn's regressors have it.
-
-        With the forecasts f and the values y it is 1 - sum (y - f)^2 / sum (y - mean y)^2.
-
-        Parameters
-        ----------
-        X : int, array_like or None
-            As for ``predict``.
-        y : array_like
-            The values that came, shaped as the forecasts.
-
-        Returns
-        -------
-        float
-            1 for perfect forecasts, 0 for forecasts as good as the mean of y.
-
-        Raises
-        ------
-        ValueError
-            The shape of y is not that of the forecasts.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from fastrnn.forecasting import RNNForecaster
-        >>> y = np.sin(np.arange(220) / 4)
-        >>> RNNForecaster(horizon=20, seasons=25, updates=100, random_state=0).fit(y[:200]).score(20, y[200:]) > 0.9
-        True
-        """
-        values, forecast = np.asarray(y, float), self.predict(X)
-        if values.shape != np.shape(forecast):
-            raise ValueError(f"y: expected shape {np.shape(forecast)}, that of the forecasts, got {values.shape}")
-        spread = np.sum((values - values.mean(0)) ** 2)
-        return float(1 - np.sum((values - forecast) ** 2) / spread) if spread else float(np.all(values == forecast))
-
     # ---- Backtest -------------------------------------------------------------------------------
 
     def backtest(self, X: ArrayLike | None, y: ArrayLike | None = None, *, past: ArrayLike | None = None,
@@ -541,7 +507,8 @@ class RNNForecaster(Estimator):
             model._fit(_series.Panel(heads, "list"))
         else:
             self._check_fitted()
-        return model._walk(panel, starts, stride)
+        return replace(model._walk(panel, starts, stride), names=tuple(each.name for each in panel.series),
+                       clocks=tuple(each.clock for each in panel.series))
 
     def _walk(self, panel: Panel, starts: Sequence[int], stride: int) -> Backtest:
         """A Backtest of the fitted networks, from one step on in each series."""

@@ -89,5 +89,5 @@ def _time_features(features: Any) -> tuple[str, ...]:
 
 
 def _quantiles(quantiles: Any) -> tuple[float, ...]:
-    checked = losses.Quantile(quantiles).quantiles if np.size(quantiles) else ()
+    checked = losses.Quantile(np.atleast_1d(quantiles)).quantiles if np.size(quantiles) else ()
     return tuple(sorted({*checked, 0.5})) if checked else ()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._base import validation as check
-from .._base.figures import new_figure
+from .._base.figures import finish, new_figure
 from .._base.trees import storable
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class History(Mapping[str, list[float]]):
                 ax.plot(epochs, self._values[name], label=label)
         if "validation_loss" in self._values and self.best_epoch is not None:
             ax.axvline(self.best_epoch + 1, color="0.7", linewidth=1, label="best")
-        ax.set_xlabel("epoch")
-        ax.set_ylabel("loss")
-        ax.legend(frameon=False)
+        finish(ax, epochs, "Training", "epoch", "loss")
+        locator: Any = ax.xaxis.get_major_locator()
+        locator.set_params(integer=True)
         return ax
