@@ -118,12 +118,14 @@ def _number(backtest: Backtest, series: int | str) -> int:
 
 def _places(clock: Clock | None, steps: IntArray) -> Array:
     """What stands on the axis for some steps: their times, or their numbers."""
-    places: Array = steps if clock is None else np.asarray(clock.at(steps))
+    places: Array = steps if clock is None else np.asarray(clock.local(steps))
     return places
 
 
 def _x_label(clock: Clock | None) -> str:
-    return "step" if clock is None else "time"
+    if clock is None:
+        return "step"
+    return "time" if clock.zone is None else f"time ({clock.zone})"
 
 
 def _y_label(model: RNNForecaster, number: int) -> str:
