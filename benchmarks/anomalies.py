@@ -271,11 +271,11 @@ def labelled(seeds, word, folder):
     if not collections:
         progress("labelled: no collection is there")
         return {}
-    print(f"\n{'labelled collection':26}{'series':>7}{'rows':>9}{'labelled':>10}  {'source (licence)':42}labels")
+    print(f"\n{'labelled collection':26}{'series':>7}{'rows':>9}{'labelled':>10}  {'source (licence)':45}labels")
     for collection, series in collections:
         share = np.concatenate([one.labels[one.first:] for one in series]).mean()
         print(f"{collection.name:26}{len(series):>7}{sum(len(one.labels) for one in series):>9,}{share:>10.1%}  "
-              f"{f'{collection.packages} ({collection.licence})':42}{collection.labels}"
+              f"{f'{collection.packages} ({collection.licence})':45}{collection.labels}"
               + (" (made)" if collection.made else ""))
     figures = judge(collections, seeds, folder)
     each = {collection.name: {one.name: {name: pairs[index] for name, pairs in figures[collection.name].items()}
