@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
@@ -80,15 +82,22 @@ def add_reading_options(parser: Parser) -> None:
                        help="cells that stand for a missing value beside empty ones, NA and the like: -9999, ...")
     group.add_argument("--no-header", action="store_true",
                        help="the first row has values, not names; columns are named column1, column2, ...")
-    group.add_argument("--skip", type=natural, default=0, metavar="LINES",
+    group.add_argument("--skip", type=natural, metavar="LINES",
                        help="lines before the header that do not belong to the table")
     group.add_argument("--sheet", metavar="NAME", help="sheet of a workbook, by name or number (default: the first)")
 
 
+def dialect(args: argparse.Namespace, otherwise: Dialect | None = None) -> Dialect:
+    """What the options of ``add_reading_options`` say, and of what they do not say what `otherwise` does."""
+    said = {"delimiter": args.delimiter, "decimal": args.decimal, "thousands": args.thousands,
+            "encoding": args.encoding, "missing": tuple(args.missing) or None, "date_format": args.date_format,
+            "header": False if args.no_header else None, "skip": args.skip, "sheet": args.sheet}
+    return replace(otherwise or Dialect(), **{name: value for name, value in said.items() if value is not None})
+
+
 def read_table(args: argparse.Namespace, path: str) -> tables.Table:
     """Read a table as the options of ``add_reading_options`` say."""
-    return tables.read(path, Dialect(args.delimiter, args.decimal, args.thousands, args.encoding, tuple(args.missing),
-                                     args.date_format, not args.no_header, args.skip, args.sheet))
+    return tables.read(path, dialect(args))
 
 
 def check_reading(parser: Parser, args: argparse.Namespace) -> None:
@@ -150,14 +159,24 @@ def clean_stdout(path: str | None) -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
-def blame_table(path: str) -> Iterator[None]:
-    """Turn the errors that a model or an estimator raises for a table's numbers into errors that name the table."""
+def blame_table(path: str, series: Sequence[str] = ()) -> Iterator[None]:
+    """Turn the errors that a model or an estimator raises for a table's numbers into errors that name the table.
+
+    Where the message names arguments of series, such as times[2], the error names the option and the series.
+    """
     try:
         yield
     except tables.TableError:
         raise
     except (TypeError, ValueError) as error:
-        raise tables.TableError(f"{path}: {error}") from error
+        message = re.sub(r"\b(times|y|past|X)\[(\d+)\]",
+                         lambda match: f"{_OPTIONS[match[1]]}, series {series[int(match[2])]!r}"
+                         if int(match[2]) < len(series) else match[0], str(error))
+        hint = " (--resample does it)" if "resample=" in message else ""
+        raise tables.TableError(f"{path}: {message}{hint}") from error
+
+
+_OPTIONS = {"times": "--time", "y": "--target", "past": "--past", "X": "--known"}
 
 
 # ---- Columns --------------------------------------------------------------------------------------

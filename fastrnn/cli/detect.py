@@ -13,9 +13,11 @@ import numpy.typing as npt
 
 from .._base.figures import new_figure
 from .._base.progress import tracked
+from .._base.reading import ModelFormatError
 from ..anomaly import RNNAnomalyDetector
 from . import tables
 from .common import (
+    MODELS,
     PICTURES,
     STDOUT,
     TABLE_FORMATS,
@@ -36,6 +38,9 @@ from .common import (
 from .parser import Parser, fraction, natural, positive_float, positive_int, printable, share
 
 DRAWN, PRINTED = 4, 20      # columns that are drawn; series whose places are printed
+MADE_WITH = ("--columns", "--series", "--margin", "--memory", "--forgetting", "--refractory", "--fit", "--updates",
+             "--batch-size", "--learning-rate", "--cell", "--hidden-size", "--num-layers", "--random-state")
+COLUMNS = "columns_"        # the attribute of a detector that keeps the names of its columns
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,7 +50,11 @@ def main(argv: Sequence[str]) -> int:
     if not args.margin >= 0:
         parser.error(f"argument --margin: expected a number of at least 0, got {args.margin}")
     check_reading(parser, args)
-    check_outputs(args, out=TABLES, plot=PICTURES)
+    check_outputs(args, out=TABLES, plot=PICTURES, save=MODELS)
+    if args.save is not None and args.series is not None:
+        parser.error("argument --save: a file holds one detector, and --series makes one for each series")
+    if args.model is not None:
+        _refuse_with_model(parser, argv)
     if args.events and args.out is None:
         args.out = STDOUT
     with clean_stdout(args.out) as stdout:
@@ -61,6 +70,8 @@ event.""" + TABLE_FORMATS,
                     ["detect weather --columns temperature_degC ghi_W_per_m2 --plot scores.png",
                      "detect machine.csv --time timestamp --columns temperature pressure --out scores.csv",
                      "detect machine.csv.gz --time timestamp --events --out alarms.csv",
+                     "detect monday.csv --time time --save machine.npz",
+                     "detect tuesday.csv --time time --model machine.npz --save machine.npz",
                      "detect export.csv --time Datum Uhrzeit --decimal , --date-format '%d.%m.%Y %H:%M'"],
                     usage="FILE [options]")
     parser.add_argument("file", metavar="FILE", help="the table")
@@ -90,8 +101,21 @@ event.""" + TABLE_FORMATS,
     return parser
 
 
+def _refuse_with_model(parser: Parser, argv: Sequence[str]) -> None:
+    """Refuse the options that make a detector where one comes from a file."""
+    for argument in argv:
+        flag = argument.partition("=")[0]
+        if flag in MADE_WITH:
+            parser.error(f"argument {flag}: cannot be with --model, whose file says it")
+
+
 def _add_detector_options(parser: Parser) -> None:
     """Add the options that are parameters of the detector, and what it is trained on before."""
+    parser.add_argument("--model", metavar="MODEL.npz",
+                        help="go on with a detector that --save (or RNNAnomalyDetector.save) wrote, which has learnt "
+                             "earlier rows; it knows its columns")
+    parser.add_argument("--save", metavar="MODEL.npz",
+                        help="write the detector as it is after the last row: .npz or .safetensors")
     parser.add_argument("--margin", type=float, default=0.02, metavar="PART",
                         help="a value outside the range of all earlier ones by more than this part of the range scores "
                              "1 (default: 0.02); inf: the range does not count")
@@ -139,20 +163,34 @@ def _run(args: argparse.Namespace, stdout: TextIO) -> int:
     table = read_table(args, args.file)
     if args.time is None:
         hint_at_times(table)
-    names = args.columns or numeric_columns(table, exclude=(*(args.time or ()), args.series))
+    detector = None if args.model is None else _loaded(args.model)
+    if detector is not None:
+        names = _columns_of(detector, table, args)
+    else:
+        names = args.columns or numeric_columns(table, exclude=(*(args.time or ()), args.series))
     values = matrix(table, names, "--columns")
-    results = []
+    results, last = [], None
     for series, rows, positions, labels in _series(args, table):
         if args.fit >= len(rows):
             of_series = "" if series is None else f"series {series!r} of "
             raise tables.TableError(f"{args.file}: --fit {args.fit} needs more rows than that, {of_series}the table "
                                     f"has {len(rows)}")
         with blame_table(args.file):
+            last = _detector(args) if detector is None else detector
             results.append(_Scores(series, names, values[rows], positions, labels,
-                                   *_score(args, names, values[rows])))
-    for number, result in enumerate(results):
-        if number < PRINTED:
-            _print_events(args, result)
+                                   *_score(args, last, names, values[rows])))
+    _report(args, results, stdout)
+    if args.save and last is not None:
+        vars(last)[COLUMNS] = names
+        last.save(args.save)
+        report_written("detector", args.save)
+    return 0
+
+
+def _report(args: argparse.Namespace, results: list[_Scores], stdout: TextIO) -> None:
+    """Print, write and draw the scores."""
+    for result in results[:PRINTED]:
+        _print_events(args, result)
     if len(results) > PRINTED:
         print(f"and {len(results) - PRINTED} more series; --out writes them all")
     if args.out:
@@ -161,7 +199,29 @@ def _run(args: argparse.Namespace, stdout: TextIO) -> int:
     if args.plot:
         _draw(args, results[0])
         report_written("figure", args.plot)
-    return 0
+
+
+def _loaded(path: str) -> RNNAnomalyDetector:
+    try:
+        detector = RNNAnomalyDetector.load(path)
+    except ModelFormatError:
+        raise
+    except ValueError as error:
+        raise tables.TableError(str(error)) from None
+    if not hasattr(detector, "n_features_in_"):
+        raise tables.TableError(f"{path}: this detector was saved before it had learnt anything")
+    return detector
+
+
+def _columns_of(detector: RNNAnomalyDetector, table: tables.Table, args: argparse.Namespace) -> list[str]:
+    """The columns that a detector has learnt; of one that does not know their names all that are numbers."""
+    names = vars(detector).get(COLUMNS, getattr(detector, "feature_names_in_", None))
+    if names is None:
+        names = numeric_columns(table, exclude=args.time or ())
+    if len(names) != detector.n_features_in_:
+        raise tables.TableError(f"{args.model}: the detector has learnt {detector.n_features_in_} columns, "
+                                f"{table.path} has {len(names)} of numbers: {', '.join(map(repr, names))}")
+    return list(map(str, names))
 
 
 def _series(args: argparse.Namespace, table: tables.Table
@@ -176,14 +236,17 @@ def _series(args: argparse.Namespace, table: tables.Table
             yield name, rows, column.values[rows], [column.cells[row] for row in rows.tolist()]
 
 
-def _score(args: argparse.Namespace, names: list[str],
-           values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
-    """The score of every row, and for the rows above the threshold the column that stands out most."""
-    detector = RNNAnomalyDetector(
+def _detector(args: argparse.Namespace) -> RNNAnomalyDetector:
+    return RNNAnomalyDetector(
         args.cell, args.hidden_size, args.num_layers, updates=args.updates if args.fit else 0,
         batch_size=args.batch_size, learning_rate=args.learning_rate, forgetting=args.forgetting, memory=args.memory,
         margin=None if math.isinf(args.margin) else args.margin, refractory=args.refractory,
         random_state=args.random_state)
+
+
+def _score(args: argparse.Namespace, detector: RNNAnomalyDetector, names: list[str],
+           values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
+    """The score of every row, and for the rows above the threshold the column that stands out most."""
     scores, blamed = np.zeros(len(values)), {}
     if args.fit:
         detector.fit(values[:args.fit])

@@ -123,6 +123,22 @@ def fraction(text: str) -> float:
     return value
 
 
+def non_negative_float(text: str) -> float:
+    """An argument type: a finite number of at least 0."""
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a finite number of at least 0, got {text!r}")
+    return value
+
+
+def part(text: str) -> float:
+    """An argument type: a number of at least 0 and below 1."""
+    value = _number(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0 and below 1, got {text!r}")
+    return value
+
+
 def share(text: str) -> float:
     """An argument type: a number above 0 and up to 1."""
     value = _number(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -82,18 +82,25 @@ class TableSeries:
     future: npt.NDArray[np.float64]                 # columns known in advance, of the steps to forecast [horizon, F]
     style: TimeStyle                                # how the table writes times
 
+    def first(self, rows: int | None) -> TableSeries:
+        """The series up to a row."""
+        times = None if self.times is None else self.times[:rows]
+        return replace(self, y=self.y[:rows], known=self.known[:rows], past=self.past[:rows], times=times)
 
-def read_series(table: tables.Table, roles: Roles, horizon: int) -> Iterator[TableSeries]:
+
+def read_series(table: tables.Table, roles: Roles, horizon: int, in_future: bool = True,
+                resampled: bool = False) -> Iterator[TableSeries]:
     """The series of a table, one after the other, in the order of their first rows.
 
-    Where there are columns known in advance, the table also has `horizon` rows after the last value of each series.
+    Where there are columns known in advance, the table also has `horizon` rows after the last value of each series, if
+    `in_future` says so. Times may be there twice only where series are `resampled`.
     """
     y, known, past = (matrix(table, names, option) for names, option in (
         (roles.target, "--target"), (roles.known, "--known"), (roles.past, "--past")))
     column: TimeColumn | None = table.time_column(roles.time, "--time") if roles.time else None
     for name, rows in table.groups(roles.series, "--series"):
         if column is not None:
-            rows = table.in_order(column, rows, name)
+            rows = table.in_order(column, rows, name, resampled)
         for number, target in enumerate(roles.target):
             label = target if name is None else name
             with_value = np.flatnonzero(~np.isnan(y[rows, number]))
@@ -101,7 +108,7 @@ def read_series(table: tables.Table, roles: Roles, horizon: int) -> Iterator[Tab
                 raise tables.TableError(f"{table.path}: series {label!r} has no value")
             T = int(with_value[-1]) + 1 if roles.known else len(rows)
             until_now, later = rows[:T], rows[T:T + horizon]
-            if roles.known and len(later) < horizon:
+            if roles.known and in_future and len(later) < horizon:
                 raise tables.TableError(f"{table.path}: series {label!r} has {len(later)} rows after its last value, "
                                         f"expected --horizon {horizon} of them with the --known columns")
             yield TableSeries(label, y[until_now, number], known[until_now], past[until_now],
@@ -109,10 +116,10 @@ def read_series(table: tables.Table, roles: Roles, horizon: int) -> Iterator[Tab
                               _ISO if column is None else column.style)
 
 
-def fit_arguments(all_series: list[TableSeries], steps: slice = slice(None)) -> dict[str, Any]:
-    """The series, or some of their steps, as the arguments of ``RNNForecaster.fit``."""
+def fit_arguments(all_series: list[TableSeries]) -> dict[str, Any]:
+    """The series as the arguments of ``RNNForecaster.fit``."""
     def parts(name: str) -> list[Any]:
-        return [getattr(series, name)[steps] for series in all_series]
+        return [getattr(series, name) for series in all_series]
 
     first = all_series[0]
     return {"X": parts("known") if first.known.shape[1] else None, "y": parts("y"),

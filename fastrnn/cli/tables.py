@@ -25,9 +25,10 @@ from .times import UNITS as TIME_UNITS
 from .times import TimeColumn, iso_times
 from .writing import prepare_output, write
 
-__all__ = ["LARGEST", "TIME_UNITS", "AmbiguityError", "Dialect", "Table", "TableError", "iso_times", "prepare_output",
-           "read", "write"]
+__all__ = ["LARGEST", "TIME_UNITS", "AmbiguityError", "Dialect", "Numbers", "Table", "TableError", "iso_times",
+           "prepare_output", "read", "write"]
 
+Numbers = npt.NDArray[np.float64]
 LARGEST = 1e30          # numbers beyond it are refused: float32, which the models compute in, ends at 3.4e38
 SHOWN = 20              # names of columns that an error message lists
 TEXTS, PACKED = (".csv", ".tsv", ".txt", ".dat", ".tab"), (".gz", ".bz2", ".xz", ".zip")
@@ -211,7 +212,7 @@ class Table:
     # ---- Times ------------------------------------------------------------------------------------
 
     def times(self, name: str, option: str) -> npt.NDArray[np.datetime64]:
-        """A column of times or dates as datetime64[us] [rows]; times with an offset are converted to UTC."""
+        """A column of times or dates as datetime64[us] [rows]; those with different offsets are converted to UTC."""
         return self.time_column((name,), option).values
 
     def time_column(self, names: Sequence[str], option: str) -> TimeColumn:
@@ -242,18 +243,18 @@ class Table:
             rows.setdefault(str(cell).strip(), []).append(row)
         return [(series, np.array(own)) for series, own in rows.items()]
 
-    def in_order(self, column: TimeColumn, rows: npt.NDArray[np.intp], series: str | None = None
-                 ) -> npt.NDArray[np.intp]:
-        """Some rows in the order of their times, which must all differ."""
+    def in_order(self, column: TimeColumn, rows: npt.NDArray[np.intp], series: str | None = None,
+                 twice: bool = False) -> npt.NDArray[np.intp]:
+        """Some rows in the order of their times, which must all differ if they may not be there twice."""
         values = column.values[rows]
         steps = np.diff(values).astype(np.int64)
-        if (steps > 0).all():
+        if (steps > -twice).all():
             return rows
         order = np.argsort(values, kind="stable")
         rows, values = rows[order], values[order]
         same = np.flatnonzero(np.diff(values).astype(np.int64) == 0)
         of_series = "" if series is None else f" of series {series!r}"
-        if len(same):
+        if len(same) and not twice:
             first, second = rows[same[0]], rows[same[0] + 1]
             others = f", and {len(same) - 1} more such pairs" if len(same) > 1 else ""
             raise TableError(f"{self.path}: {self.where(int(first))} and {self.where(int(second))}{of_series} have the "

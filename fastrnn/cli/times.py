@@ -1,7 +1,7 @@
 """Times as tables write them, and back: ISO 8601, other orders of day and month, 12-hour clocks, Unix times, periods.
 
-``read`` gives a ``TimeColumn``: times in UTC, and how the file writes them, so that forecasts are dated in the same way
-(with the same offset or Z).
+``read`` gives a ``TimeColumn``: times, and how the file writes them, so that forecasts are dated in the same way (with
+the same offset or Z).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,17 +65,21 @@ class TimeStyle:
         The unit of the last figure that is written: "D", "m", "s", "ms", "us".
     offset : str
         What follows every time: an offset from UTC, Z, or nothing.
+    shifted : bool
+        Whether the times that are to be written are in UTC, and not in the time of the offset.
     """
 
     format: str
     precision: str = "D"
     offset: str = ""
+    shifted: bool = False
 
     def texts(self, times: Times) -> list[str]:
-        """Times in UTC as the column writes them."""
+        """Times as the column writes them."""
         if self.format in UNITS:
             return [_epoch_text(time, self.format) for time in times.astype("datetime64[us]")]
-        local = (times.astype("datetime64[us]") + _shift(self.offset)).tolist()
+        shift = _shift(self.offset) if self.shifted else np.timedelta64(0, "us")
+        local = (times.astype("datetime64[us]") + shift).tolist()
         return [self._text(time) + self.offset for time in local]
 
     def _text(self, time: datetime.datetime) -> str:
@@ -106,7 +110,7 @@ def _shift(offset: str) -> np.timedelta64:
 
 @dataclass(frozen=True)
 class TimeColumn:
-    """The times of a column in UTC, the cells they were read from, and how they are written.
+    """The times of a column, the cells they were read from, and how they are written.
 
     ``note`` says how they were read, where another reading was thinkable.
     """
@@ -177,17 +181,27 @@ def _read_iso(texts: list[str]) -> TimeColumn | None:
     if match is None or len(match["first"]) < 4:
         if not all(re.fullmatch(r"\d{8}", text) for text in texts):
             return None
-        return TimeColumn(_utc(times), texts, TimeStyle("%Y%m%d"))
-    style = _style(match, "ymd", _offset(texts[-1]))
-    offsets = {_offset(text) for text in texts}
-    several = f"in several offsets from UTC (without one: in UTC); forecasts get that of the last, {style.offset!r}"
-    return TimeColumn(_utc(times), texts, style, several if len(offsets) > 1 else None)
+        return _column(times, texts, TimeStyle("%Y%m%d"))
+    return _column(times, texts, _style(match, "ymd", _offset(texts[-1])))
 
 
 def _offset(text: str) -> str:
     """The offset at the end of a time, as it is written."""
     match = _OFFSET.search(text) if ":" in text else None
     return match[0] if match else ""
+
+
+def _column(times: list[datetime.datetime], texts: list[str], style: TimeStyle, note: str | None = None) -> TimeColumn:
+    """A column of times that may have offsets from UTC.
+
+    Where all offsets are the same, or all times are at the same time of the day, the values are the times as they are
+    written; otherwise they are in UTC, and forecasts get the offset of the last.
+    """
+    offsets = {time.utcoffset() for time in times}
+    if len(offsets) > 1 and len({time.time() for time in times}) > 1:
+        note = f"in several offsets from UTC (without one: in UTC); forecasts get that of the last, {style.offset!r}"
+        return TimeColumn(_utc(times), texts, replace(style, shifted=True), note)
+    return TimeColumn(np.array([time.replace(tzinfo=None) for time in times], "datetime64[us]"), texts, style, note)
 
 
 def _utc(times: list[datetime.datetime]) -> Times:
@@ -269,7 +283,7 @@ def _read_format(texts: list[str], date_format: str) -> TimeColumn:
     style, offset = date_format, ""
     if style.endswith("%z") and (match := _OFFSET.search(texts[-1])):
         style, offset = style.removesuffix("%z").rstrip(), match[0]
-    return TimeColumn(_utc(times), texts, TimeStyle(style, "s", offset))
+    return _column(times, texts, TimeStyle(style, "s", offset))
 
 
 def _read_any_order(texts: list[str]) -> TimeColumn:
@@ -291,7 +305,7 @@ def _read_any_order(texts: list[str]) -> TimeColumn:
                             ) from None
     longest = max(range(len(texts)), key=lambda row: len(texts[row]))
     style = _style(matches[longest], order, _offset(texts[-1]))
-    return TimeColumn(_utc(times), texts, style, None if order == "ymd" else f"read as {style.format}")
+    return _column(times, texts, style, None if order == "ymd" else f"read as {style.format}")
 
 
 def _order(matches: list[re.Match[str]], texts: list[str]) -> str:
