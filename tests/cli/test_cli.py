@@ -19,7 +19,7 @@ import fastrnn
 from fastrnn import cli, datasets
 from fastrnn.cli import demo, tables
 
-COMMANDS = ("demo", "bench", "info", "inspect", "convert")
+COMMANDS = ("demo", "bench", "info", "inspect", "convert", "fit", "predict")
 
 
 def run(*arguments, **environment):
@@ -196,13 +196,13 @@ def test_the_examples_run_on_the_weather(tmp_path, monkeypatch, capsys):
     """The first example of each command, one after the other; ``train`` writes the model that the others read."""
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
-    for command in ("train", "inspect", "convert", "gradients", "forecast", "detect"):
+    for command in ("train", "inspect", "convert", "gradients", "forecast", "fit", "predict", "detect"):
         chosen = [arguments for arguments in examples(command, capsys)
-                  if "weather" in arguments or "model.npz" in arguments]
+                  if {"weather", "weather.npz", "model.npz"} & set(arguments)]
         assert cli.main(chosen[0]) == 0, chosen[0]
         out, err = capsys.readouterr()
         assert out and "Traceback" not in err
-    assert {"model.npz", "layer.onnx", "scores.png"} <= set(os.listdir(tmp_path))
+    assert {"model.npz", "layer.onnx", "weather.npz", "forecasts.csv", "scores.png"} <= set(os.listdir(tmp_path))
 
 
 # ---- Demo ---------------------------------------------------------------------------------------
