@@ -100,11 +100,7 @@ class Encoding:
     def encode(self, series: Series) -> Encoded:
         """Every step of a series, which begins with a value."""
         y, T = series.y, len(series)
-        observed = ~np.isnan(y)
-        z = self.transformed(y)
-        fill = self.seasons[0] if self.seasons else 1
-        for t in np.flatnonzero(~observed):
-            z[t] = z[t - fill] if t >= fill else z[t - 1]
+        observed, z = ~np.isnan(y), self.filled(y)
         level, scale, largest = self._rolling(z, observed)
         inverse = 1 / scale
         parts = [(z - level) * inverse, self._lag(z, 1) * inverse]
@@ -114,14 +110,29 @@ class Encoding:
             parts.append(np.where(np.isnan(profile), 0, (profile - level[:, None]) * inverse[:, None]))
         if self.missing:
             parts.append(~observed)
-        if self.time_features and series.clock is not None:
-            parts.append(self.times(series.clock.seconds(np.arange(T))))
-        parts.append(self.standardised(series.past, self.past))
-        known = self.standardised(series.known_to(T + self.horizon), self.known)
-        parts.append(np.lib.stride_tricks.sliding_window_view(known, 1 + self.horizon, 0).swapaxes(1, 2))
+        parts.append(self.columns(series, np.arange(T)))
         x = np.empty((T, self.size), np.float32)
         x[:] = np.concatenate([part.reshape(T, -1) for part in parts], 1)
         return Encoded(x, z, level, scale, largest, observed)
+
+    def filled(self, y: Float64Array) -> Float64Array:
+        """z of y, a fresh array; a missing value is as one season before, or as the last one."""
+        z = self.transformed(y)
+        fill = self.seasons[0] if self.seasons else 1
+        for t in np.flatnonzero(np.isnan(y)).tolist():
+            z[t] = z[t - fill] if t >= fill else z[t - 1]
+        return z
+
+    def columns(self, series: Series, steps: IntArray) -> Float64Array:
+        """What the network reads at some steps beside the series itself: time, past columns, known columns."""
+        parts: list[Float64Array] = []
+        if self.time_features and series.clock is not None:
+            parts.append(self.times(series.clock.seconds(steps)))
+        parts.append(self.standardised(series.past[steps], self.past))
+        if len(self.known[0]):
+            ahead = np.minimum(steps[:, None] + np.arange(1 + self.horizon), len(series.known) - 1)
+            parts.append(self.standardised(series.known[ahead], self.known).reshape(len(steps), -1))
+        return np.concatenate(parts, 1)
 
     def targets(self, encoded: Encoded, series: Series, first: int) -> Array:
         """o [T, horizon] as float32, NaN where it is unknown or not to be learnt, which is before step `first`."""

@@ -241,11 +241,7 @@ def _index_of(y: Any, layout: Layout) -> tuple[list[Times], Layout] | None:
 def _targets(y: Any) -> tuple[str, list[Float64Array]]:
     """The kind of table that y is, and its series."""
     if isinstance(y, (list, tuple)) and len(y) and np.ndim(y[0]) > 0:
-        values = [numbers(each, f"y[{n}]") for n, each in enumerate(y)]
-        for n, each in enumerate(values):
-            if each.ndim != 1:
-                raise ValueError(f"y[{n}]: expected one dimension, got shape {each.shape}")
-        return "list", values
+        return "list", _one_after_another(y)
     if hasattr(y, "toarray") and hasattr(y, "nnz"):
         raise TypeError("y: sparse input is not supported; make it dense with .toarray()")
     if hasattr(y, "columns") and hasattr(y, "shape"):
@@ -254,6 +250,19 @@ def _targets(y: Any) -> tuple[str, list[Float64Array]]:
     if array.ndim not in (1, 2) or array.shape[-1] == 0:
         raise ValueError(f"y: expected one series [T], or one a column [T, N], got shape {array.shape}")
     return ("one", [array]) if array.ndim == 1 else ("columns", list(array.T.copy()))
+
+
+def _one_after_another(y: Sequence[Any]) -> list[Float64Array]:
+    """The series of a list as parts of one array, which takes less memory than many."""
+    ends = np.cumsum([len(each) if np.ndim(each) == 1 else 0 for each in y]).tolist()
+    whole, result = np.empty(ends[-1]), []
+    for n, (each, start, end) in enumerate(zip(y, [0, *ends[:-1]], ends, strict=True)):
+        values = numbers(each, f"y[{n}]")
+        if values.ndim != 1:
+            raise ValueError(f"y[{n}]: expected one dimension, got shape {values.shape}")
+        whole[start:end] = values
+        result.append(whole[start:end])
+    return result
 
 
 def _numeric_frame(frame: Any) -> Any:
@@ -461,7 +470,7 @@ def _check_index(X: Any, series: Series, panel: Panel) -> None:
 def table(panel: Panel, forecasts: Float64Array, names: Sequence[str] | None = None) -> Any:
     """Forecasts [N, h] or [N, h, Q] as the kind of table that the panel came in.
 
-    `names` are those of the Q columns: a frame has a column ``y_name`` for each.
+    `names` are those of the Q columns: a frame has a column ``y_name`` for each, ``y`` for the name "".
     """
     if panel.layout is not None and panel.layout.indexed and panel.kind != "frame":
         return _indexed(panel, panel.layout, forecasts, names)
@@ -506,7 +515,7 @@ def _value_columns(target: Any, values: Float64Array, names: Sequence[str] | Non
     if names is None:
         return {target: np.ascontiguousarray(values)}
     prefix = "" if target is None else f"{target}_"
-    return {prefix + name: np.ascontiguousarray(values[:, q]) for q, name in enumerate(names)}
+    return {prefix + name if name else target: np.ascontiguousarray(values[:, q]) for q, name in enumerate(names)}
 
 
 def _indexed(panel: Panel, layout: Layout, forecasts: Float64Array, names: Sequence[str] | None) -> Any:

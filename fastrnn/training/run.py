@@ -128,6 +128,16 @@ def fit(model: Module, x: Rows, y: Rows, *, loss: LossFunction, optimizer: Optim
     return Run(options, data, held_out, rng).train()
 
 
+def fit_data(model: Module, data: Data, held_out: Data | None, *, loss: LossFunction, optimizer: Optimizer, epochs: int,
+             batch_size: int, clip_norm: float = math.inf, patience: int | None = None, rng: Rng = None,
+             progress: bool = True) -> History:
+    """Train a model as ``fit`` does, on data of a kind of its own, which make their minibatches themselves."""
+    options = Options(model=model, loss=loss, optimizer=optimizer, epochs=epochs, batch_size=batch_size, tbptt=None,
+                      clip_norm=clip_norm, validates=held_out is not None, patience=patience, checkpoint=None,
+                      checkpoint_every=None, shuffle=True, progress=progress)
+    return Run(options, data, held_out, rng).train()
+
+
 def evaluate(model: Module, x: Rows, y: Rows, *, loss: LossFunction, batch_size: int = 256,
              lengths: ArrayLike | None = None, mask: Rows | None = None) -> float:
     """Compute the loss of a model on data, without dropout.
