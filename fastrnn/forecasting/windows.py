@@ -348,9 +348,9 @@ def _has_target(prepared: Prepared, n: int, end: int) -> BoolArray:
     encoding, T = prepared.encoding, int(prepared.lengths[n])
     t, H, m = np.arange(T), encoding.horizon, encoding.difference
     known = np.minimum(end - 1 - t, H)                      # steps ahead that are known
-    result: BoolArray
     if prepared.observed is None:
-        result = (known >= 1) & ((m == 0) | (known >= m) | (t + known >= m))
+        reached = np.ones(T, bool) if m == 0 else (known >= m) | (t + known >= m)
+        result: BoolArray = (known >= 1) & reached
         return result
     observed = prepared.observed[prepared.offsets[n]:prepared.offsets[n] + T]
     result = np.zeros(T, bool)

@@ -25,7 +25,8 @@ SERIES = {
     "constant parts": [np.r_[np.full(80, 3.0), wave(200)], np.r_[wave(100), np.full(60, 2.0)], np.full(50, 1.0)]}
 OPTIONS = {
     "plain": {}, "season": {"seasons": (12, 30), "difference": 12},
-    "short difference": {"difference": 3, "seasons": (3,)}, "level": {"difference": 0}, "mean": {"scaling": "mean"}, "unscaled": {"scaling": None},
+    "short difference": {"difference": 3, "seasons": (3,)}, "level": {"difference": 0},
+    "mean": {"scaling": "mean"}, "unscaled": {"scaling": None},
     "log": {"log": True, "seasons": (7,)}, "log mean": {"log": True, "scaling": "mean"}}
 
 
