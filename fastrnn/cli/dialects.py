@@ -172,6 +172,8 @@ def split(text: str, path: str, dialect: Dialect) -> Rows:
         if row:                                         # an empty line is no row
             rows.append(row)
             ends.append(line)
+    if not rows:
+        raise TableError(f"{path}: the file is empty")
     comment = next((line for line in reversed(lines[dialect.skip:first]) if line.strip()), "")
     if dialect.header and comment.startswith("#") and _is_data(rows[0]):            # "# time, load"
         names = next(csv.reader([comment.lstrip("# ")], delimiter=delimiter, skipinitialspace=True), [])
@@ -190,7 +192,8 @@ def below_header(rows: list[list[Any]], ends: list[int], path: str, dialect: Dia
         rows, ends = rows[1:], ends[1:]
     width = len(header)
     for number, (row, line) in enumerate(zip(rows, ends, strict=True)):
-        rows[number] = row = _without_empty_end(row, width)
+        if len(row) != width:
+            rows[number] = row = _without_empty_end(row, width)
         if len(row) != width:
             advice = f" (--skip {line - 1} passes over what is before it)" if not number and len(row) > width else ""
             raise TableError(f"{path}: line {line} has {len(row)} cells, the header has {width}{advice}")

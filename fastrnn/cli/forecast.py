@@ -55,7 +55,7 @@ are the steps to forecast.""",
                      "--seasons 24 168 --plot load.png --out forecasts.csv",
                      "forecast shops.parquet --target sales --time day --series shop --known holiday --horizon 14 "
                      "--seasons 7"],
-                    usage="FILE --target COL ... --horizon STEPS [options]")
+                    usage="FILE --horizon STEPS [options]")
     parser.add_argument("file", metavar="FILE", help="the table")
     add_column_options(parser)
     add_forecaster_options(parser)

@@ -98,8 +98,8 @@ def evidence(cells: Iterable[str]) -> Evidence:
 
 def shared_unit(cells: Sequence[str]) -> str | None:
     """The percent or currency sign that every cell has before or behind its number; None if there is no such sign."""
-    for unit in UNITS:
-        if cells and unit in cells[0] and all(unit in (cell.strip()[:1], cell.strip()[-1:]) for cell in cells):
+    for unit in UNITS if cells else "":
+        if unit in cells[0] and all(unit in (cell.strip()[:1], cell.strip()[-1:]) for cell in cells):
             return unit
     return None
 

@@ -30,6 +30,7 @@ __all__ = ["LARGEST", "TIME_UNITS", "AmbiguityError", "Dialect", "Numbers", "Tab
 
 Numbers = npt.NDArray[np.float64]
 LARGEST = 1e30          # numbers beyond it are refused: float32, which the models compute in, ends at 3.4e38
+LOOKED_AT = 1000        # cells by which a column that has other cells, too, is taken for one of numbers
 SHOWN = 20              # names of columns that an error message lists
 TEXTS, PACKED = (".csv", ".tsv", ".txt", ".dat", ".tab"), (".gz", ".bz2", ".xz", ".zip")
 FRAMES = (".parquet", ".pq", ".feather", ".arrow", ".xlsx", ".xlsm")
@@ -61,6 +62,7 @@ class Table:
         self._sentinels = {numerals.number(text) for text in self.dialect.missing if _is_number(text)}
         self._noted: set[str] = set()
         self._marks: dict[str, str | None] = {}
+        self._has_comma: bool | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -108,6 +110,9 @@ class Table:
         return values
 
     def _parsed(self, name: str, cells: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        values = self._plain(cells)
+        if values is not None:
+            return values
         unit = numerals.shared_unit(self._texts(name))
         decimal = self._decimal(name, unit)
         plain = decimal == "." and self.dialect.thousands is None
@@ -132,6 +137,25 @@ class Table:
         if unit is not None:
             self.note(f"the {unit} of every value in column {name!r} is left out")
         return values
+
+    def _plain(self, cells: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[np.float64] | None:
+        """The numbers of a column that is as Python writes it, which is quick; None of any other column."""
+        if self.dialect.decimal not in (None, ".") or self.dialect.thousands or not isinstance(cells, list):
+            return None
+        try:
+            values = np.array(list(map(float, cells)))
+        except (TypeError, ValueError):
+            return None
+        if "_" in "".join(map(str, cells)) or (self.dialect.decimal is None and self._any_comma()):
+            return None
+        return values
+
+    def _any_comma(self) -> bool:
+        """Whether any cell of the table has a comma, which may be a decimal mark."""
+        if self._has_comma is None:
+            self._has_comma = any(isinstance(cell, str) and "," in cell for cells in self.columns.values()
+                                  if isinstance(cells, list) for cell in cells)
+        return self._has_comma
 
     def _advice(self, text: str, decimal: str) -> str:
         """What a user may do about a cell that is no number."""
@@ -204,7 +228,7 @@ class Table:
                 except AmbiguityError:
                     raise
                 except TableError as error:
-                    texts = self._texts(name)
+                    texts = self._texts(name)[:LOOKED_AT]
                     if sum(map(_is_number, texts)) > len(texts) / 2:
                         self.note(f"column {name!r} is left out: {str(error).removeprefix(f'{self.path}: ')}")
         return names

@@ -197,6 +197,8 @@ def _column(times: list[datetime.datetime], texts: list[str], style: TimeStyle, 
     Where all offsets are the same, or all times are at the same time of the day, the values are the times as they are
     written; otherwise they are in UTC, and forecasts get the offset of the last.
     """
+    if all(time.tzinfo is None for time in times):
+        return TimeColumn(np.array(times, "datetime64[us]"), texts, style, note)
     offsets = {time.utcoffset() for time in times}
     if len(offsets) > 1 and len({time.time() for time in times}) > 1:
         note = f"in several offsets from UTC (without one: in UTC); forecasts get that of the last, {style.offset!r}"

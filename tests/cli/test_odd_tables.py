@@ -6,6 +6,7 @@ import io
 import lzma
 import math
 import os
+import subprocess
 import sys
 import threading
 import zipfile
@@ -218,6 +219,7 @@ REFUSED = {
     # what it is: (contents, words of the message)
     "empty": (b"", "is empty"),
     "blank": (b"\n \n\n", "is empty"),
+    "Excel's line alone": (b"sep=;\n", "is empty"),
     "comments alone": (b"# a\n# b\n", "is empty"),
     "a header alone": (b"time,v\n", "a header and no rows"),
     "no header": (b"2024-01-01,5\n2024-01-02,6\n", "--no-header"),
@@ -489,6 +491,19 @@ def test_output_that_cannot_be_written_is_refused_before_the_work(options, words
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and words in err
     assert path.read_bytes() == TEXT
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes break otherwise on Windows")
+def test_a_table_whose_reader_has_gone_ends_quietly(tmp_path):
+    """As ``| head`` does; messages still go to stderr."""
+    path = written(tmp_path / "t.csv", TEXT)
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "wb") as closed:
+        result = subprocess.run([sys.executable, "-m", "fastrnn", "detect", str(path), "--out", "-", "--time", "time"],
+                                stdout=closed, stderr=subprocess.PIPE, timeout=120, text=True)
+    assert result.returncode == 141
+    assert result.stderr == "3 rows of v: 0 score above 0.833, in 0 places\n"
 
 
 # ---- Numbers --------------------------------------------------------------------------------------------
