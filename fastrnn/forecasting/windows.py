@@ -287,7 +287,8 @@ class Windows:
         steps = np.arange(int((stops - starts).max()))
         valid: BoolArray = steps < (stops - starts)[:, None]
         if self.marks is None:
-            return valid & ((starts[:, None] == 0) | (steps >= self.length // WARM_UP))
+            valid &= (starts[:, None] == 0) | (steps >= self.length // WARM_UP)
+            return valid
         for row, n in enumerate(rows.tolist()):
             valid[row, :len(self.marks[n])] &= self.marks[n]
         return valid
