@@ -6,7 +6,7 @@ arrays; ``rebuild`` makes an equal tree of them, to the bit. In the JSON
 
 - None, True, 3, 0.5, "text" and [...] stand for themselves;
 - everything else is an object with one name, which tells the kind: ``{"tuple": [1, 2]}``, ``{"float": "nan"}``,
-  ``{"array": ["float64", [3, 2]]}``, ``{"object": ["Series", {"y": ...}]}``;
+  ``{"array": ["float64", [3, 2]]}``, ``{"object": ["forecasting.Series", {"y": ...}]}``;
 - ``{"same": 3}`` is the fourth value of such a kind that was completed: two names of one array or object stay so.
 
 The elements of all arrays of one dtype follow each other in one array, in the order in which the JSON names them. An
@@ -56,14 +56,21 @@ CLASSES: dict[str, type] = {}
 
 
 def storable(cls: Class) -> Class:
-    """Class decorator: lets trees hold objects of this class, under its name.
+    """Class decorator: lets trees hold objects of this class, as "forecasting.Series", by package and name.
 
     Of a dataclass the fields are kept. Another class gives its attributes, or what its own ``__getstate__`` returns; it
     is made again without ``__init__``, by its own ``__setstate__`` where it has one.
     """
-    if CLASSES.setdefault(cls.__name__, cls) is not cls:
-        raise ValueError(f"two storable classes are called {cls.__name__}")
+    name = _class_name(cls)
+    if CLASSES.setdefault(name, cls) is not cls:
+        raise ValueError(f"two storable classes are called {name}")
     return cls
+
+
+def _class_name(cls: type) -> str:
+    """What files call a class: modules may move within a package, so only the package is named."""
+    packages = cls.__module__.split(".")[1:-1]
+    return ".".join([*packages, cls.__name__])
 
 
 def add_kind(name: str, matches: Callable[[Any], bool], parts: Callable[[Any], Any],
@@ -173,8 +180,8 @@ class _Writer:
                 return {"dict": {key: self.written(each, f"{name}[{key!r}]") for key, each in value.items()}}
             return {"pairs": [[self.written(key, f"a key of {name}"), self.written(each, f"{name}[{key!r}]")]
                               for key, each in value.items()]}
-        if CLASSES.get(type(value).__name__) is type(value):
-            return {"object": [type(value).__name__,
+        if CLASSES.get(_class_name(type(value))) is type(value):
+            return {"object": [_class_name(type(value)),
                                {key: self.written(each, f"{name}.{key}") for key, each in _attributes(value).items()}]}
         for kind, (matches, parts, _) in KINDS.items():
             if matches(value):

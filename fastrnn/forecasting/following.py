@@ -7,10 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .calendar import shown
+
 if TYPE_CHECKING:
+    from .forecaster import RNNForecaster
     from .series import Panel, Series
 
 FARTHEST = 100_000          # steps that may lie between the end of a series and the first row that follows
+
+
+def read_following(model: RNNForecaster, X: Any, y: Any = None, past: Any = None, times: Any = None) -> Panel:
+    """Rows that follow the series of a fitted forecaster, as a Panel; times of one row are enough."""
+    if X is None and y is None:
+        raise TypeError("y: expected the rows that follow, got None")
+    clock = next((series.clock for series in model.panel_.series), None)
+    return model._read(X, y, past, times, clock)
 
 
 def following(panel: Panel, new: Panel) -> tuple[list[Series | None], list[Series]]:
@@ -59,25 +70,33 @@ _KINDS = {"one": "one series [T]", "columns": "an array of series [T, N]", "list
           "frame": "a frame"}
 
 
+def _of_zone(zone: str | None) -> str:
+    return "without a zone" if zone is None else f"in the zone {zone}"
+
+
 def _placed(series: Series, new: Series) -> Series:
     """The new rows from the step after the series' last one on; ValueError where they do not follow it."""
-    if series.clock is None or new.clock is None:
+    clock = series.clock
+    if clock is None or new.clock is None:
         return new
-    ahead = series.clock.at(len(series) + np.arange(len(new)))
-    times, label = new.clock.at(np.arange(len(new))), "" if series.name is None else f" of series {series.name!r}"
-    if times[0] < ahead[0]:
-        raise ValueError(f"times: expected rows that follow the series, from {ahead[0]} on, got {times[0]}{label}")
-    skipped = 0
-    if times[0] > ahead[0]:
-        ahead = series.clock.at(len(series) + np.arange(FARTHEST + len(new)))
-        skipped = int(np.searchsorted(ahead, times[0]))
-        ahead = ahead[skipped:skipped + len(new)]
-        if len(ahead) < len(new):
-            raise ValueError(f"times: expected rows that follow the series, got {times[0]}{label}, more than "
-                             f"{FARTHEST} steps after its end")
-    if not np.array_equal(ahead, times):
-        odd = int(np.argmax(ahead != times))
-        raise ValueError(f"times: expected the steps that follow the series, {ahead[odd]}, got {times[odd]}{label}")
+    label = "" if series.name is None else f" of series {series.name!r}"
+    if new.clock.zone != clock.zone:
+        raise ValueError(f"times: expected times {_of_zone(clock.zone)}, as in fit, got times "
+                         f"{_of_zone(new.clock.zone)}{label}")
+    first = shown(clock.local([len(series)])[0])
+    steps, on_clock = clock.steps(new.clock.at(np.arange(len(new))))
+    if steps[0] < len(series):
+        raise ValueError(f"times: expected rows that follow the series, from {first} on, got "
+                         f"{shown(new.clock.local([0])[0])}{label}")
+    skipped = int(steps[0]) - len(series)
+    wrong = ~on_clock | (np.diff(steps, prepend=steps[0] - 1) != 1)
+    if wrong.any():
+        odd = int(np.argmax(wrong))
+        raise ValueError(f"times: expected steps of the frequency {clock.name!r} that go on from {first}, got "
+                         f"{shown(new.clock.local([odd])[0])}{label}")
+    if skipped > FARTHEST:
+        raise ValueError(f"times: expected rows that follow the series, from {first} on, got "
+                         f"{shown(new.clock.local([0])[0])}{label}, {skipped} steps later")
     if not skipped:
         return new
 
@@ -85,4 +104,4 @@ def _placed(series: Series, new: Series) -> Series:
         return np.concatenate([np.full((skipped, *values.shape[1:]), np.nan), values])
 
     return replace(new, y=later(new.y), known=later(new.known), past=later(new.past),
-                   clock=series.clock.moved(len(series)))
+                   clock=clock.moved(len(series)))

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from .._base.typing import ArrayLike, CellName, Float64Array, IntArray, RandomState
     from ..training import History
+    from .calendar import Clock
     from .network import ForecastNetwork
     from .series import Panel, Series
 
@@ -267,13 +268,13 @@ class RNNForecaster(LivingForecaster):
         other.panel_ = self._like_fitted(self._prepared(self._read(X, y, past, times), self.options_))
         return other
 
-    def _read(self, X: ArrayLike | None, y: ArrayLike | None, past: ArrayLike | None,
-              times: ArrayLike | None) -> Panel:
+    def _read(self, X: ArrayLike | None, y: ArrayLike | None, past: ArrayLike | None, times: ArrayLike | None,
+              clock: Clock | None = None) -> Panel:
         layout = _series.Layout(
             _series.check_names(self.target, "target") if self.target is not None else None,
             _series.check_name(self.time, "time"), _series.check_name(self.series, "series"),
             _series.check_names(self.known, "known"), _series.check_names(self.past, "past"),
-            Resampling.of(self.freq, self.resample))
+            Resampling.of(self.freq, self.resample), clock=clock)
         return _series.read(X, y, past, times, layout)
 
     def _prepared(self, panel: Panel, options: Options) -> Panel:

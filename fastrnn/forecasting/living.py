@@ -1,14 +1,19 @@
-"""What a fitted forecaster does beside forecasting: it is scored and drawn."""
+"""What a fitted forecaster does beside forecasting: it goes on training with new rows, is scored and drawn."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from .._base import validation as check
 from .._base.estimator import Estimator
+from .following import read_following
 from .plots import draw_forecast
 from .scoring import score
+from .updating import update
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from matplotlib.axes import Axes
 
     from .._base.typing import ArrayLike
@@ -35,6 +40,87 @@ class LivingForecaster(Estimator):
     options_: Options
     encoding_: Encoding
     panel_: Panel
+
+    def update(self, X: ArrayLike | None = None, y: ArrayLike | None = None, *, past: ArrayLike | None = None,
+               times: ArrayLike | None = None, updates: int | None = None) -> Self:
+        """Take rows that follow the series, and train the networks on from where they are.
+
+        ``predict`` and ``stream`` then go on from the new ends. Half of what is trained on are windows that reach the
+        new rows, half are earlier ones of the same series, at 0.3 times the learning rate of ``fit``. What was found in
+        ``fit`` (scales of columns, seasons) stays as it is: where a series has become another, fit again.
+
+        Parameters
+        ----------
+        X, y, past : array_like or frame, optional
+            The new rows in the kind of table that ``fit`` took, with the same columns. Rows of a frame are matched by
+            the name of their series and by time; steps that are left out have missing values. Rows of arrays follow the
+            last ones, series by their places. Further series of a frame or a list are taken in, too.
+        times : array_like of datetime64, optional
+            The times of the new rows of arrays; without them they follow step by step.
+        updates : int, optional
+            Updates by the optimizer, for each network; 0: none. If it is not given: as many for each row as in ``fit``,
+            one at least.
+
+        Returns
+        -------
+        RNNForecaster
+            This one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An unsuitable argument, by name, or rows that do not follow the series; the forecaster stays as it was.
+        NotFittedError
+            This forecaster is not fitted.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.forecasting import RNNForecaster
+        >>> y = np.sin(np.arange(200) / 4)
+        >>> model = RNNForecaster(horizon=3, updates=50, random_state=0).fit(y[:150])
+        >>> model.update(y[150:180]).stream()
+        <ForecastStream after 180 observations, horizon 3>
+        """
+        self._check_fitted()
+        model = cast("RNNForecaster", self)
+        count = None if updates is None else check.size(updates, "updates", least=0)
+        update(model, read_following(model, X, y, past, times), count)
+        return self
+
+    def partial_fit(self, X: ArrayLike | None = None, y: ArrayLike | None = None, *, past: ArrayLike | None = None,
+                    times: ArrayLike | None = None) -> Self:
+        """Fit where nothing was fitted yet, else ``update``: scikit-learn's way to learn from data in pieces.
+
+        Parameters
+        ----------
+        X, y, past, times : array_like, optional
+            The first rows, or those that follow, as ``fit`` takes them.
+
+        Returns
+        -------
+        RNNForecaster
+            This one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An unsuitable argument, by name; the forecaster stays as it was.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.forecasting import RNNForecaster
+        >>> y = np.sin(np.arange(200) / 4)
+        >>> model = RNNForecaster(horizon=3, updates=50, random_state=0)
+        >>> for piece in np.split(y, 4):
+        ...     model = model.partial_fit(piece)
+        >>> model.stream()
+        <ForecastStream after 200 observations, horizon 3>
+        """
+        if self.__sklearn_is_fitted__():
+            return self.update(X, y, past=past, times=times)
+        return cast("Self", cast("RNNForecaster", self).fit(X, y, past=past, times=times))
 
     def score(self, X: int | ArrayLike | None, y: ArrayLike | None = None) -> float:
         """Compute R^2 of the forecasts beside the values that came, as scikit-learn's regressors have it.

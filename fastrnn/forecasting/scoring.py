@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .following import following
+from .following import following, read_following
 from .series import Panel
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def score(model: RNNForecaster, X: Any, y: ArrayLike | None) -> float:
         return r_squared(came, forecast, -1 if model.panel_.kind == "list" else 0)
     if X is None or isinstance(X, (int, np.integer)):
         raise TypeError("y: expected the values that came, got None")
-    rows, others = following(model.panel_, model._read(X, None, None, None))
+    rows, others = following(model.panel_, read_following(model, X))
     if others or any(each is None for each in rows):
         names = [each.name for each in others] or [
             series.name for series, each in zip(model.panel_.series, rows, strict=True) if each is None]

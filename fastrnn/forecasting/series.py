@@ -78,6 +78,7 @@ class Layout:
     times: TimeKind | None = None       # what the times came as
     indexed: bool = False               # the times are the frame's index
     index_name: Any = None              # the name of that index
+    clock: Clock | None = None          # of series that these rows follow: their frequency need not be found
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -122,8 +123,8 @@ class Rows:
     starts: IntArray                    # the first row of each series, and the number of rows [N + 1]
     instants: Times | None = None
 
-    def series(self, names: Sequence[str], labels: Sequence[object], times: TimeKind | None,
-               resampling: Resampling) -> list[Series]:
+    def series(self, names: Sequence[str], labels: Sequence[object], times: TimeKind | None, resampling: Resampling,
+               clock: Clock | None = None) -> list[Series]:
         """Series on their clocks; a step without a row has missing values. `names` are what messages call the times."""
         if self.instants is None:
             if resampling.frequency is not None:
@@ -137,7 +138,7 @@ class Rows:
             rows, instants = self._resampled(instants, frequency, resampling.function, zone)
         elif frequency is None and times is not None:
             frequency = times.frequency
-        line = timeline(instants, rows.starts, names, zone, frequency)
+        line = timeline(instants, rows.starts, names, zone, frequency, clock)
         ends = np.cumsum(line.lengths)
         full = rows
         if ends[-1] > len(instants):
@@ -190,7 +191,7 @@ def _from_arrays(X: Any, y: Any, past: ArrayLike | None, times: Any, layout: Lay
                 np.concatenate([[0], np.cumsum(lengths)]), every)
     if resampling.function is not None or layout.indexed:
         rows = _sorted(rows, every)
-    return Panel(rows.series(names, [None] * len(values), layout.times, resampling), kind, layout)
+    return Panel(rows.series(names, [None] * len(values), layout.times, resampling, layout.clock), kind, layout)
 
 
 def _sorted(rows: Rows, instants: Times) -> Rows:
@@ -368,7 +369,7 @@ def _from_frame(frame: Any, layout: Layout) -> Panel:
     for target in layout.targets:
         labels = [target] if len(layout.targets) > 1 else table.labels
         rows = Rows(table.numbers[target], known, past, table.starts, table.instants)
-        series += rows.series(names, labels, table.layout.times, layout.resampling)
+        series += rows.series(names, labels, table.layout.times, layout.resampling, layout.clock)
     return Panel(series, "frame", table.layout)
 
 

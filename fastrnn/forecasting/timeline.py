@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +30,7 @@ class Timeline:
 
 
 def timeline(instants: Times, starts: IntArray, names: Sequence[str], zone: str | None = None,
-             frequency: Frequency | None = None) -> Timeline:
+             frequency: Frequency | None = None, clock: Clock | None = None) -> Timeline:
     """The Timeline of series whose rows begin at `starts` [N + 1]; each series' times rise.
 
     Parameters
@@ -45,6 +45,8 @@ def timeline(instants: Times, starts: IntArray, names: Sequence[str], zone: str 
         The name of the times' zone.
     frequency : Frequency, optional
         That of all series; found from the times if not given.
+    clock : Clock, optional
+        Of series that these rows follow: all are taken to have its frequency, and one row of each is enough.
 
     Raises
     ------
@@ -57,9 +59,12 @@ def timeline(instants: Times, starts: IntArray, names: Sequence[str], zone: str 
         check_rising(instants[starts[n]:starts[n + 1]], names[n], zone)
     rows = np.diff(starts)
     reference = int(np.lexsort((-rows, shortest))[0])
-    if rows[reference] < 2:
+    if clock is None and rows[reference] < 2:
         raise ValueError(f"{names[reference]}: expected two or more times, got one")
-    one, _ = Clock.of(instants[starts[reference]:starts[reference + 1]], names[reference], frequency, zone)
+    if clock is not None:
+        one, frequency = replace(clock, zone=zone), clock.frequency
+    else:
+        one, _ = Clock.of(instants[starts[reference]:starts[reference + 1]], names[reference], frequency, zone)
     clocks: list[Clock] = []
     steps, lengths = np.empty(len(instants), np.int64), np.empty(len(rows), np.int64)
     for low, high in _blocks(starts):
