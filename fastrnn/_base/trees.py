@@ -22,19 +22,22 @@ import base64
 import collections
 import dataclasses
 import datetime
+import json
 import math
+import struct
+import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from .reading import ModelFormatError
+from .reading import ModelFormatError, parse_json, refusing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .typing import Array
 
-__all__ = ["storable", "add_kind", "flatten", "rebuild"]
+__all__ = ["storable", "add_kind", "flatten", "rebuild", "packed", "unpacked"]
 
 Class = TypeVar("Class", bound=type)
 
@@ -93,7 +96,7 @@ def add_kind(name: str, matches: Callable[[Any], bool], parts: Callable[[Any], A
 
 # ---- Writing ------------------------------------------------------------------------------------
 
-def flatten(tree: Any, name: str = "state") -> tuple[Any, dict[str, Array]]:
+def flatten(tree: Any, name: str = "state", shared: Sequence[Array] = ()) -> tuple[Any, dict[str, Array]]:
     """Take a tree apart.
 
     Parameters
@@ -102,6 +105,8 @@ def flatten(tree: Any, name: str = "state") -> tuple[Any, dict[str, Array]]:
         The tree.
     name : str
         What error messages call it.
+    shared : sequence of array
+        Arrays that are not kept: where the tree has one of them the JSON has its place here, ``{"shared": 0}``.
 
     Returns
     -------
@@ -127,7 +132,7 @@ def flatten(tree: Any, name: str = "state") -> tuple[Any, dict[str, Array]]:
         ...
     TypeError: state[1]: expected plain data or an object of a storable class, got builtin_function_or_method
     """
-    writer = _Writer()
+    writer = _Writer(shared)
     value = writer.written(tree, name)
     return value, {dtype: np.concatenate(parts) for dtype, parts in writer.parts.items()}
 
@@ -135,7 +140,8 @@ def flatten(tree: Any, name: str = "state") -> tuple[Any, dict[str, Array]]:
 class _Writer:
     """One call of ``flatten``: the pieces of the arrays so far, and the values that have a number."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: Sequence[Array]) -> None:
+        self.shared = {_memory(each): n for n, each in enumerate(shared)}
         self.parts: dict[str, list[Array]] = {}         # by dtype
         self.numbers: dict[Any, int] = {}               # of completed values, by identity
         self.count = 0                                  # of completed values
@@ -149,6 +155,8 @@ class _Writer:
         if type(value) is float and math.isfinite(value):
             return value
         identity: Any = _memory(value) if isinstance(value, np.ndarray) else id(value)
+        if identity in self.shared:
+            return {"shared": self.shared[identity]}
         if identity in self.numbers:
             return {"same": self.numbers[identity]}
         if id(value) in self.open:
@@ -235,7 +243,7 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 # ---- Reading ------------------------------------------------------------------------------------
 
-def rebuild(value: Any, arrays: dict[str, Array]) -> Any:
+def rebuild(value: Any, arrays: dict[str, Array], shared: Sequence[Array] = ()) -> Any:
     """Make the tree that ``flatten`` took apart.
 
     Parameters
@@ -244,6 +252,8 @@ def rebuild(value: Any, arrays: dict[str, Array]) -> Any:
         The JSON.
     arrays : dict of str to array
         The arrays.
+    shared : sequence of array
+        The arrays that were not kept.
 
     Returns
     -------
@@ -262,7 +272,7 @@ def rebuild(value: Any, arrays: dict[str, Array]) -> Any:
     >>> rebuild(*flatten([np.arange(3), (1, float("inf"))]))
     [array([0, 1, 2]), (1, inf)]
     """
-    reader = _Reader(arrays)
+    reader = _Reader(arrays, shared)
     tree = reader.read(value)
     for dtype, elements in arrays.items():
         if reader.used.get(dtype, 0) != len(elements):
@@ -273,12 +283,12 @@ def rebuild(value: Any, arrays: dict[str, Array]) -> Any:
 class _Reader:
     """One call of ``rebuild``: how many elements of each array are used so far, and the values that have a number."""
 
-    def __init__(self, arrays: dict[str, Array]) -> None:
+    def __init__(self, arrays: dict[str, Array], shared: Sequence[Array]) -> None:
         for name, elements in arrays.items():
             if elements.ndim != 1 or elements.dtype.name != name or name not in NUMBERS:
                 raise ModelFormatError(f"{name!r}: expected one of {', '.join(NUMBERS)} in one dimension, got "
                                        f"{elements.dtype} {elements.shape}")
-        self.arrays, self.used = arrays, dict.fromkeys(arrays, 0)
+        self.arrays, self.used, self.shared = arrays, dict.fromkeys(arrays, 0), shared
         self.completed: list[Any] = []
         self.kinds = {"array": self._array, "floats": self._floats, "objects": self._objects, "object": self._object,
                       "tuple": lambda content: tuple(self.read(_a(list, content))),
@@ -296,6 +306,8 @@ class _Reader:
         (kind, content), = value.items()
         if kind == "same":
             return self.completed[_size(content)]
+        if kind == "shared":
+            return self.shared[_size(content)]
         if kind in self.kinds:
             result = self.kinds[kind](content)
         elif kind in KINDS:
@@ -393,6 +405,76 @@ def _size(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise ModelFormatError(f"expected a number from 0 on, got {value!r:.200}")
     return value
+
+
+# ---- Trees as bytes -----------------------------------------------------------------------------
+
+_MAGIC = b"FRNNTREE"
+_VERSION = 1
+_HEADER = struct.Struct("<8sHxxI32s")       # magic, version, bytes of the JSON, hash of the shared arrays
+
+
+def packed(tree: Any, name: str, shared: Sequence[Array] = ()) -> bytes:
+    """A tree as bytes: a header, the JSON, the arrays, and a CRC-32 of all before it.
+
+    Parameters
+    ----------
+    tree : object
+        The tree.
+    name : str
+        What it is, such as the name of a class: ``unpacked`` takes no other.
+    shared : sequence of array
+        Arrays that are not kept, such as weights. Their hash is.
+
+    Returns
+    -------
+    bytes
+        For ``unpacked``.
+    """
+    value, arrays = flatten(tree, name, shared)
+    counts = {dtype: len(elements) for dtype, elements in arrays.items()}
+    text = json.dumps([name, counts, value], allow_nan=False, separators=(",", ":")).encode()
+    data = b"".join([_HEADER.pack(_MAGIC, _VERSION, len(text), _hash(shared)), text,
+                     *(elements.tobytes() for elements in arrays.values())])
+    return data + struct.pack("<I", zlib.crc32(data))
+
+
+def unpacked(data: bytes, name: str, shared: Sequence[Array] = ()) -> Any:
+    """The tree of ``packed``; ValueError, which says why, for other bytes, and where the shared arrays are others."""
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"snapshot: expected bytes, got {type(data).__name__}")
+    data = bytes(data)
+    if not data.startswith(_MAGIC) or len(data) < _HEADER.size + 4:
+        raise ModelFormatError("snapshot: not one of fastrnn's, or cut short")
+    _, version, size, digest = _HEADER.unpack_from(data)
+    if version > _VERSION:
+        raise ModelFormatError(f"snapshot: a later fastrnn made it: it has version {version}, and version {_VERSION} "
+                               "is the last that this fastrnn reads")
+    if zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
+        raise ModelFormatError("snapshot: damaged (its checksum is wrong)")
+    with refusing("snapshot"):
+        what, counts, value = parse_json(data[_HEADER.size:_HEADER.size + size])
+        if what != name:
+            raise ModelFormatError(f"expected one of {name}, got one of {what!r:.200}")
+        if digest != _hash(shared):
+            raise ModelFormatError("of another model (weights differ)")
+        arrays, start = {}, _HEADER.size + size
+        for dtype, count in counts.items():
+            own = np.dtype(dtype if dtype in NUMBERS else "V0").newbyteorder("<")
+            arrays[dtype] = np.frombuffer(data, own, _size(count), start)
+            start += arrays[dtype].nbytes
+        if start != len(data) - 4:
+            raise ModelFormatError("its length does not fit its header")
+        return rebuild(value, arrays, shared)
+
+
+def _hash(arrays: Sequence[Array]) -> bytes:
+    import hashlib  # here: it loads OpenSSL, which most programs never need
+    digest = hashlib.sha256()
+    for each in arrays:
+        digest.update(f"{each.dtype.name}{each.shape}".encode())
+        digest.update(each.astype(each.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.digest()
 
 
 # ---- Kinds of values ------------------------------------------------------------------------------

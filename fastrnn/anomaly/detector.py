@@ -13,6 +13,8 @@ import numpy as np
 
 from .._base import validation as check
 from .._base.estimator import Estimator, cell_name, columns, numbers
+from .._base.reading import refusing
+from .._base.trees import check_attribute, packed, unpacked
 from ..nn import GRU, LSTM, RNN, Linear, Sequential
 from .fitting import train
 from .likelihood import Channel
@@ -545,6 +547,81 @@ class RNNAnomalyDetector(Estimator):
             if not -LARGEST < value < LARGEST and value == value:
                 raise ValueError(f"x: expected numbers within {LARGEST:g}, got {value}")
         return row
+
+    # ---- Snapshots ------------------------------------------------------------------------------
+
+    def snapshot(self) -> bytes:
+        """Write where the detector is in its stream to bytes, without the network's weights, for ``restore``.
+
+        Returns
+        -------
+        bytes
+            The state, a hash of the weights, a version and a checksum; no pickle. Any store of bytes can keep it.
+
+        Raises
+        ------
+        NotFittedError
+            No row was learnt yet.
+
+        Examples
+        --------
+        >>> from fastrnn.anomaly import RNNAnomalyDetector
+        >>> detector = RNNAnomalyDetector(hidden_size=8, random_state=0)
+        >>> for n in range(200):
+        ...     detector.learn_one(n % 2)
+        >>> snapshot, score = detector.snapshot(), detector.score_one(0.0)
+        >>> detector.learn_one(9.0)
+        >>> detector.restore(snapshot)
+        >>> detector.score_one(0.0) == score
+        True
+        """
+        self._check_fitted()
+        return packed(self._fitted_attributes(), type(self).__name__, list(self.model_.parameters.values()))
+
+    def restore(self, snapshot: bytes) -> None:
+        """Bring the detector to where a snapshot was made, of this one or of another with the same network.
+
+        Detectors with the same parameters, an int for `random_state` among them, and `updates` of 0 have the same
+        network for the same number of channels.
+
+        Parameters
+        ----------
+        snapshot : bytes
+            From ``snapshot``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            It is no snapshot of a detector, damaged, or of another network; the detector stays as it was.
+        NotFittedError
+            This detector has no network yet, as it learnt no row.
+
+        Examples
+        --------
+        >>> from fastrnn.anomaly import RNNAnomalyDetector
+        >>> first, second = (RNNAnomalyDetector(hidden_size=8, random_state=0) for _ in range(2))
+        >>> for n in range(200):
+        ...     first.learn_one(n % 2)
+        >>> second.learn_one(0.0)
+        >>> second.restore(first.snapshot())
+        >>> second.score_one(5.0) == first.score_one(5.0)
+        True
+        """
+        self._check_fitted()
+        attributes = unpacked(snapshot, type(self).__name__, list(self.model_.parameters.values()))
+        other = type(self)(**self.get_params())
+        with refusing("snapshot"):
+            for name, value in attributes.items():
+                check_attribute(type(self), name)
+                setattr(other, name, value)
+            other._check_loaded()
+        for name in self._fitted_attributes():
+            delattr(self, name)
+        vars(self).update(other._fitted_attributes())
+
+    def _fitted_attributes(self) -> dict[str, Any]:
+        parameters = self._defaults()
+        return {name: value for name, value in vars(self).items() if name not in parameters}
 
     def _check_loaded(self) -> None:
         """Raise an error of any kind where what a file holds cannot score a row and learn it."""

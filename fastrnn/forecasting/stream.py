@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._base.reading import ModelFormatError, refusing
+from .._base.trees import packed, unpacked
 from .encoding import FLOOR, HARMONICS, LARGEST, LOGARITHMS, PERIODS, TINY
 
 if TYPE_CHECKING:
@@ -129,6 +131,67 @@ class ForecastStream:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._make_views()
+
+    # ---- Snapshots ------------------------------------------------------------------------------
+
+    def _weights(self) -> list[Array]:
+        """The arrays that steps do not change, which snapshots leave out."""
+        return [self._weight, *(value for stream in self._streams for value in stream._model.parameters.values())]
+
+    def snapshot(self) -> bytes:
+        """Write where the stream is to bytes, without the weights, for ``restore``.
+
+        Returns
+        -------
+        bytes
+            The state, a hash of the weights, a version and a checksum; no pickle. Any store of bytes can keep it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.forecasting import RNNForecaster
+        >>> y = np.sin(np.arange(200) / 4)
+        >>> stream = RNNForecaster(horizon=3, updates=50, random_state=0).fit(y[:150]).stream()
+        >>> snapshot, forecast = stream.snapshot(), stream.forecast
+        >>> for value in y[150:]:
+        ...     _ = stream.step(value)
+        >>> stream.restore(snapshot)
+        >>> bool(np.array_equal(stream.forecast, forecast))
+        True
+        """
+        return packed(self.__getstate__(), type(self).__name__, self._weights())
+
+    def restore(self, snapshot: bytes) -> None:
+        """Bring the stream to where a snapshot was made, of this stream or of another with the same weights.
+
+        Parameters
+        ----------
+        snapshot : bytes
+            From ``snapshot``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            It is no snapshot of such a stream, damaged, or of other weights; the stream stays as it was.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.forecasting import RNNForecaster
+        >>> model = RNNForecaster(horizon=3, updates=50, random_state=0).fit(np.sin(np.arange(200) / 4))
+        >>> first, second = model.stream(), model.stream()
+        >>> forecast = first.step(1.5)
+        >>> second.restore(first.snapshot())
+        >>> second
+        <ForecastStream after 201 observations, horizon 3>
+        """
+        state = unpacked(snapshot, type(self).__name__, self._weights())
+        other = object.__new__(type(self))
+        with refusing("snapshot"):
+            if state.keys() != self.__getstate__().keys():
+                raise ModelFormatError(f"expected {', '.join(self.__getstate__())}, got {', '.join(state)}")
+            other.__setstate__(state)
+        vars(self).update(vars(other))
 
     def __repr__(self) -> str:
         return f"<ForecastStream after {self._count} observations, horizon {self._encoding.horizon}>"

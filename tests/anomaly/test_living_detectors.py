@@ -144,3 +144,41 @@ def test_mutations(ending, tmp_path):
         refused += mutations.assert_refuses_or_loads(fastrnn.load, broken, tmp_path / f"detector{ending}",
                                                      times=3 * reading.EXPANSION) is not None
     assert refused > count // 2
+
+
+# ---- Snapshots ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("about", OPTIONS)
+def test_a_snapshot_brings_a_detector_back(about):
+    x = rows()
+    options = {"hidden_size": 8, "random_state": 0, **OPTIONS[about]}
+    detector, other = (RNNAnomalyDetector(**options).fit(x[:400]) for _ in range(2))
+    detector.score_one(x[400])
+    snapshot = detector.snapshot()
+    scores = []
+    for row in x[400:].tolist():
+        scores.append(detector.score_one(row))
+        detector.learn_one(row)
+    other.partial_fit(x[500:550])
+    for each in (detector, other):
+        each.restore(snapshot)
+        again = []
+        for row in x[400:].tolist():
+            again.append(each.score_one(row))
+            each.learn_one(row)
+        assert again == scores
+    assert len(snapshot) < len(pickle.dumps(detector))
+
+
+def test_snapshots_that_are_refused():
+    x = rows()
+    detector, other = (RNNAnomalyDetector(hidden_size=4, random_state=seed).fit(x[:100]) for seed in (0, 1))
+    state = detector.snapshot()
+    for broken, message in ((other.snapshot(), "of another model"), (state[:-1], "damaged"), (b"FRNN", "cut short"),
+                            (fastrnn.forecasting.RNNForecaster(updates=1).fit(x[:90, 0]).stream().snapshot(),
+                             "expected one of RNNAnomalyDetector")):
+        with pytest.raises(ModelFormatError, match=message):
+            detector.restore(broken)
+        assert detector.snapshot() == state
+    with pytest.raises(ValueError, match="not fitted"):
+        RNNAnomalyDetector().snapshot()

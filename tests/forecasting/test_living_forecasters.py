@@ -266,3 +266,64 @@ def test_mutated_configurations(tmp_path):
             fastrnn.load, (tmp_path / "draft.npz").read_bytes(), tmp_path / "model.npz",
             times=3 * reading.EXPANSION) is not None
     assert refused > count // 4
+
+
+# ---- Snapshots of streams -------------------------------------------------------------------------
+
+@pytest.mark.parametrize("about", OPTIONS)
+def test_a_snapshot_brings_a_stream_back(about):
+    model = fitted(**OPTIONS[about], updates=6)
+    X = future(model)
+    extra = {"known": [0.5, 1.0] if model.n_features_in_ else None, "past": [0.3] if "past" in OPTIONS[about] else None}
+    stream, other = model.stream(X=X), model.stream(X=X)
+    values = [*wave(60, seed=1).tolist(), None, 9.5]
+    for value in values[:25]:
+        stream.step(value, **extra)
+    snapshot, forecast, shown = stream.snapshot(), stream.forecast, repr(stream)
+    forecasts = [stream.step(value, **extra) for value in values[25:]]
+    for each in (stream, other):
+        each.restore(snapshot)
+        assert repr(each) == shown and np.array_equal(each.forecast, forecast)
+        assert np.array_equal(np.array([each.step(value, **extra) for value in values[25:]]), np.array(forecasts))
+    assert stream.snapshot() == other.snapshot()
+
+
+def test_snapshots_leave_the_weights_out():
+    stream = fitted(Y, hidden_size=64, updates=1).stream()
+    weights = sum(value.nbytes for network in stream._streams for value in network._model.parameters.values())
+    assert len(stream.snapshot()) < weights / 5
+
+
+def test_snapshots_that_are_refused():
+    stream, other = fitted(Y).stream(), fitted(2 * wave(90, seed=2)).stream()
+    snapshot, state = stream.snapshot(), stream.snapshot()
+    later = bytearray(snapshot)
+    later[8] = 2
+    detector = fastrnn.anomaly.RNNAnomalyDetector(hidden_size=4).fit(np.ones((9, 1)))
+    for broken, error, message in ((other.snapshot(), ValueError, "of another model"), (b"", ValueError, "cut short"),
+                                   ("text", TypeError, "expected bytes"), (snapshot[:-1], ValueError, "damaged"),
+                                   (snapshot[:100] + b"?" + snapshot[101:], ValueError, "damaged"),
+                                   (bytes(later), ValueError, "a later fastrnn made it: it has version 2"),
+                                   (detector.snapshot(), ValueError, "expected one of ForecastStream")):
+        with pytest.raises(error, match=message):
+            stream.restore(broken)
+        assert stream.snapshot() == state
+
+
+@pytest.mark.slow
+def test_mutated_snapshots():
+    """With the checksum made right again: nothing but a ValueError, or a stream."""
+    import struct
+    import zlib
+    stream = fitted(Y[:30], hidden_size=2, updates=1, horizon=2, window=4).stream()
+    snapshot, rng, refused = stream.snapshot(), np.random.default_rng(0), 0
+    count = mutations.COUNT // 4
+    for broken in mutations.mixed(snapshot[:-4], rng, count, header=600):
+        data = broken + struct.pack("<I", zlib.crc32(broken))
+        with mutations.bounded(64 * len(data) + (1 << 22)):
+            try:
+                stream.restore(data)
+            except ModelFormatError:
+                refused += 1
+        stream.restore(snapshot)
+    assert refused > count // 2
