@@ -224,6 +224,13 @@ class Estimator:
             raise ValueError(f"X has {count} features, but {type(self).__name__} is expecting {self.n_features_in_} "
                              "features as input")
 
+    def _check_names(self, names: Sequence[str] | None) -> None:
+        """Raise ValueError, in scikit-learn's words, where X has names of columns other than in ``fit``."""
+        fitted = getattr(self, "feature_names_in_", None)
+        if names is not None and fitted is not None and list(names) != list(fitted):
+            raise ValueError("The feature names should match those that were passed during fit: expected "
+                             f"{', '.join(fitted)}, got {', '.join(names)}")
+
     def get_metadata_routing(self) -> Any:
         """Return which further arguments of ``fit`` scikit-learn passes on where its metadata routing is enabled.
 

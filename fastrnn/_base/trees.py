@@ -18,7 +18,6 @@ A value of another kind, such as a function, is a TypeError that tells where it 
 
 from __future__ import annotations
 
-import base64
 import collections
 import dataclasses
 import datetime
@@ -43,6 +42,7 @@ Class = TypeVar("Class", bound=type)
 
 NUMBERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32",
            "float64")
+_NAMES = {np.dtype(name).newbyteorder("<"): name for name in NUMBERS}      # NumPy works a dtype's name out slowly
 _LONG = 8               # a list of more floats than this is kept as an array
 
 
@@ -200,7 +200,10 @@ class _Writer:
 
     def _array(self, value: Array, name: str) -> dict[str, Any]:
         """An array: what it is, in JSON; its elements are appended to those of its dtype."""
-        shape = list(value.shape)
+        shape, known = list(value.shape), _NAMES.get(value.dtype)
+        if known is not None and value.flags.c_contiguous:          # most arrays: nothing need be changed
+            self.parts.setdefault(known, []).append(value.ravel())
+            return {"array": [known, shape]}
         order = ["F"] if value.flags.f_contiguous and not value.flags.c_contiguous else []
         if value.dtype.kind == "O":
             items = value.ravel().tolist()
@@ -526,8 +529,7 @@ add_kind("date and time", lambda value: type(value) is datetime.datetime and val
 add_kind("date", lambda value: type(value) is datetime.date, datetime.date.isoformat, datetime.date.fromisoformat)
 add_kind("zone", lambda value: type(value).__name__ == "ZoneInfo" and getattr(value, "key", None) is not None,
          lambda value: value.key, _zone)
-add_kind("bytes", lambda value: type(value) is bytes, lambda value: base64.b64encode(value).decode(),
-         lambda text: base64.b64decode(_a(str, text), validate=True))
+add_kind("bytes", lambda value: type(value) is bytes, bytes.hex, bytes.fromhex)
 add_kind("deque", lambda value: type(value) is collections.deque, lambda value: [value.maxlen, list(value)],
          lambda parts: collections.deque(_a(list, parts[1]), parts[0]))
 add_kind("generator", lambda value: isinstance(value, np.random.Generator),

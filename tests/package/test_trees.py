@@ -229,7 +229,7 @@ LIES = [
     {"object": ["dict", {}]}, {"object": ["Unknown", {}]}, {"object": [["forecasting.Clock"], {}]}, {"object": "Clock"},
     {"object": ["forecasting.Clock", {"start": 1}]}, {"object": ["forecasting.Clock", []]}, {"scalar": ["object", 1]},
     {"scalar": ["int8", 300]}, {"scalar": ["int8", None]}, {"scalar": 3}, {"text": 3}, {"bytes": 3},
-    {"bytes": "not base64!"}, {"deque": [-1, []]},
+    {"bytes": "not hex!"}, {"deque": [-1, []]},
     {"deque": [None, 3]}, {"deque": []}, {"zone": "../../../etc/passwd"}, {"zone": 3}, {"date": "soon"}, {"date": 3},
     {"generator": ["BitGenerator", {"dict": {}}]}, {"generator": ["PCG64", {"dict": {}}]}, {"generator": ["PCG64", 3]},
     {"generator": ["Generator", 0]}, {"random state": 3}, {"random state": {"dict": {"bit_generator": "PCG64"}}},
