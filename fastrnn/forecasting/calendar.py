@@ -243,7 +243,7 @@ def check_rising(instants: Times, name: str, zone: str | None = None) -> None:
 def _hint(instants: Times) -> str:
     """What helps with irregular times: a parameter, with a step that suits these."""
     gap = float(np.median(np.diff(instants).astype(np.int64))) / 1e6
-    step = next((name for seconds, name in _READABLE if gap <= seconds), "MS")
+    step = next((name for seconds, name in _READABLE if gap <= 2 * seconds), "MS")
     return f"resample={step!r} makes regular steps of them, each the mean of its values"
 
 

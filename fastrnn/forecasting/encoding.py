@@ -7,7 +7,7 @@ With z the series or its logarithm (filled where values are missing), and c_t an
     for every season m:  (z_t - z_{t-m}) / s_t,  and the steps to come as they were one season before,
                          (z_{t+k-m} - c_t) / s_t,  k = 1 ... min(m, horizon)
     1 where y_t is missing (if values were missing in training),  sines and cosines of the time,
-    past columns at t, known columns at t ... t+horizon, all standardised
+    static columns, past columns at t, known columns at t ... t+horizon, all standardised
 
 and its outputs o_k, k = 1 ... horizon, stand for  z_{t+k} = r_{t,k} + s_t o_k.  The reference r_{t,k} is the level c_t;
 with difference = m it is the last value that lies a multiple of m steps before t+k.
@@ -82,11 +82,13 @@ class Encoding:
         self.missing = any(bool(np.isnan(each.y[first_observed(each.y):]).any()) for each in series)
         self.known = _statistics(np.concatenate([each.known for each in series]))       # mean and scale of each column
         self.past = _statistics(np.concatenate([each.past for each in series]))
+        self.static = _statistics(np.stack([np.empty(0) if each.static is None else each.static for each in series]))
         self.profiles = [min(m, horizon) for m in seasons]
         self.reach = max([1, difference, *seasons])         # how far back a step looks for single values
         n_known, n_past = len(self.known[0]), len(self.past[0])
         # First inputs of the past and of the known columns:
-        self.past_at = 2 + len(seasons) + sum(self.profiles) + self.missing + self.times_size
+        self.past_at = (2 + len(seasons) + sum(self.profiles) + self.missing + self.times_size
+                        + len(self.static[0]))
         self.known_at = self.past_at + n_past
         self.size = self.known_at + n_known * (1 + horizon)
 
@@ -124,10 +126,13 @@ class Encoding:
         return z
 
     def columns(self, series: Series, steps: IntArray) -> Float64Array:
-        """What the network reads at some steps beside the series itself: time, past columns, known columns."""
+        """What the network reads at some steps beside the series itself: time, static, past and known columns."""
         parts: list[Float64Array] = []
         if self.time_features and series.clock is not None:
             parts.append(self.times(series.clock.seconds(steps)))
+        if series.static is not None:
+            static = self.standardised(series.static, self.static)
+            parts.append(np.broadcast_to(static, (len(steps), len(static))))
         parts.append(self.standardised(series.past[steps], self.past))
         if len(self.known[0]):
             ahead = np.minimum(steps[:, None] + np.arange(1 + self.horizon), len(series.known) - 1)

@@ -161,12 +161,25 @@ def _periods(array: Any) -> tuple[Times, TimeKind]:
 
 def label_column(table: Any, name: str) -> tuple[IntArray, list[Any]]:
     """A column of names as codes, from 0 in the order of the first rows, and the name of each code."""
-    column = table[name]
-    native, missing = column.to_native(), column.is_null()
+    missing = table[name].is_null()
     if missing.any():
         row = int(np.argmax(missing.to_numpy()))
         raise ValueError(f"{name}: expected a name in every row, the one of row {row} is missing")
-    library = backend_of(table)
+    return _labels(table, name)
+
+
+def category_column(table: Any, name: str) -> tuple[IntArray, list[Any]]:
+    """A column of categories as codes, -1 where one is missing, and the category of each code."""
+    observed = ~table[name].is_null().to_numpy().astype(bool)
+    if observed.all():
+        return _labels(table, name)
+    codes = np.full(len(observed), -1, np.int64)
+    codes[observed], labels = _labels(table.select(name).filter(observed.tolist()), name)
+    return codes, labels
+
+
+def _labels(table: Any, name: str) -> tuple[IntArray, list[Any]]:
+    native, library = table[name].to_native(), backend_of(table)
     if library == "pandas":
         import pandas
         codes, labels = pandas.factorize(native)

@@ -287,12 +287,11 @@ def _days(day: Times, gaps: IntArray) -> Frequency | None:
     if half_months is not None:
         return half_months
     present = np.bincount(weekday, minlength=7) > 0
-    if weekday.max() < 5 and np.diff(np.busday_count(_FIRST_DAY, day)).min() == 1:
-        present[:5] = True
     frequency = Frequency("weekday", weekmask="".join("01"[int(bit)] for bit in present))
-    if present.all() or len(np.unique(weeks)) < 4 or np.diff(frequency.numbers(day)).min() > 1:
-        return None
-    return frequency
+    if not present.all() and len(np.unique(weeks)) >= 4 and np.diff(frequency.numbers(day)).min() == 1:
+        return frequency
+    business = Frequency("weekday")
+    return business if weekday.max() < 5 and np.diff(business.numbers(day)).min() == 1 else None
 
 
 def _half_months(day: Times) -> Frequency | None:

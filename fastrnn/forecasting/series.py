@@ -15,6 +15,7 @@ from .._base.estimator import columns, numbers
 from .._base.trees import storable
 from . import frames
 from .calendar import Clock, check_rising, shown
+from .categories import embedded
 from .frames import TimeKind
 from .resample import Bins, Resampling, bins
 from .timeline import ahead, some, timeline
@@ -38,6 +39,7 @@ class Series:
     past: Float64Array          # columns known up to now [T, P]
     clock: Clock | None = None
     name: object = None
+    static: Float64Array | None = None      # columns that do not change with time [S], NaN where one is missing
 
     def __len__(self) -> int:
         return len(self.y)
@@ -73,6 +75,9 @@ class Layout:
     series: str | None = None
     known: tuple[str, ...] = ()
     past: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()       # which of those three are categories
+    categories: dict[str, Any] = field(default_factory=dict)    # of each of these, in the order that fit has seen
     resampling: Resampling = field(default_factory=Resampling)
     backend: str | None = None          # the frame's library, known once one was read
     times: TimeKind | None = None       # what the times came as
@@ -91,24 +96,30 @@ class Panel:
     """Series, and what kind of table they came in.
 
     ``kind`` is "one" array [T], "columns" of an array [T, N], a "list" of arrays, or a "frame". ``layout`` has the
-    names of a frame's columns; beside the other kinds it is there where series came with times, and where those are an
-    index of pandas ``layout.target`` has the names of the columns, or of the one Series.
+    names of a frame's columns; beside the other kinds it is there where series came with an index of pandas, which
+    forecasts then have, too: ``layout.target`` are the names of the columns, or of the one Series.
     """
 
     series: list[Series]
     kind: str
     layout: Layout | None = None
+    categories: dict[str, Any] = field(default_factory=dict)    # of columns that are categories, as fit has seen them
 
 
-def read(X: Any, y: Any, past: ArrayLike | None, times: Any, layout: Layout) -> Panel:
+def read(X: Any, y: Any, past: ArrayLike | None, times: Any, layout: Layout, static: Any = None) -> Panel:
     """A Panel from the arguments of `fit`: a frame if `layout` names a target, else arrays."""
     if layout.target is not None:
-        if not (y is None and past is None and times is None):
-            raise ValueError("y, past, times: expected None beside a frame, whose columns the estimator names")
+        if not (y is None and past is None and times is None and static is None):
+            raise ValueError("y, past, times, static: expected None beside a frame, whose columns the estimator names")
         return _from_frame(X, layout)
-    if layout.time or layout.series or layout.known or layout.past:
+    if layout.time or layout.series or layout.known or layout.past or layout.static or layout.categorical:
         raise ValueError("target: expected the name of a column, as others are named; got None")
-    return _from_arrays(X, y, past, times, layout)
+    panel = _from_arrays(X, y, past, times, layout)
+    if static is not None:
+        rows = static_rows(static, len(panel.series), layout.categories)
+        panel.categories = layout.categories
+        panel.series = [replace(each, static=row) for each, row in zip(panel.series, rows, strict=True)]
+    return panel
 
 
 # ---- Rows of series, one after another ----------------------------------------------------------
@@ -191,7 +202,8 @@ def _from_arrays(X: Any, y: Any, past: ArrayLike | None, times: Any, layout: Lay
                 np.concatenate([[0], np.cumsum(lengths)]), every)
     if resampling.function is not None or layout.indexed:
         rows = _sorted(rows, every)
-    return Panel(rows.series(names, [None] * len(values), layout.times, resampling, layout.clock), kind, layout)
+    return Panel(rows.series(names, [None] * len(values), layout.times, resampling, layout.clock), kind,
+                 layout if layout.indexed else None)
 
 
 def _sorted(rows: Rows, instants: Times) -> Rows:
@@ -300,13 +312,40 @@ def shared_columns(X: Any, name: str, lengths: Sequence[int], kind: str) -> list
     return result
 
 
+def static_rows(static: Any, count: int, categories: dict[str, Any]) -> list[Float64Array]:
+    """Static columns [N, S] of arrays or frames, a row a series; columns of text are categories, which are noted."""
+    if hasattr(static, "columns"):
+        table = frames.opened(static, "static")
+        named = {str(name): table[name].to_numpy() for name in table.columns}
+    else:
+        array = np.asarray(static)
+        if array.ndim != 2:
+            raise ValueError(f"static: expected [N, S], a row a series, got shape {array.shape}")
+        named = {f"static column {n}": np.array(array[:, n].tolist(), object if array.dtype.kind == "O" else None)
+                 for n in range(array.shape[1])}
+    parts = []
+    for name, values in named.items():
+        if len(values) != count:
+            raise ValueError(f"static: expected {count} rows, one a series, got {len(values)}")
+        text = values.dtype.kind in "UST" or (values.dtype.kind == "O" and any(isinstance(v, str) for v in values))
+        if not text and name not in categories:
+            parts.append(numbers(values, "static")[:, None])
+            continue
+        missing = [value is None or value != value for value in values.tolist()]
+        labels = list(dict.fromkeys(v for v, lacks in zip(values.tolist(), missing, strict=True) if not lacks))
+        codes = [-1 if lacks else labels.index(v) for v, lacks in zip(values.tolist(), missing, strict=True)]
+        columns_of, categories[name] = embedded(np.array(codes, np.int64), labels, categories.get(name), name)
+        parts.append(columns_of)
+    return list(np.concatenate(parts, 1))
+
+
 # ---- Frames -------------------------------------------------------------------------------------
 
 @dataclass
 class Table:
     """The columns of a frame that a layout names, as arrays; the rows of each series stand together, by time."""
 
-    numbers: dict[str, Float64Array]
+    numbers: dict[str, Float64Array]    # [rows]; of categories [rows, columns]
     starts: IntArray                    # the first row of each series, and the number of rows
     labels: list[Any]                   # the name of each series
     instants: Times | None
@@ -314,7 +353,20 @@ class Table:
 
     def stacked(self, names: Sequence[str]) -> Float64Array:
         """Columns side by side."""
-        return np.stack([self.numbers[name] for name in names], 1) if names else np.empty((self.starts[-1], 0))
+        return np.column_stack([self.numbers[name] for name in names]) if names else np.empty((self.starts[-1], 0))
+
+    def static_rows(self) -> list[Float64Array | None]:
+        """The static columns of each series [S]; ValueError, by name, where one changes within a series."""
+        if not self.layout.static:
+            return [None] * len(self.labels)
+        values = self.stacked(self.layout.static)
+        first = values[self.starts[:-1]]
+        same = (values == np.repeat(first, np.diff(self.starts), 0)) | np.isnan(values)
+        if not same.all():
+            n = int(np.searchsorted(self.starts, np.argmin(same.all(1)), "right")) - 1
+            raise ValueError(f"static: expected columns that are the same in all rows of a series, {self.times_of(n)} "
+                             "has several values")
+        return list(first)
 
     def times_of(self, n: int) -> str:
         """What messages call the times of series n."""
@@ -339,7 +391,13 @@ def _table(frame: Any, layout: Layout, wanted: Sequence[str]) -> Table:
         frames.label_column(opened, layout.series)
     order = _order(codes, instants)
     starts = np.searchsorted(codes if order is None else codes[order], np.arange(len(labels) + 1))
-    values = {name: frames.number_column(opened, name) for name in dict.fromkeys(wanted)}
+    values = {}
+    for name in dict.fromkeys(wanted):
+        if name not in layout.categorical:
+            values[name] = frames.number_column(opened, name)
+            continue
+        category_codes, categories = frames.category_column(opened, name)
+        values[name], layout.categories[name] = embedded(category_codes, categories, layout.categories.get(name), name)
     if order is not None:
         values = {name: column[order] for name, column in values.items()}
         instants = None if instants is None else instants[order]
@@ -360,17 +418,25 @@ def _from_frame(frame: Any, layout: Layout) -> Panel:
     if len(layout.targets) > 1 and layout.series:
         raise ValueError("target: expected one column where `series` names another that tells series apart, got "
                          f"{layout.target!r}")
-    table = _table(frame, layout, [*layout.targets, *layout.known, *layout.past])
+    if len(layout.targets) > 1 and layout.static:
+        raise ValueError("static: expected none where several targets are series, which share all columns, got "
+                         f"{layout.static!r}")
+    for name in layout.categorical:
+        if name not in (*layout.known, *layout.past, *layout.static):
+            raise ValueError(f"categorical: expected names of known, past or static columns, got {name!r}")
+    table = _table(frame, layout, [*layout.targets, *layout.known, *layout.past, *layout.static])
     if not table.starts[-1]:
         raise ValueError("X: expected rows, the frame has none")
     names = [table.times_of(n) for n in range(len(table.labels))]
-    known, past = table.stacked(layout.known), table.stacked(layout.past)
+    known, past, static = table.stacked(layout.known), table.stacked(layout.past), table.static_rows()
     series: list[Series] = []
     for target in layout.targets:
         labels = [target] if len(layout.targets) > 1 else table.labels
         rows = Rows(table.numbers[target], known, past, table.starts, table.instants)
         series += rows.series(names, labels, table.layout.times, layout.resampling, layout.clock)
-    return Panel(series, "frame", table.layout)
+    if layout.static:
+        series = [replace(each, static=row) for each, row in zip(series, static, strict=True)]
+    return Panel(series, "frame", table.layout, table.layout.categories)
 
 
 # ---- Known columns of the steps to come ---------------------------------------------------------

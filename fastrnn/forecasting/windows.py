@@ -197,7 +197,7 @@ class Prepared:
         if encoding.missing:
             places = self.offsets[numbers, None] + steps
             x[..., start] = 0 if self.observed is None else ~self.observed[places]
-        if encoding.known_at > start + encoding.missing or encoding.size > encoding.known_at:
+        if encoding.size > start + encoding.missing:
             for row, n in enumerate(numbers.tolist()):
                 x[row, :, start + encoding.missing:] = encoding.columns(self.series[n], steps[row])
 

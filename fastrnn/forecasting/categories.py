@@ -1,0 +1,59 @@
+"""Categories as numbers: a column of names becomes a few columns that a network can read.
+
+Up to ONE_HOT categories have a column each, 1 where a row is of that category and 0 elsewhere. More than that share
+WIDTH columns: each category is embedded as a vector of WIDTH numbers, drawn once from a fixed seed. The network learns
+the weights of these columns. A category that was not there in ``fit``, or a missing one, is NaN, which the encoding
+takes for the mean over all training rows; a warning names the unknown ones.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .._base.typing import Float64Array, IntArray
+
+ONE_HOT = 32
+WIDTH = 16
+
+
+def vectors(count: int) -> Float64Array:
+    """The vectors of `count` categories, [count, columns]."""
+    if count <= ONE_HOT:
+        return np.eye(count)
+    drawn = np.random.default_rng(count).standard_normal((count, WIDTH))
+    result: Float64Array = drawn / np.sqrt(np.sum(drawn * drawn, 1, keepdims=True))
+    return result
+
+
+def embedded(codes: IntArray, labels: Sequence[Any], known: Sequence[Any] | None,
+             name: str) -> tuple[Float64Array, tuple[Any, ...]]:
+    """The vectors of rows of categories [rows, columns], and the categories that these columns stand for.
+
+    Parameters
+    ----------
+    codes : array of int, [rows]
+        The number of each row's label, -1 where there is none.
+    labels : sequence
+        The label of each number.
+    known : sequence or None
+        The categories that ``fit`` has seen; None while it sees them.
+    name : str
+        What messages call the column.
+    """
+    every = tuple(labels) if known is None else tuple(known)
+    places = {label: place for place, label in enumerate(every)}
+    own = np.array([places.get(label, -1) for label in labels] + [-1], np.int64)
+    unknown = [label for label, place in zip(labels, own.tolist(), strict=False) if place < 0]
+    if unknown:
+        text = ", ".join(repr(label) for label in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        warnings.warn(f"{name}: the categories {text} were not there in fit; they are taken for missing", UserWarning,
+                      stacklevel=5)
+    table = np.concatenate([vectors(len(every)), np.full((1, vectors(len(every)).shape[1]), np.nan)])
+    result: Float64Array = table[own[codes]]
+    return result, every
