@@ -21,7 +21,7 @@ def read_following(model: RNNForecaster, X: Any, y: Any = None, past: Any = None
     if X is None and y is None:
         raise TypeError("y: expected the rows that follow, got None")
     clock = next((series.clock for series in model.panel_.series), None)
-    return model._read(X, y, past, times, clock)
+    return model._read(X, y, past, times, clock, like=model.panel_)
 
 
 def following(panel: Panel, new: Panel) -> tuple[list[Series | None], list[Series]]:

@@ -22,6 +22,7 @@ from .encoding import LARGEST, LOGARITHMS, Encoding, first_observed
 from .fitting import train
 from .living import LivingForecaster
 from .options import Options
+from .requests import asks_for_other_series, asks_for_steps
 from .resample import Resampling
 from .stream import ForecastStream
 
@@ -97,8 +98,12 @@ class RNNForecaster(LivingForecaster):
     time, series : str, optional
         Columns of a frame: the times; the name of the series that a row belongs to. Without `time` the times are those
         of the frame's index, where it is one of times. Rows may come in any order.
-    known, past : str or sequence of str
-        Columns of a frame: those known in advance; those known up to now.
+    known, past, static : str or sequence of str
+        Columns of a frame: those known in advance; those known up to now; those that do not change within a series.
+    categorical : str or sequence of str
+        Those of the known, past and static columns that are categories, of text or of numbers. Up to 32 categories are
+        read one-hot; more are embedded as vectors of 16 numbers. A category that ``fit`` has not seen is taken for a
+        missing one, with a warning.
     freq : str or timedelta, optional
         The frequency of the times, such as "h", "15min", "D", "B" (Monday to Friday), "W-SUN", "MS" and "ME" (starts
         and ends of months), "BME" (last weekdays of months), "QE", "SMS" (the first and the 15th) or "YE"; found from
@@ -170,6 +175,7 @@ class RNNForecaster(LivingForecaster):
             sequence: int | None = None, batch_size: int = 32, learning_rate: float = 4e-3, weight_decay: float = 0.0,
             patience: int | None = None, target: str | Sequence[str] | None = None, time: str | None = None,
             series: str | None = None, known: str | Sequence[str] = (), past: str | Sequence[str] = (),
+            static: str | Sequence[str] = (), categorical: str | Sequence[str] = (),
             freq: str | timedelta | None = None, resample: str | tuple[str, str] | None = None,
             random_state: RandomState = None, progress: bool = False) -> None:
         self.horizon, self.window = horizon, window
@@ -179,13 +185,13 @@ class RNNForecaster(LivingForecaster):
         self.updates, self.sequence, self.batch_size = updates, sequence, batch_size
         self.learning_rate, self.weight_decay, self.patience = learning_rate, weight_decay, patience
         self.target, self.time, self.series, self.known, self.past = target, time, series, known, past
-        self.freq, self.resample = freq, resample
+        self.static, self.categorical, self.freq, self.resample = static, categorical, freq, resample
         self.random_state, self.progress = random_state, progress
 
     # ---- Fitting --------------------------------------------------------------------------------
 
     def fit(self, X: ArrayLike | None = None, y: ArrayLike | None = None, *, past: ArrayLike | None = None,
-            times: ArrayLike | None = None) -> Self:
+            times: ArrayLike | None = None, static: ArrayLike | None = None) -> Self:
         """Train on series, from whose ends ``predict`` and ``stream`` then go on.
 
         Columns are shared by all series of an array y; beside a list of series they are lists, too. A frame has all of
@@ -203,6 +209,8 @@ class RNNForecaster(LivingForecaster):
             The times of the steps [T], rising; beside a list of series a list of them. Datetimes of Python, text and
             indices of pandas serve, too, with a time zone or without. A Series or DataFrame of pandas whose index is
             one of times has them itself, and forecasts then are Series or DataFrames that go on from it.
+        static : array_like or frame, optional
+            Columns that do not change with time [N, S], a row a series; columns of text are categories.
 
         Returns
         -------
@@ -221,7 +229,7 @@ class RNNForecaster(LivingForecaster):
         >>> RNNForecaster(horizon=3, updates=50, random_state=0).fit(np.sin(np.arange(200) / 4))
         RNNForecaster(horizon=3, updates=50, random_state=0)
         """
-        return self._fit(self._read(X, y, past, times))
+        return self._fit(self._read(X, y, past, times, static=static))
 
     def _fit(self, panel: Panel) -> Self:
         options = Options.of(self)
@@ -234,13 +242,14 @@ class RNNForecaster(LivingForecaster):
         return self
 
     def apply(self, X: ArrayLike | None, y: ArrayLike | None = None, *, past: ArrayLike | None = None,
-              times: ArrayLike | None = None) -> Self:
+              times: ArrayLike | None = None, static: ArrayLike | None = None) -> Self:
         """Make a copy of this fitted forecaster that goes on from other series, or longer ones, without training.
 
         Parameters
         ----------
-        X, y, past, times : array_like, optional
-            The series, as ``fit`` takes them.
+        X, y, past, times, static : array_like, optional
+            The series, as ``fit`` takes them. A category that ``fit`` has not seen is taken for a missing one, with a
+            warning.
 
         Returns
         -------
@@ -265,17 +274,20 @@ class RNNForecaster(LivingForecaster):
         """
         self._check_fitted()
         other = copy.copy(self)
-        other.panel_ = self._like_fitted(self._prepared(self._read(X, y, past, times), self.options_))
+        other.panel_ = self._like_fitted(self._prepared(
+            self._read(X, y, past, times, static=static, like=self.panel_), self.options_))
         return other
 
     def _read(self, X: ArrayLike | None, y: ArrayLike | None, past: ArrayLike | None, times: ArrayLike | None,
-              clock: Clock | None = None) -> Panel:
+              clock: Clock | None = None, static: ArrayLike | None = None, like: Panel | None = None) -> Panel:
+        """The arguments of ``fit`` as a Panel; `like` is the one whose categories its columns have."""
         layout = _series.Layout(
             _series.check_names(self.target, "target") if self.target is not None else None,
             _series.check_name(self.time, "time"), _series.check_name(self.series, "series"),
             _series.check_names(self.known, "known"), _series.check_names(self.past, "past"),
-            Resampling.of(self.freq, self.resample), clock=clock)
-        return _series.read(X, y, past, times, layout)
+            _series.check_names(self.static, "static"), _series.check_names(self.categorical, "categorical"),
+            {} if like is None else dict(like.categories), Resampling.of(self.freq, self.resample), clock=clock)
+        return _series.read(X, y, past, times, layout, static)
 
     def _prepared(self, panel: Panel, options: Options) -> Panel:
         """The panel with its series cut to begin with a value; ValueError for one that cannot be forecast."""
@@ -303,6 +315,9 @@ class RNNForecaster(LivingForecaster):
         count, expected = panel.series[0].past.shape[1], len(self.encoding_.past[0])
         if count != expected:
             raise ValueError(f"past: expected {expected} columns, got {count}")
+        static, expected = panel.series[0].static, len(self.encoding_.static[0])
+        if (0 if static is None else len(static)) != expected:
+            raise ValueError(f"static: expected {expected} columns, got {0 if static is None else len(static)}")
         return panel
 
     def _check_loaded(self) -> None:
@@ -322,7 +337,8 @@ class RNNForecaster(LivingForecaster):
         X : int, array_like or frame, optional
             How many steps; `horizon` of them if not given. Where there are known columns: their values in those steps,
             [h, F] (a list of arrays beside a list of series). Those of all `horizon` steps are best: where fewer are
-            given, the last row stands for the rest.
+            given, the last row stands for the rest. Rows of a frame are matched by series and time, in any order. Where
+            there are no known columns: other series, or longer ones, which ``apply`` takes first.
         quantiles : bool
             Whether to give all quantiles, rising, in place of the median; up to `horizon` steps.
 
@@ -349,6 +365,8 @@ class RNNForecaster(LivingForecaster):
         ((3,), (7,), (3, 3))
         """
         self._check_fitted()
+        if asks_for_other_series(X, self.panel_, self.n_features_in_):
+            return self.apply(X).predict(quantiles=quantiles)
         series, steps = self._ahead(X)
         horizon = self.encoding_.horizon
         if check.flag(quantiles, "quantiles"):
@@ -365,12 +383,12 @@ class RNNForecaster(LivingForecaster):
             parts.append(self._central(self._forecast(series)))
         return _series.table(self.panel_, np.concatenate(parts, 1)[:, :steps])
 
-    def _ahead(self, X: int | ArrayLike | None) -> tuple[list[Series], int]:
+    def _ahead(self, X: Any) -> tuple[list[Series], int]:
         """The series, with what X says of the steps to come, and how many steps are asked for."""
-        if isinstance(X, (int, np.integer)) or X is None:
+        if asks_for_steps(X):
             if self.n_features_in_:
                 raise ValueError(f"X: expected the {self.n_features_in_} known columns of the steps to come, got {X}")
-            return self.panel_.series, self.encoding_.horizon if X is None else check.size(X, "X")
+            return self.panel_.series, self.encoding_.horizon if X is None else check.size(int(X), "X")
         known = _series.known_rows(X, self.panel_)
         self._check_features(known[0].shape[1])
         if len({len(rows) for rows in known}) > 1:
@@ -460,12 +478,13 @@ class RNNForecaster(LivingForecaster):
     # ---- Backtest -------------------------------------------------------------------------------
 
     def backtest(self, X: ArrayLike | None, y: ArrayLike | None = None, *, past: ArrayLike | None = None,
-                 times: ArrayLike | None = None, start: int, stride: int = 1, refit: bool = True) -> Backtest:
+                 times: ArrayLike | None = None, static: ArrayLike | None = None, start: int, stride: int = 1,
+                 refit: bool = True) -> Backtest:
         """Make forecasts as they would have been made in the past, and put them beside what came.
 
         Parameters
         ----------
-        X, y, past, times : array_like, optional
+        X, y, past, times, static : array_like, optional
             The series, as ``fit`` takes them.
         start : int
             The first forecast is made with y[:start]. A negative number counts from the end.
@@ -496,7 +515,7 @@ class RNNForecaster(LivingForecaster):
         stride, refit = check.size(stride, "stride"), check.flag(refit, "refit")
         if isinstance(start, bool) or not isinstance(start, (int, np.integer)):
             raise TypeError(f"start: expected an int, got {type(start).__name__}")
-        panel = self._read(X, y, past, times)
+        panel = self._read(X, y, past, times, static=static, like=None if refit else vars(self).get("panel_"))
         starts = [int(start) if start >= 0 else len(each) + int(start) for each in panel.series]
         for n, (begin, each) in enumerate(zip(starts, panel.series, strict=True)):
             if begin < 2 or begin >= len(each):

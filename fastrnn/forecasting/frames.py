@@ -97,7 +97,13 @@ def number_column(table: Any, name: str) -> Float64Array:
         missing = column.is_null().to_numpy().astype(bool)
         if missing.any():
             values = np.where(missing, None, values)
-    return numbers(values, name)
+    try:
+        return numbers(values, name)
+    except (TypeError, ValueError):
+        if column.dtype in (nw.String, nw.Categorical, nw.Enum, nw.Object):
+            raise TypeError(f"{name}: expected numbers, got text or objects such as {column[0]!r}; a known, past or "
+                            f"static column of categories is named by categorical={name!r}, too") from None
+        raise
 
 
 def time_column(table: Any, name: str) -> tuple[Times, TimeKind]:

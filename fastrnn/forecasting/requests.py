@@ -39,7 +39,7 @@ def asks_for_other_series(X: Any, panel: Panel, known_columns: int) -> bool:
         raise ValueError(f"X: expected a list of {len(panel.series)} arrays, the known columns of the steps that "
                          "follow each series, as y was a list. To forecast other series: apply(X, y).predict(known "
                          "columns)")
-    elif panel.kind != "list" and np.ndim(X) == 1:
+    elif panel.kind != "list" and np.asarray(X).ndim == 1:
         raise ValueError(f"X: expected the {known_columns} known columns of the steps that follow, [h, "
                          f"{known_columns}], got one dimension. Reshape your data, for one column with "
                          ".reshape(-1, 1); to forecast another series: apply(X, y).predict(known columns)")

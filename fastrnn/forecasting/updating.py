@@ -46,6 +46,8 @@ def update(model: RNNForecaster, new: Panel, updates: int | None) -> None:
     rows, others = following(model.panel_, new)
     if others and model.panel_.kind not in ("list", "frame"):
         raise ValueError(f"X: expected {len(model.panel_.series)} series, got {len(new.series)}")
+    rows = [None if each is None else replace(each, static=series.static)
+            for each, series in zip(rows, model.panel_.series, strict=True)]
     for each in [*filter(None, rows), *others]:
         model._check_features(each.known.shape[1])
         model._like_fitted(Panel([each], "list"))

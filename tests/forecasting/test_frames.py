@@ -1,0 +1,399 @@
+"""Tables as people have them: indices, time zones, periods, missing cells, covariates, other series in ``predict``."""
+
+import datetime
+import decimal
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+from forecasters import SMALL, fitted, wave
+from helpers import refuses
+
+from fastrnn.forecasting import RNNForecaster
+from fastrnn.forecasting.categories import ONE_HOT, WIDTH, vectors
+
+QUICK = SMALL | {"updates": 3}
+COLUMNS = QUICK | {"target": "y", "time": "ds"}
+
+
+def table(library, **columns):
+    if library == "pyarrow":
+        return pytest.importorskip("pyarrow").table(columns)
+    return pytest.importorskip(library).DataFrame(columns)
+
+
+def converted(frame, library):
+    """A frame of pandas in another library."""
+    if library == "pandas":
+        return frame
+    pyarrow = pytest.importorskip("pyarrow")
+    arrow = pyarrow.Table.from_pandas(frame, preserve_index=False)
+    return arrow if library == "pyarrow" else pytest.importorskip("polars").from_arrow(arrow)
+
+
+LIBRARIES = pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+
+# ---- Times in, times out ------------------------------------------------------------------------
+
+@LIBRARIES
+@pytest.mark.parametrize("zone, start", [("Europe/Berlin", "2024-10-20"), ("Europe/Berlin", "2024-03-24"),
+                                         ("Australia/Adelaide", "2024-03-30"), ("UTC", "2023-12-25"),
+                                         ("America/St_Johns", "2024-10-30"), ("Asia/Kolkata", "2024-01-01")])
+def test_times_with_a_zone_keep_it(library, zone, start):
+    pandas = pytest.importorskip("pandas")
+    index = pandas.date_range(start, periods=206, freq="h", tz=zone)
+    frame = converted(pandas.DataFrame({"ds": index[:200], "y": wave(200)}), library)
+    model = RNNForecaster(**COLUMNS).fit(frame)
+    assert len(model.panel_.series[0]) == 200
+    result = model.predict(6)
+    assert type(result) is type(frame)
+    if library == "pandas":
+        assert result["ds"].dtype == frame["ds"].dtype and result["ds"].tolist() == index[200:].tolist()
+    elif library == "polars":
+        assert result.schema["ds"] == frame.schema["ds"] and result["ds"].to_list() == index[200:].tolist()
+    else:
+        assert result.schema.field("ds").type == frame.schema.field("ds").type
+        assert result["ds"].to_pylist() == index[200:].to_pydatetime().tolist()
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_units_of_times_stay(unit):
+    pandas = pytest.importorskip("pandas")
+    for zone in (None, "UTC"):
+        ds = pandas.date_range("2024", periods=60, freq="h", tz=zone).as_unit(unit)
+        model = RNNForecaster(**COLUMNS).fit(pandas.DataFrame({"ds": ds, "y": wave(60)}))
+        assert model.predict()["ds"].dtype == ds.dtype
+
+
+@LIBRARIES
+@pytest.mark.parametrize("name", ["B", "MS", "ME", "QE", "QS", "BME", "SME", "SMS", "W-WED", "YE"])
+def test_calendars_in_frames(library, name):
+    pandas = pytest.importorskip("pandas")
+    days = pandas.date_range("1990-01-30", periods=64, freq=name)
+    frame = converted(pandas.DataFrame({"ds": days[:60], "y": wave(60)}), library)
+    result = RNNForecaster(**COLUMNS).fit(frame).predict()
+    assert np.asarray(result["ds"]).astype("datetime64[D]").tolist() == days[60:].date.tolist()
+
+
+def test_a_holiday_is_a_missing_business_day():
+    pandas = pytest.importorskip("pandas")
+    days = pandas.date_range("2024-11-01", periods=80, freq="B")
+    frame = pandas.DataFrame({"ds": days, "y": wave(80)})
+    holidays = frame["ds"].isin(pandas.to_datetime(["2024-12-25", "2024-12-26", "2025-01-01"]))
+    model = RNNForecaster(**COLUMNS).fit(frame[~holidays])
+    y = model.panel_.series[0].y
+    assert np.flatnonzero(np.isnan(y)).tolist() == np.flatnonzero(holidays).tolist() and len(y) == 80
+    assert model.predict()["ds"].tolist() == pandas.date_range(days[-1], periods=5, freq="B")[1:].tolist()
+
+
+@pytest.mark.parametrize("library", ["polars", "pyarrow"])
+def test_dates_stay_dates(library):
+    days = [datetime.date(2024, 1, 1) + datetime.timedelta(n) for n in range(64)]
+    result = RNNForecaster(**COLUMNS).fit(table(library, ds=days[:60], y=wave(60))).predict()
+    column = result["ds"].to_list() if library == "polars" else result["ds"].to_pylist()
+    assert column == days[60:]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("name", ["h", "D", "B", "W-SUN", "W-THU", "M", "Q-DEC", "Q-FEB", "Y-DEC", "Y-JUN", "15min"])
+def test_periods_of_each_frequency(name):
+    pandas = pytest.importorskip("pandas")
+    index = pandas.period_range("2001-03-04", periods=64, freq=name, name="when")
+    series = RNNForecaster(**QUICK, time_features="year").fit(pandas.Series(wave(60), index[:60], name="y")).predict()
+    pandas.testing.assert_index_equal(series.index, index[60:])
+    frame = RNNForecaster(**COLUMNS).fit(pandas.DataFrame({"ds": index[:60], "y": wave(60)})).predict()
+    assert frame["ds"].dtype == index.dtype and frame["ds"].tolist() == index[60:].tolist()
+
+
+# ---- Indices ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("zone", [None, "America/New_York"])
+def test_a_series_goes_on_from_its_index(zone):
+    pandas = pytest.importorskip("pandas")
+    index = pandas.date_range("2024-03-08", periods=104, freq="h", tz=zone, name="when")
+    y = pandas.Series(wave(100), index[:100], name="load")
+    features = {"time_features": ("day", "week")}
+    model = RNNForecaster(**QUICK, **features).fit(y)
+    forecast = model.predict()
+    pandas.testing.assert_index_equal(forecast.index, index[100:])
+    assert forecast.name == "load" and forecast.index.freq is not None
+    local = index[:100].tz_localize(None)
+    same = fitted(y.to_numpy(), updates=3, times=local if zone is None else index[:100], **features)
+    np.testing.assert_array_equal(forecast.to_numpy(), same.predict())
+    long = model.predict(30)
+    assert long.index[-1] - index[99] == pandas.Timedelta("30h")
+    shuffled = RNNForecaster(**QUICK, **features).fit(y.sample(frac=1, random_state=0)).predict()
+    pandas.testing.assert_series_equal(shuffled, forecast)
+    assert pickle.loads(pickle.dumps(model)).predict().index.equals(forecast.index)
+
+
+def test_frames_and_lists_with_an_index():
+    pandas = pytest.importorskip("pandas")
+    index = pandas.date_range("2024-01-31", periods=64, freq="ME")
+    frame = pandas.DataFrame({"a": wave(60), "b": wave(60, seed=1)}, index[:60])
+    forecast = RNNForecaster(**QUICK).fit(frame).predict()
+    assert forecast.columns.tolist() == ["a", "b"] and forecast.index.equals(index[60:])
+    np.testing.assert_array_equal(forecast.to_numpy(), fitted(frame.to_numpy(), updates=3).predict())
+    pieces = RNNForecaster(**QUICK).fit([frame["a"], frame["b"].iloc[:50]]).predict()
+    assert [piece.index[0] for piece in pieces] == [index[60], index[50]] and pieces[1].name == "b"
+    named = RNNForecaster(**QUICK, target="b").fit(frame).predict()
+    assert named.index.equals(index[60:]) and named.columns.tolist() == ["b"]
+    quantiles = RNNForecaster(**QUICK, quantiles=(0.1, 0.9)).fit(frame["a"]).predict(quantiles=True)
+    assert quantiles.columns.tolist() == ["a_q0.1", "a_q0.5", "a_q0.9"] and quantiles.index.equals(index[60:])
+
+
+def test_known_columns_with_an_index():
+    pandas = pytest.importorskip("pandas")
+    index = pandas.date_range("2024-01-01", periods=64, freq="D")
+    plan = pandas.DataFrame({"price": np.linspace(1, 2, 64)}, index)
+    y = pandas.Series(wave(60), index[:60])
+    model = RNNForecaster(**QUICK).fit(plan[:60], y)
+    assert model.predict(plan[60:]).index.equals(index[60:])
+    with pytest.raises(ValueError, match=r"^X: expected the index to go on with 2024-03-01, .* got 2024-02-28"):
+        model.predict(plan[58:62])
+
+
+# ---- Cells --------------------------------------------------------------------------------------
+
+def test_columns_as_they_come():
+    pandas = pytest.importorskip("pandas")
+    y = np.round(wave(60), 2)
+    gaps = [None if n in (7, 30) else value for n, value in enumerate(y.tolist())]
+    expected = fitted(np.array(gaps, float), updates=3).predict()
+    columns = {
+        "None": pandas.Series(gaps, dtype=object), "nullable": pandas.Series(gaps, dtype="Float64"),
+        "Decimal": [None if value is None else decimal.Decimal(str(value)) for value in gaps],
+        "arrow": pandas.Series(gaps, dtype="float64[pyarrow]") if pytest.importorskip("pyarrow") else None}
+    for column in columns.values():
+        frame = pandas.DataFrame({"y": column})
+        np.testing.assert_array_equal(RNNForecaster(**QUICK, target="y").fit(frame).predict()["y"], expected)
+    whole = pandas.Series([None if n == 5 else n % 7 for n in range(60)], dtype="Int64")
+    RNNForecaster(**QUICK, target="y").fit(pandas.DataFrame({"y": whole})).predict()
+    for library in ("polars", "pyarrow"):
+        result = RNNForecaster(**QUICK, target="y").fit(table(library, y=gaps)).predict()
+        np.testing.assert_array_equal(np.asarray(result["y"]), expected)
+
+
+@LIBRARIES
+def test_times_as_text(library):
+    days = [f"2024-{1 + n // 28:02d}-{1 + n % 28:02d}T05:00:00Z" for n in range(27)]
+    result = RNNForecaster(**COLUMNS).fit(table(library, ds=days, y=wave(27))).predict()
+    first = result["ds"].tolist()[0] if library == "pandas" else result["ds"].to_pylist()[0] \
+        if library == "pyarrow" else result["ds"][0]
+    assert str(first) == "2024-01-28 05:00:00+00:00"
+    with pytest.raises(TypeError, match=r"^ds: expected dates or times"):
+        RNNForecaster(**COLUMNS).fit(table(library, ds=["soon"] * 20, y=wave(20)))
+
+
+@LIBRARIES
+def test_rows_in_any_order_and_rows_that_are_there_twice(library):
+    hours = np.datetime64("2024-01-01T00", "us") + np.arange(60) * np.timedelta64(1, "h")
+    order = np.random.default_rng(0).permutation(120)
+    data = {"shop": np.repeat(["b", "a"], 60)[order], "ds": np.tile(hours, 2)[order],
+            "y": np.r_[wave(60), wave(60, seed=1)][order]}
+    options = COLUMNS | {"series": "shop"}
+    forecast = RNNForecaster(**options).fit(table(library, **data)).predict()
+    names = np.asarray(forecast["shop"]).tolist()
+    expected = fitted([wave(60), wave(60, seed=1)], updates=3).predict()
+    first = 0 if names[0] == "b" else 1
+    if first == 0:
+        np.testing.assert_array_equal(np.asarray(forecast["y"]), expected.ravel())
+    twice = {name: np.r_[values, values[[11]]] for name, values in data.items()}
+    shown = str(data["ds"][11])[:13]
+    with pytest.raises(ValueError, match=rf"^ds of series '{data['shop'][11]}': the time {shown}.* is there twice"):
+        RNNForecaster(**options).fit(table(library, **twice))
+    RNNForecaster(**options, freq="h", resample="mean").fit(table(library, **twice))
+
+
+def test_irregular_rows_are_resampled_when_asked():
+    pandas = pytest.importorskip("pandas")
+    seconds = np.sort(np.random.default_rng(0).uniform(0, 500_000, 2000))
+    frame = pandas.DataFrame({"ds": pandas.Timestamp("2024-05-01") + pandas.to_timedelta(seconds, unit="s"),
+                              "y": wave(2000)})
+    with pytest.raises(ValueError, match=r"^ds: expected a regular step.*resample='5min'"):
+        RNNForecaster(**COLUMNS).fit(frame)
+    hourly = frame.set_index("ds")["y"].resample("h")
+    for resample, expected in {"1h": hourly.mean(), ("1h", "sum"): hourly.sum()}.items():
+        model = RNNForecaster(**COLUMNS, resample=resample).fit(frame)
+        np.testing.assert_allclose(model.panel_.series[0].y, expected.to_numpy(), rtol=1e-12)
+        assert model.predict()["ds"].iloc[0] == expected.index[-1] + pandas.Timedelta("1h")
+    with refuses(ValueError, "freq, resample"):
+        RNNForecaster(**QUICK, resample="1h").fit(wave(60))
+
+
+def test_a_sum_over_hours_without_rows_is_zero():
+    hours = np.datetime64("2024-01-01T00:10") + np.array([0, 0, 1, 5, 6, 7, 8]) * np.timedelta64(1, "h")
+    model = fitted(np.ones(7) + np.arange(7), updates=2, horizon=1, window=3, times=hours, resample=("1h", "sum"))
+    assert model.panel_.series[0].y.tolist() == [3, 3, 0, 0, 0, 4, 5, 6, 7][:len(model.panel_.series[0])]
+
+
+def test_a_frame_without_names_of_columns():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"ds": pandas.date_range("2024", periods=60), "y": wave(60)})
+    for X in (frame, frame.assign(ds=frame["ds"].astype(str))):
+        with pytest.raises(TypeError, match=r"^target, time: the column 'ds' .*RNNForecaster\(target=\.\.\., time="):
+            RNNForecaster(**QUICK).fit(X)
+
+
+# ---- Known rows, other series -------------------------------------------------------------------
+
+@LIBRARIES
+def test_missing_rows_of_a_plan_are_named(library):
+    days = np.datetime64("2024-01-01", "us") + np.arange(66) * np.timedelta64(1, "D")
+    past = {"ds": np.tile(days[:60], 2), "shop": np.repeat(["a", "b"], 60), "y": np.tile(wave(60), 2),
+            "price": np.linspace(1, 2, 120)}
+    model = RNNForecaster(**COLUMNS, series="shop", known="price").fit(table(library, **past))
+    plan = {"ds": np.tile(days[60:], 2), "shop": np.repeat(["a", "b"], 6), "price": np.linspace(1, 2, 12)}
+    expected = np.asarray(model.predict(table(library, **plan))["y"])
+    order = np.random.default_rng(0).permutation(12)
+    with_past = {name: np.r_[past[name][::7], values[order]] for name, values in plan.items()}
+    np.testing.assert_array_equal(np.asarray(model.predict(table(library, **with_past))["y"]), expected)
+    holed = {name: np.delete(values, [7, 9]) for name, values in plan.items()}
+    with pytest.raises(ValueError, match=r"^ds: expected a row for each of the steps that follow, 6 of every series; "
+                                         r"missing are series 'b': 2024-03-02, 2024-03-04$"):
+        model.predict(table(library, **holed))
+    with pytest.raises(ValueError, match=r"^X: there are no rows of series 'b'"):
+        model.predict(table(library, **{name: values[:6] for name, values in plan.items()}))
+    with pytest.raises(ValueError, match=r"apply\(X\)\.predict"):
+        model.predict(table(library, **past))
+
+
+def test_predict_takes_other_series_where_nothing_is_known_of_the_future():
+    y, other = wave(60), wave(80, seed=1)
+    model = fitted(y)
+    np.testing.assert_array_equal(model.predict(other), model.apply(other).predict())
+    np.testing.assert_array_equal(model.predict([y, other]), model.apply([y, other]).predict())
+    assert model.predict(6).shape == model.predict(np.int64(6)).shape == model.predict(np.array(6)).shape == (6,)
+    np.testing.assert_array_equal(model.predict(), model.predict(y))
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"ds": pandas.date_range("2024", periods=60), "y": y})
+    model = RNNForecaster(**COLUMNS).fit(frame)
+    later = frame.assign(ds=frame["ds"] + pandas.Timedelta("9D"))
+    pandas.testing.assert_frame_equal(model.predict(later), model.apply(later).predict())
+    with refuses(ValueError, "X"):
+        model.predict(frame.drop(columns="y"))
+
+
+def test_requests_that_could_mean_two_things_name_apply():
+    y = wave(60)
+    known = fitted(y, X=np.arange(60.0)[:, None])
+    for X in (y, [1.0, 2.0]):
+        with pytest.raises(ValueError, match=r"^X: .*apply\(X, y\)"):
+            known.predict(X)
+    several = fitted([y, y], X=[np.arange(60.0)[:, None]] * 2)
+    with pytest.raises(ValueError, match=r"^X: expected a list of 2 arrays.*apply\(X, y\)"):
+        several.predict(np.ones((4, 1)))
+
+
+# ---- Static and categorical columns -------------------------------------------------------------
+
+def shops(categories, rows=40):
+    """A panel whose level and slope depend on the shop's kind."""
+    rng, kinds = np.random.default_rng(0), [f"kind {n}" for n in range(categories)]
+    days = np.datetime64("2024-01-01", "us") + np.arange(rows) * np.timedelta64(1, "D")
+    parts = [(f"shop {n}", kinds[n % categories], 100.0 * (n % 3), n % categories) for n in range(2 * categories)]
+    return {"shop": np.repeat([name for name, *_ in parts], rows), "ds": np.tile(days, len(parts)),
+            "kind": np.repeat([kind for _, kind, *_ in parts], rows),
+            "area": np.repeat([area for _, _, area, _ in parts], rows),
+            "weather": np.array(["sun", "rain"])[rng.integers(0, 2, rows * len(parts))],
+            "y": np.concatenate([10 + (place % 2 - 0.5) * np.arange(rows) + rng.standard_normal(rows) * 0.01
+                                 for *_, place in parts])}
+
+
+@LIBRARIES
+def test_static_and_categorical_columns_of_frames(library):
+    data, options = shops(3), COLUMNS | {"series": "shop", "static": ("kind", "area"), "known": "weather",
+                                         "categorical": ("kind", "weather")}
+    model = RNNForecaster(**options).fit(table(library, **data))
+    rows = {name: values[::40] for name, values in data.items()}
+    onehot = (rows["kind"][:, None] == np.array(["kind 0", "kind 1", "kind 2"])).astype(float)
+    weather = (data["weather"][:, None] == np.array(list(dict.fromkeys(data["weather"])))).astype(float)
+    same = RNNForecaster(**QUICK).fit(list(weather.reshape(6, 40, 2)), list(data["y"].reshape(6, 40)),
+                                      static=np.c_[onehot, rows["area"]])
+    plan = {"shop": np.repeat(rows["shop"], 4), "weather": np.tile(["sun", "sun", "rain", "rain"], 6),
+            "ds": np.tile(data["ds"][39] + np.arange(1, 5) * np.timedelta64(1, "D"), 6)}
+    ahead = (plan["weather"][:, None] == np.array(list(dict.fromkeys(data["weather"])))).astype(float)
+    expected = same.predict(list(ahead.reshape(6, 4, 2)))
+    np.testing.assert_array_equal(np.asarray(model.predict(table(library, **plan))["y"]), expected.ravel())
+    again = model.apply(table(library, **data)).predict(table(library, **plan))
+    np.testing.assert_array_equal(np.asarray(again["y"]), expected.ravel())
+    new = plan | {"weather": np.array(["snow"] * 24)}
+    with pytest.warns(UserWarning, match=r"^weather: the categories 'snow' were not there in fit"):
+        forecast = model.predict(table(library, **new))
+    assert np.isfinite(np.asarray(forecast["y"])).all()
+    restored = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(np.asarray(restored.predict(table(library, **plan))["y"]), expected.ravel())
+
+
+def test_static_columns_are_read():
+    """The slope of a shop depends on its kind alone: a network that knows the kind errs less at the start."""
+    data = shops(2, rows=6)
+    y = list(data["y"].reshape(4, 6))
+    static = [["even"], ["odd"]] * 2
+    plain, knowing = (RNNForecaster(horizon=1, window=2, scaling=None, hidden_size=8, updates=400, random_state=0).fit(
+        y, static=value) for value in (None, static))
+    assert knowing.history_[0]["loss"][-1] < 0.7 * plain.history_[0]["loss"][-1]
+    stream, other = knowing.stream(0), knowing.apply(y, static=static[::-1]).stream(0)
+    assert stream.step(7.0)[0] != other.step(7.0)[0]
+    np.testing.assert_allclose(stream.forecast, knowing.apply([np.r_[y[0], 7.0]], static=[["even"]]).predict()[0],
+                               rtol=1e-4)
+
+
+def test_static_rows_of_arrays():
+    y = [wave(50, seed=n) for n in range(4)]
+    model = RNNForecaster(**QUICK).fit(y, static=[["a", 1], ["b", 2], ["a", 3], [None, 4]])
+    assert model.panel_.categories == {"static column 0": ("a", "b")}
+    assert [each.static[2] for each in model.panel_.series] == [1, 2, 3, 4]
+    assert np.isnan(model.panel_.series[3].static).tolist() == [True, True, False]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.apply(y[:2], static=[["b", 1], [None, 2]]).predict()
+    with pytest.warns(UserWarning, match="the categories 'c' were not there in fit"):
+        model.apply(y[:1], static=[["c", 1]])
+    for error, name, call in [
+            (ValueError, "static", lambda: model.apply(y)), (ValueError, "static", lambda: model.predict(y)),
+            (ValueError, "static", lambda: RNNForecaster(**QUICK).fit(y, static=np.ones((3, 1)))),
+            (ValueError, "static", lambda: RNNForecaster(**QUICK).fit(y, static=np.ones(4)))]:
+        with refuses(error, name):
+            call()
+
+
+def test_columns_that_do_not_fit_their_part():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(shops(2)).assign(other=np.arange(160.0))
+    options = COLUMNS | {"series": "shop"}
+    with pytest.raises(ValueError, match=r"^static: expected columns that are the same .* ds of series 'shop 0'"):
+        RNNForecaster(**options, static="other").fit(frame)
+    with refuses(ValueError, "categorical"):
+        RNNForecaster(**options, categorical="kind").fit(frame)
+    with refuses(TypeError, "kind"):
+        RNNForecaster(**options, static="kind").fit(frame)
+
+
+def test_many_categories_are_embedded():
+    assert vectors(ONE_HOT).shape == (ONE_HOT, ONE_HOT) and vectors(ONE_HOT + 1).shape == (ONE_HOT + 1, WIDTH)
+    np.testing.assert_allclose((vectors(500) ** 2).sum(1), 1)
+    assert len(np.unique(vectors(500).round(6), axis=0)) == 500
+    pandas = pytest.importorskip("pandas")
+    data = shops(40)
+    model = RNNForecaster(**COLUMNS, series="shop", static="kind", categorical="kind").fit(pandas.DataFrame(data))
+    assert len(model.panel_.series[0].static) == WIDTH and np.isfinite(model.predict()["y"]).all()
+
+
+# ---- Scale --------------------------------------------------------------------------------------
+
+@LIBRARIES
+def test_many_series_are_read_without_work_for_each_row(library):
+    """As many as 3,000 series of 40 rows, shuffled: the same series as one by one."""
+    rng = np.random.default_rng(0)
+    hours = np.datetime64("2024-01-01T00", "us") + np.arange(40) * np.timedelta64(1, "h")
+    y = rng.standard_normal((3000, 40))
+    order = rng.permutation(120_000)
+    frame = table(library, id=np.repeat(np.arange(3000), 40)[order], ds=np.tile(hours, 3000)[order],
+                  y=y.ravel()[order])
+    panel = RNNForecaster(**COLUMNS, series="id")._read(frame, None, None, None)
+    assert len(panel.series) == 3000
+    for series in panel.series[::97]:
+        np.testing.assert_array_equal(series.y, y[series.name])
+        assert series.clock.at(0) == hours[0]
