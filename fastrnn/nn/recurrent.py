@@ -476,6 +476,10 @@ class LSTM(Recurrent[LSTMState, LSTMStateLike]):
         >>> output.shape, h_n.shape, bool((cells[-1] == c_n[0]).all())
         ((7, 2, 5), (1, 2, 5), True)
         """
+        if return_cell_states is False and lengths is None and reset_mask is None and type(x) is np.ndarray:
+            result = self._quick_call(x, state, out)
+            if result is not None:
+                return result
         output, last, cells, _ = self._run(x, state, lengths, reset_mask, out,
                                            check.flag(return_cell_states, "return_cell_states"))
         return (output, last, cells) if return_cell_states else (output, last)

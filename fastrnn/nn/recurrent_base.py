@@ -19,8 +19,9 @@ from .._base import validation as check
 from .._base.typing import Activation, Array, ArrayLike, DTypeLike, FloatDType, Parameters, Rng
 from . import parameters
 from .base import Gradients, Module, Packed, StateLikeT, StateT
-from .streams import Stream
+from .streams import Caller, Stream
 
+_QUICK_STATE = 65536        # elements of a state above which a call's fixed cost is nothing beside its work
 Pack = list[list[_core.Parameters]]     # [layer][direction]
 
 
@@ -42,6 +43,9 @@ class Recurrent(Module, Packed[Pack], Generic[StateT, StateLikeT]):
     D directions (1 or 2).
     """
 
+    _caches = "_pack", "_fingerprint", "_quick"
+    # (parameters, instruction set, rows, caller) of the last call that the general way was too long for.
+    _quick: tuple[Parameters, str, int, Caller] | None = None
     dtype: FloatDType
     _is_lstm = False
     # Options that not every class has.
@@ -166,7 +170,31 @@ class Recurrent(Module, Packed[Pack], Generic[StateT, StateLikeT]):
         >>> output.shape, bool((output[4:, 1] == 0).all()), bool((h_n[0, 1] == output[3, 1]).all())
         ((7, 2, 5), True, True)
         """
+        if lengths is None and reset_mask is None and type(x) is np.ndarray:
+            result = self._quick_call(x, state, out)
+            if result is not None:
+                return result
         return self._run(x, state, lengths, reset_mask, out)[:2]
+
+    def _quick_call(self, x: Array, state: StateLikeT | None, out: Array | None) -> tuple[Array, StateT] | None:
+        """A call by a stream of the layer's own, which spares a short block most of a call's fixed cost.
+
+        None where the general way is due: for two directions and reversed ones, for arrays that are not laid out as the
+        kernels take them, for work that threads would share, and while another thread is in such a call.
+        """
+        if x.ndim == 3:
+            rows = x.shape[0] if self.batch_first else x.shape[1]
+        elif x.ndim == 2:
+            rows = 1
+        else:
+            return None
+        quick, isa = self._quick, dispatch.active_isa()
+        if quick is None or quick[0] is not self._parameters or quick[1] != isa or quick[2] != rows:
+            if self.bidirectional or self.reverse or not 0 < rows * self.num_layers * self.hidden_size <= _QUICK_STATE:
+                return None
+            quick = self._quick = (self._parameters, isa, rows, Caller(self._packed_for_steps(), rows,
+                                                                       self.batch_first))
+        return cast("tuple[Array, StateT] | None", quick[3]._call(x, state, out))
 
     def forward(self, x: ArrayLike, state: StateLikeT | None = None, lengths: ArrayLike | None = None,
                 reset_mask: ArrayLike | None = None, rng: Rng = None) -> tuple[Array, StateT, Cache]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 import numpy as np
 
 from .. import _core
-from .._base import trees
+from .._base import dispatch, trees
 from .._base import validation as check
 from .._base.typing import Array, ArrayLike
 from .base import StateLikeT, StateT
@@ -36,6 +36,13 @@ def fingerprint(model: Recurrent[Any, Any]) -> bytes:
         digest.update(name.encode())
         digest.update(value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes())
     return digest.digest()
+
+
+class Caller(_core.StreamCore):
+    """The compiled part of a layer's short calls: a stream whose state is set before every block."""
+
+    def _threads(self) -> int:
+        return dispatch.get_num_threads()
 
 
 class Stream(_core.StreamCore, Generic[StateT, StateLikeT]):
@@ -75,7 +82,7 @@ class Stream(_core.StreamCore, Generic[StateT, StateLikeT]):
         batch_size = check.size(batch_size, "batch_size")
         packed = packed_for_steps()
         check.addressable("batch_size", batch_size, layer.num_layers, 4 * max(layer.input_size, layer.hidden_size))
-        self = cast("Stream[StateT, StateLikeT]", super().__new__(cls, packed, batch_size))
+        self = cast("Stream[StateT, StateLikeT]", super().__new__(cls, packed, batch_size, layer.batch_first))
         self._model = copy.copy(layer)      # keeps the parameters of now: an update replaces, never writes to them
         return self
 
@@ -89,36 +96,10 @@ class Stream(_core.StreamCore, Generic[StateT, StateLikeT]):
     def _check_out(self, out: Array, shape: list[int]) -> None:
         check.output(out, "out", tuple(shape), self._model.dtype)
 
-    def run(self, block: ArrayLike, out: Array | None = None) -> Array:
-        """Advance every row by many steps in one call.
+    def _threads(self) -> int:
+        return dispatch.get_num_threads()
 
-        Parameters
-        ----------
-        block : array
-            The steps: [T, N, I], [N, T, I] of a ``batch_first`` layer, or [T, I] when batch_size is 1.
-        out : array, optional
-            Written in place and returned.
-
-        Returns
-        -------
-        array
-            The last layer's output after each step, in the block's convention.
-
-        Raises
-        ------
-        TypeError, ValueError
-            An argument is unsuitable; the message names it.
-        RuntimeError
-            Another thread is in a step of this stream.
-
-        Examples
-        --------
-        >>> import fastrnn
-        >>> import numpy as np
-        >>> stream = fastrnn.GRU(2, 4, rng=0).stream(batch_size=3)
-        >>> stream.run(np.ones((10, 3, 2), np.float32)).shape
-        (10, 3, 4)
-        """
+    def _run_any(self, block: ArrayLike, out: Array | None) -> Array:
         block = check.array(block, "block", self._model.dtype)
         if block.ndim == 2 and self.batch_size != 1:
             raise ValueError(f"block: expected 3 dimensions, {self.batch_size} rows, got shape {block.shape}")

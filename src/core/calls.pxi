@@ -3,9 +3,12 @@
 # Uses Buffer (buffers), task, task_function, start_poll, run_tasks (threads), Parameters (parameters), Batch (batch),
 # layer_run, forward_args, backward_args, poll_state (structs).
 
-# Threads worth using for so many multiply-adds: a second one pays from some 50 microseconds on.
+cdef double ONE_THREAD = 2.0e6   # multiply-adds of a call up to which one thread does the work: some 50 microseconds
+
+
+# Threads worth using for so many multiply-adds.
 cdef isize worthwhile(isize threads, double multiply_adds) noexcept:
-    return threads if multiply_adds > 2.0e6 else 1
+    return threads if multiply_adds > ONE_THREAD else 1
 
 
 # Into how many parts the rows of each of D directions are split.

@@ -1,18 +1,22 @@
 # A stream: a stack of layers that takes one step at a time and has a state of its own.
 #
 # The state lies in two sets of padded buffers. A step reads one set and writes the other, so that a step that is
-# interrupted leaves the state as it was. A step given `out` allocates nothing.
+# interrupted leaves the state as it was. A step given `out` allocates nothing. A block of T steps is one pass of each
+# layer, from the one set to the other; what it works in is kept for the next block.
 #
-# Uses Buffer (buffers), Parameters, state_row, units_row (parameters), start_poll, generation (threads), forward_args,
-# poll_state (structs), flush_subnormals, restore_fp (_core).
+# Uses Buffer (buffers), Parameters, state_row, units_row (parameters), start_poll, generation (threads), ONE_THREAD
+# (calls), forward_args, poll_state (structs), flush_subnormals, restore_fp (_core).
 
-cdef enum: HOLD_GIL = 100000     # multiply-adds of a step below which the GIL is kept, as NumPy does for small arrays
+cdef enum: HOLD_GIL = 100000     # multiply-adds of a call below which the GIL is kept, as NumPy does for small arrays
+cdef enum: KEPT_BLOCK = 1048576  # bytes of a block's scratch and inner outputs that are kept for the next block
 
 cdef struct stream_layer:        # every pointer is owned by StreamCore.buffers
     forward_args args            # h and c read one set, h_n and c_n write the other; x is the caller's, or h_n below
     void* h[2]                   # [N] padded rows: the two sets
     void* c[2]
     int (*forward)(forward_args*) noexcept nogil
+    forward_args block           # T steps in one pass: h, c and extra are of StreamCore.buffers, too; scratch and the
+                                 # y of all layers but the last, whose y is the caller's, of StreamCore.block_buffers
 
 
 cdef class StreamCore:
@@ -24,6 +28,8 @@ cdef class StreamCore:
         Of a stack, one a layer.
     batch_size : int
         Rows, at least 1.
+    batch_first : bool, default False
+        Whether blocks of steps are [N, T, ...] instead of [T, N, ...].
 
     Attributes
     ----------
@@ -38,17 +44,20 @@ cdef class StreamCore:
     cdef int typenum                         # NumPy's number of the dtype
     cdef int current                         # which set of buffers holds the state
     cdef int busy                            # 0, or the generation of the process in which a step is running
+    cdef bint batch_first                    # blocks are [N, T, ...]
+    cdef isize multiply_adds                 # of a step of all rows
     cdef bint long_step                      # a step releases the GIL, and Ctrl-C is looked for
-    cdef list buffers                        # what `layers` points into
+    cdef isize block_steps                   # T of the block that is prepared; 0: none is
+    cdef list buffers, block_buffers         # what `layers` points into
     cdef stream_layer* layers
     cdef poll_state poll
 
-    def __cinit__(self, list parameters, isize batch_size):
+    def __cinit__(self, list parameters, isize batch_size, bint batch_first=False):
         cdef Parameters p = parameters[0]
         cdef Buffer b
-        cdef isize i, V = p.table.vlen, work = 0
+        cdef isize i, V = p.table.vlen
         self.parameters, self.batch_size, self.count = tuple(parameters), batch_size, len(parameters)
-        self.itemsize, self.input_size = p.table.itemsize, p.cell.input
+        self.itemsize, self.input_size, self.batch_first = p.table.itemsize, p.cell.input, batch_first
         self.typenum = cnp.NPY_FLOAT32 if self.itemsize == 4 else cnp.NPY_FLOAT64
         b = Buffer(self.count, sizeof(stream_layer), 1, True)
         self.buffers = [b]
@@ -57,9 +66,9 @@ cdef class StreamCore:
             p = parameters[i]
             self.add_layer(&self.layers[i], p)
             self.layers[i].args.x_n = p.cell.input if i == 0 else self.layers[i - 1].args.run.cell.state_units * V
-            work += p.multiply_adds * batch_size
+            self.multiply_adds += p.multiply_adds * batch_size
         self.output_size, self.output_row = p.cell.state, state_row(&p.cell, V)
-        self.long_step = work > HOLD_GIL
+        self.long_step = self.multiply_adds > HOLD_GIL
         start_poll(&self.poll)
         self.poll.next = 1e300       # a short step never looks for signals
 
@@ -75,6 +84,43 @@ cdef class StreamCore:
         run.extra = self.new_buffer(N, c_row, False)
         run.scratch = self.new_buffer(max(<isize>1, p.table.plan_forward(&layer.args)), 1, False)
         return 0
+
+    # What a pass of T steps needs beside the stream's own state, for every layer.
+    cdef int prepare_block(self, isize T) except -1:
+        cdef isize i, N = self.batch_size, V, inputs, bytes = 0
+        cdef Parameters p
+        cdef forward_args* block
+        if self.block_steps == T:
+            return 0
+        self.block_steps, self.block_buffers = 0, []
+        for i in range(self.count):
+            p = self.parameters[i]
+            V = p.table.vlen
+            block = &self.layers[i].block
+            if block.run.cell == NULL:
+                block[0] = self.layers[i].args
+                block.run.h = self.new_buffer(2 * N, state_row(&p.cell, V), True)
+                block.run.c = self.new_buffer(N, units_row(&p.cell, V), True)
+            block.run.T, block.run.rows = T, T * N
+            inputs = p.cell.input
+            block.x_t, block.x_n = N * inputs, inputs
+            block.y_t, block.y_n = N * p.cell.state, p.cell.state
+            if self.batch_first and i == 0:
+                block.x_t, block.x_n = inputs, T * inputs
+            if self.batch_first and i == self.count - 1:
+                block.y_t, block.y_n = p.cell.state, T * p.cell.state
+            block.run.scratch = self.block_memory(p.table.plan_forward(block), &bytes)
+            if i < self.count - 1:
+                block.y = self.block_memory(T * N * p.cell.state, &bytes)
+        if bytes <= KEPT_BLOCK:
+            self.block_steps = T
+        return 0
+
+    cdef void* block_memory(self, isize size, isize* bytes) except NULL:
+        cdef Buffer b = Buffer(max(<isize>1, size), self.itemsize, 1)
+        self.block_buffers.append(b)
+        bytes[0] += size * self.itemsize
+        return b.data
 
     cdef void* new_buffer(self, isize rows, isize row, bint zero) except NULL:
         cdef Buffer b = Buffer(rows, row, self.itemsize, zero)
@@ -154,6 +200,151 @@ cdef class StreamCore:
             out[...] = target
             return out
         return target
+
+    # How many axes a block of steps of `size` elements has, 2 or 3, and in `steps` how many steps; 0 where the fast path
+    # does not take it.
+    cdef inline int fits_block(self, object array, isize size, isize* steps) noexcept:
+        cdef cnp.ndarray a
+        cdef int axes
+        if not cnp.PyArray_CheckExact(array):
+            return 0
+        a = <cnp.ndarray>array
+        axes = cnp.PyArray_NDIM(a)
+        if cnp.PyArray_TYPE(a) != self.typenum or not cnp.PyArray_ISCARRAY_RO(a) or not 2 <= axes <= 3:
+            return 0
+        steps[0] = cnp.PyArray_DIM(a, 1 if axes == 3 and self.batch_first else 0)
+        if steps[0] == 0 or cnp.PyArray_DIM(a, axes - 1) != size:
+            return 0
+        if axes == 2:
+            return 2 if self.batch_size == 1 else 0
+        return 3 if cnp.PyArray_DIM(a, 0 if self.batch_first else 1) == self.batch_size else 0
+
+    # A new output of T steps with so many axes.
+    cdef cnp.ndarray new_output(self, int axes, isize T):
+        cdef cnp.npy_intp[3] shape
+        shape[0], shape[1], shape[2] = T, self.batch_size, self.output_size
+        if axes == 2:
+            shape[1] = self.output_size
+        elif self.batch_first:
+            shape[0], shape[1] = self.batch_size, T
+        return cnp.PyArray_EMPTY(axes, shape, self.typenum, 0)
+
+    # Where a block's output goes: `out` or a new array. None where the fast path cannot take x or out, or where threads
+    # would share the work.
+    cdef cnp.ndarray block_target(self, object x, object out):
+        cdef isize T = 0, out_steps = 0
+        cdef int axes = self.fits_block(x, self.input_size, &T)
+        if axes == 0 or (self.batch_size > 1 and <double>self.multiply_adds * T > ONE_THREAD and self._threads() > 1):
+            return None
+        if out is None:
+            return self.new_output(axes, T)
+        if (self.fits_block(out, self.output_size, &out_steps) != axes or out_steps != T
+                or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out) or overlap(<cnp.ndarray>x, <cnp.ndarray>out)):
+            return None
+        return <cnp.ndarray>out
+
+    # Whether a state lies as the fast path takes it beside this output: [L, N, size], or of one row [L, size].
+    cdef bint fits_state(self, object state, cnp.ndarray target, isize size) noexcept:
+        cdef int axes = cnp.PyArray_NDIM(target)
+        cdef cnp.ndarray a
+        if not cnp.PyArray_CheckExact(state):
+            return False
+        a = <cnp.ndarray>state
+        return (cnp.PyArray_NDIM(a) == axes and cnp.PyArray_TYPE(a) == self.typenum and cnp.PyArray_ISCARRAY_RO(a)
+                and cnp.PyArray_DIM(a, 0) == self.count and cnp.PyArray_DIM(a, axes - 1) == size
+                and (axes == 2 or cnp.PyArray_DIM(a, 1) == self.batch_size))
+
+    cdef cnp.ndarray new_state(self, cnp.ndarray target, isize size):
+        cdef cnp.npy_intp[3] shape
+        cdef int axes = cnp.PyArray_NDIM(target)
+        shape[0], shape[1], shape[2] = self.count, self.batch_size, size
+        shape[axes - 1] = size
+        return cnp.PyArray_EMPTY(axes, shape, self.typenum, 0)
+
+    def _threads(self):
+        """How many threads a call may use. A subclass defines it."""
+        return 1
+
+    def _run_any(self, block, out):
+        """Run any acceptable block, or raise. A subclass defines it."""
+        raise TypeError("StreamCore is a base class: use a layer's stream()")
+
+    def run(self, block, out=None):
+        """Advance every row by many steps in one call.
+
+        Parameters
+        ----------
+        block : ndarray
+            The steps: [T, N, I], [N, T, I] of a ``batch_first`` layer, or [T, I] when batch_size is 1.
+        out : ndarray, optional
+            Written in place and returned.
+
+        Returns
+        -------
+        ndarray
+            The last layer's output after each step, in the block's convention.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is unsuitable; the message names it.
+        RuntimeError
+            Another thread is in a step of this stream.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> stream = fastrnn.GRU(2, 4, rng=0).stream(batch_size=3)
+        >>> stream.run(np.ones((10, 3, 2), np.float32)).shape
+        (10, 3, 4)
+        """
+        cdef cnp.ndarray target = self.block_target(block, out)
+        if target is None:
+            return self._run_any(block, out)
+        self.enter()
+        try:
+            self.advance_block(<cnp.ndarray>block, target)
+        finally:
+            self.busy = 0
+        return target
+
+    def _call(self, x, state, out):
+        """Run a block from a given state (None: zeros) and return the output and the new state, batched as x is.
+
+        Returns None, having done nothing, where the arguments are not as the fast path needs them, or where another
+        thread is in a step.
+        """
+        cdef bint lstm = (<Parameters>self.parameters[0]).cell.kind == LSTM
+        cdef object h = state, c = None
+        cdef cnp.ndarray target, new_h, new_c = None
+        if self.busy == generation:
+            return None
+        target = self.block_target(x, out)
+        if target is None:
+            return None
+        if state is not None:
+            if lstm:
+                if type(state) is not tuple or len(<tuple>state) != 2:
+                    return None
+                h, c = <tuple>state
+                if not self.fits_state(c, target, (<Parameters>self.parameters[0]).cell.hidden):
+                    return None
+            if not self.fits_state(h, target, self.output_size):
+                return None
+        if out is not None and state is not None and (overlap(<cnp.ndarray>h, target)
+                                                      or (lstm and overlap(<cnp.ndarray>c, target))):
+            return None
+        new_h = self.new_state(target, self.output_size)
+        if lstm:
+            new_c = self.new_state(target, (<Parameters>self.parameters[0]).cell.hidden)
+        self.enter()
+        try:
+            self.exchange(h, c, False)
+            self.advance_block(<cnp.ndarray>x, target)
+            self.exchange(new_h, new_c, True)
+        finally:
+            self.busy = 0
+        return target, (new_h, new_c) if lstm else new_h
 
     def _step_from(self, x, state):
         """Take one step of a single layer from a given state (None: zeros) and return the new state, batched as x is.
@@ -238,6 +429,40 @@ cdef class StreamCore:
         self.current = 1 - self.current
         return self.layers[self.count - 1].args.h_n
 
+    # T steps of every layer: from the current set of buffers to the other, which is then the current one.
+    cdef int advance_block(self, cnp.ndarray x, cnp.ndarray y) except -1:
+        cdef isize T = cnp.PyArray_DIM(x, 1 if cnp.PyArray_NDIM(x) == 3 and self.batch_first else 0), i
+        cdef int result
+        cdef stream_layer* layer
+        cdef Parameters p
+        self.prepare_block(T)
+        for i in range(self.count):
+            p = self.parameters[i]
+            layer = &self.layers[i]
+            memcpy(layer.block.run.h, layer.h[self.current],
+                   self.batch_size * state_row(&p.cell, p.table.vlen) * self.itemsize)
+            memcpy(layer.block.run.c, layer.c[self.current],
+                   self.batch_size * units_row(&p.cell, p.table.vlen) * self.itemsize)
+            layer.block.h_n, layer.block.c_n = layer.h[1 - self.current], layer.c[1 - self.current]
+            if i > 0:
+                layer.block.x = self.layers[i - 1].block.y
+        self.layers[0].block.x = cnp.PyArray_DATA(x)
+        self.layers[self.count - 1].block.y = cnp.PyArray_DATA(y)
+        if <double>self.multiply_adds * T > HOLD_GIL:
+            start_poll(&self.poll)
+            with nogil:
+                result = run_blocks(self.layers, self.count)
+            if not self.long_step:
+                self.poll.cancelled, self.poll.next = 0, 1e300
+        else:
+            result = run_blocks(self.layers, self.count)
+        if self.block_steps == 0:
+            self.block_buffers = None
+        if result:
+            return -1
+        self.current = 1 - self.current
+        return 0
+
     def _exclusively(self, function):
         """Call a function while no other thread may step or set this stream; RuntimeError if one is doing so.
 
@@ -270,16 +495,35 @@ cdef class StreamCore:
                 and cnp.PyArray_DIM(a, 1) == self.batch_size and cnp.PyArray_DIM(a, 2) == width
                 and cnp.PyArray_TYPE(a) == self.typenum)
 
-    # Copies the caller's state into the current set of buffers, or back.
-    cdef exchange(self, cnp.ndarray h, cnp.ndarray c, bint back):
+    # Copies the caller's state, h [L, N, S] and c [L, N, H] (None: zeros; c of no LSTM: nothing), into the current set of
+    # buffers, or back.
+    cdef int exchange(self, object h, object c, bint back) except -1:
         cdef Parameters p
-        cdef isize i, n
+        cdef isize i
         for i in range(self.count):
             p = self.parameters[i]
-            for n in range(self.batch_size):
-                move_row(h, i, n, self.layers[i].h[self.current], state_row(&p.cell, p.table.vlen), back)
-                if c is not None:
-                    move_row(c, i, n, self.layers[i].c[self.current], units_row(&p.cell, p.table.vlen), back)
+            self.exchange_rows(h, i, p.cell.state, self.layers[i].h[self.current], state_row(&p.cell, p.table.vlen), back)
+            if p.cell.kind == LSTM:
+                self.exchange_rows(c, i, p.cell.hidden, self.layers[i].c[self.current], units_row(&p.cell, p.table.vlen),
+                                   back)
+        return 0
+
+    # Copies the rows of layer i of a contiguous [L, N, width] to padded rows, or back.
+    cdef void exchange_rows(self, object a, isize i, isize width, void* padded, isize padded_row, bint back) noexcept:
+        cdef isize N = self.batch_size, n, size = width * self.itemsize
+        cdef char* outside
+        cdef char* inside = <char*>padded
+        if a is None:
+            memset(padded, 0, N * padded_row * self.itemsize)
+            return
+        outside = <char*>cnp.PyArray_DATA(<cnp.ndarray>a) + i * N * size
+        for n in range(N):
+            if back:
+                memcpy(outside, inside, size)
+            else:
+                memcpy(inside, outside, size)
+            outside += size
+            inside += padded_row * self.itemsize
 
     def _clear(self, list rows not None):
         """Zero the state of the rows with these indices. Called within _exclusively."""
@@ -297,15 +541,11 @@ cdef class StreamCore:
                        units_row(&p.cell, p.table.vlen) * size)
 
 
-# Copies row n of layer i of the caller's contiguous [L, N, width] to padded rows, or back.
-cdef void move_row(cnp.ndarray a, isize i, isize n, void* padded, isize padded_row, bint back) noexcept:
-    cdef isize size = cnp.PyArray_ITEMSIZE(a), width = cnp.PyArray_DIM(a, 2) * size
-    cdef char* outside = <char*>cnp.PyArray_DATA(a) + (i * cnp.PyArray_DIM(a, 1) + n) * width
-    cdef char* inside = <char*>padded + n * padded_row * size
-    if back:
-        memcpy(outside, inside, width)
-    else:
-        memcpy(inside, outside, width)
+# Whether two contiguous arrays share memory.
+cdef bint overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
+    cdef char* first = <char*>cnp.PyArray_DATA(a)
+    cdef char* second = <char*>cnp.PyArray_DATA(b)
+    return first < second + cnp.PyArray_NBYTES(b) and second < first + cnp.PyArray_NBYTES(a)
 
 
 cdef int run_layers(stream_layer* layers, isize count) noexcept nogil:
@@ -314,6 +554,18 @@ cdef int run_layers(stream_layer* layers, isize count) noexcept nogil:
     cdef int result = 0
     for i in range(count):
         result = layers[i].forward(&layers[i].args)
+        if result:
+            break
+    restore_fp(mode)
+    return result
+
+
+cdef int run_blocks(stream_layer* layers, isize count) noexcept nogil:
+    cdef fp_mode mode = flush_subnormals()
+    cdef isize i
+    cdef int result = 0
+    for i in range(count):
+        result = layers[i].forward(&layers[i].block)
         if result:
             break
     restore_fp(mode)

@@ -9,6 +9,7 @@ cdef extern from "simd.h" nogil:
     enum: ROWS2
     enum: ROWS3
     enum: ROWS4
+    enum: SMALL_AHEAD
     vf vload(const real* p)
     void vstore(real* p, vf v)
     vf vload_part(const real* p, Py_ssize_t n)

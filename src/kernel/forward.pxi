@@ -2,7 +2,7 @@
 # order, then h's k in order) and on them, still in L1, the cell's activations and state update.
 #
 # Uses layer_run, forward_args, matrix (structs), the tile, tile_rows, set_operand, panel_product (tile),
-# should_stop_after (kernels), lstm_cells, gru_cells, gru_before_gates, gru_before_cells, rnn_cells (lstm, gru, rnn).
+# should_stop_after (kernels), is_small, forward_small (small), lstm_cells, gru_cells, gru_before_gates, gru_before_cells, rnn_cells (lstm, gru, rnn).
 
 # Where one step finds its rows. Rows n0..active of the task run now; rows below next_active go on to the next step.
 cdef struct step:
@@ -334,6 +334,8 @@ cdef int forward(forward_args* args) noexcept nogil:
     cdef layer_run* run = &args.run
     cdef isize running = run.N, next_running, rows = run.n1 - run.n0, P = run.cell.w_ih.width
     check_run(run)
+    if is_small(args):
+        return forward_small(args)
     t.offset = 0
     t.input_sums = NULL
     t.input_panel = args.chunk * rows * P * VLEN
@@ -376,7 +378,7 @@ cdef isize plan_forward(forward_args* args) noexcept nogil:
     cdef isize weights = (cell.w_ih.depth + cell.w_hh.depth) * width * <isize>sizeof(real)
     cdef isize step_rows
     args.chunk = 0
-    if rows == 0:
+    if rows == 0 or is_small(args) and (cell.w_ih.panels <= SMALL_AHEAD or run.T == 1):
         return 0
     if cell.kind == GRU_BEFORE:
         return rows * cell.units * 2 * VLEN

@@ -3,7 +3,7 @@
 Every file _<isa>_<dtype>.pyx includes this one and is compiled with flags of its own (setup.py). Reading order:
 kernels.h (the data), simd.h (the vector, tanh and sigmoid), activations.h (the others), tile.pxi (all the arithmetic),
 products.pxi (over a whole batch), forward.pxi, backward.pxi, the cells (lstm.pxi, gru.pxi, rnn.pxi: each forward with
-its gradient below), packing.pxi, update.pxi (optimizers).
+its gradient below), small.pxi (one row of a few units), packing.pxi, update.pxi (optimizers).
 
 One step of one layer goes: for a panel of hidden units and a few rows, the tile sums all gates in registers; the
 cell's activations follow on those sums while they are in L1; the new state and output are stored. Gate
@@ -38,6 +38,7 @@ include "backward.pxi"
 include "lstm.pxi"
 include "gru.pxi"
 include "rnn.pxi"
+include "small.pxi"
 include "packing.pxi"
 include "update.pxi"
 

@@ -71,11 +71,14 @@ typedef int32_t bits;
 #error "FASTRNN_ISA must be 0, 1, 2 or 3"
 #endif
 
-/* Tile rows for a panel of 1, 2, 3, 4 vectors: accumulators + operands fill the registers. */
+/* Tile rows for a panel of 1, 2, 3, 4 vectors: accumulators + operands fill the registers. Of a small cell (small.pxi):
+ * the most panels whose sums of x are taken one step ahead. */
 #if FASTRNN_ISA == 3 || (FASTRNN_ISA == 1 && defined(__aarch64__))
 enum { VLEN = VBYTES / sizeof(real), ROWS1 = 8, ROWS2 = 8, ROWS3 = 8, ROWS4 = 6 };
+enum { SMALL_AHEAD = 2 };       /* 32 registers */
 #else
 enum { VLEN = VBYTES / sizeof(real), ROWS1 = 8, ROWS2 = 6, ROWS3 = 4, ROWS4 = 3 };
+enum { SMALL_AHEAD = 1 };       /* 16 registers */
 #endif
 
 #if FASTRNN_ISA == 0

@@ -1,0 +1,204 @@
+"""Short calls and blocks: the compiled way beside the general one, in bits and in what it leaves alone."""
+import itertools
+import pickle
+import threading
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn._base import dispatch
+
+CELLS = {"LSTM": fastrnn.LSTM, "GRU": fastrnn.GRU, "RNN": fastrnn.RNN}
+# Sizes on both sides of every boundary: of a vector, of a panel, of four panels.
+SIZES = [(1, 1), (1, 3), (2, 8), (1, 16), (9, 17), (1, 24), (16, 32), (5, 33), (12, 48), (32, 64), (20, 65), (3, 100)]
+OPTIONS = [{}, {"num_layers": 2}, {"num_layers": 3, "batch_first": True}, {"bias": False}, {"dtype": np.float64}]
+
+
+def general(layer, x, state=None):
+    """What a call gives without the compiled way: the mask makes it the general one."""
+    shape = x.shape[:2][::-1] if layer.batch_first and x.ndim == 3 else x.shape[:-1]
+    return layer(x, state, reset_mask=np.zeros(shape, bool))
+
+
+def parts(value):
+    return [value] if isinstance(value, np.ndarray) else [a for part in value for a in parts(part)]
+
+
+def assert_same(a, b):
+    for left, right in zip(parts(a), parts(b), strict=True):
+        np.testing.assert_array_equal(left, right)
+        assert left.shape == right.shape and left.dtype == right.dtype
+
+
+def random(rng, dtype, *shape):
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def state_like(layer, rng, rows):
+    shape = (layer.num_layers, *rows, layer.hidden_size)
+    h = random(rng, layer.dtype, *shape)
+    return (h, random(rng, layer.dtype, *shape)) if isinstance(layer, fastrnn.LSTM) else h
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_short_call_has_the_bits_of_the_general_one(isa, cell, sizes):
+    rng = np.random.default_rng(0)
+    for options in OPTIONS:
+        layer = CELLS[cell](*sizes, **options, rng=1)
+        for T, N in itertools.product((1, 2, 7, 30), (1, 3)):
+            shape = (N, T) if layer.batch_first else (T, N)
+            x, state = random(rng, layer.dtype, *shape, sizes[0]), state_like(layer, rng, (N,))
+            assert_same(layer(x, state), general(layer, x, state))
+            assert layer._quick is not None and layer._quick[2] == N        # it was the compiled way
+            assert_same(layer(x), general(layer, x))
+        x, state = random(rng, layer.dtype, 9, sizes[0]), state_like(layer, rng, ())
+        assert_same(layer(x, state), general(layer, x, state))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_block_is_its_steps_however_it_is_cut(isa, cell):
+    rng = np.random.default_rng(0)
+    for (sizes, options), N in itertools.product(itertools.product(SIZES, OPTIONS[:3]), (1, 3)):
+        layer = CELLS[cell](*sizes, **options, rng=1)
+        steps = random(rng, layer.dtype, 23, N, sizes[0])
+        stream, other = layer.stream(N), layer.stream(N)
+        singly = np.stack([other.step(x) for x in steps])
+        cuts = [steps[:1], steps[1:9], steps[9:17], steps[17:]]
+        blocks = [np.ascontiguousarray(cut.swapaxes(0, 1)) for cut in cuts] if layer.batch_first else cuts
+        outputs = [stream.run(block) for block in blocks]
+        if layer.batch_first:
+            outputs = [y.swapaxes(0, 1) for y in outputs]
+        assert_same(np.concatenate(outputs), singly)
+        assert_same(stream.state, other.state)
+
+
+def test_a_relu_network_whose_values_grow_without_bound(isa):
+    layer = fastrnn.RNN(2, 40, nonlinearity="relu", rng=0)
+    with layer.updating() as parameters:
+        parameters["weight_hh_l0"] *= 40
+    x = np.ones((60, 1, 2), np.float32)
+    assert_same(layer(x), general(layer, x))
+    assert np.isinf(layer(x)[0]).any() or np.isnan(layer(x)[0]).any()
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_what_the_compiled_way_does_not_take(cell):
+    layer, rng = CELLS[cell](3, 8, rng=0), np.random.default_rng(0)
+    x, state = random(rng, np.float32, 6, 2, 3), state_like(layer, rng, (2,))
+    right = general(layer, x, state)
+    strided = np.empty((6, 2, 6), np.float32)
+    strided[..., ::2] = x
+    assert_same(layer(strided[..., ::2], state), right)
+    assert_same(layer(np.asfortranarray(x), state), right)
+    assert_same(layer(x.astype(np.float16), state), general(layer, x.astype(np.float16).astype(np.float32), state))
+    assert_same(layer(x.tolist(), state), right)
+    assert_same(layer(x.astype(">f4"), state), right)
+    lists = [[part.tolist() for part in state], state.tolist() if cell != "LSTM" else None]
+    assert_same(layer(x, tuple(lists[0]) if cell == "LSTM" else lists[1]), right)
+    for wrong in (x[..., :2], x[0, 0], x.astype(np.float64), x[None]):
+        with pytest.raises((TypeError, ValueError), match="x"):
+            layer(wrong)
+    with pytest.raises((TypeError, ValueError), match="state"):
+        layer(x, state[0] if cell == "LSTM" else state[:, :1])
+    assert layer(x[:0])[0].shape == (0, 2, 8) and layer(x[:, :0])[0].shape == (6, 0, 8)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_out_is_written_in_place_wherever_it_lies(cell):
+    layer, rng = CELLS[cell](8, 8, rng=0), np.random.default_rng(0)
+    x, state = random(rng, np.float32, 6, 1, 8), state_like(layer, rng, (1,))
+    right = general(layer, x, state)
+    out = np.full((6, 1, 8), 9, np.float32)
+    assert layer(x, state, out=out)[0] is out
+    assert_same(layer(x, state, out=out), right)
+    same = x.copy()                                     # over x itself
+    assert_same(layer(same, state, out=same), right)
+    memory = np.concatenate([x, np.zeros_like(x)])      # over a part of x: each step would overwrite a later one's x
+    assert_same(layer(memory[:6], state, out=memory[1:7]), right)
+    wide = np.zeros((6, 1, 16), np.float32)
+    layer(x, state, out=wide[..., 4:12])
+    assert_same(wide[..., 4:12], right[0])
+    assert not wide[..., :4].any() and not wide[..., 12:].any()
+    h = state[0] if cell == "LSTM" else state           # over the initial state
+    shared = np.zeros((6, 1, 8), np.float32)
+    shared[3] = h[0]
+    view = (shared[3:4], state[1]) if cell == "LSTM" else shared[3:4]
+    assert_same(layer(x, view, out=shared), right)
+    stream = layer.stream()
+    stream.state = state
+    same = x.copy()
+    assert_same(stream.run(same, out=same), right[0])
+    frozen = np.zeros((6, 1, 8), np.float32)
+    frozen.flags.writeable = False
+    with pytest.raises(ValueError, match="out"):
+        layer(x, out=frozen)
+    with pytest.raises(ValueError, match="out"):
+        stream.run(x, out=frozen)
+
+
+@pytest.mark.parametrize("hidden_size", [1, 3, 7, 8, 15, 16, 24, 33, 63])
+def test_rows_of_the_output_end_where_they_should(isa, hidden_size):
+    layer, x = fastrnn.GRU(2, hidden_size, rng=0), np.ones((5, 2), np.float32)
+    memory = np.full(5 * hidden_size + 64, 7, np.float32)
+    out = memory[:5 * hidden_size].reshape(5, hidden_size)
+    layer(x, out=out)
+    assert (memory[5 * hidden_size:] == 7).all()
+    assert_same(out, general(layer, x)[0])
+
+
+def test_changed_weights_instruction_sets_and_copies_are_followed():
+    layer, x = fastrnn.GRU(2, 8, rng=0), np.ones((5, 1, 2), np.float32)
+    before = layer(x)[0]
+    with layer.updating() as parameters:
+        parameters["bias_ih_l0"] += 1
+    assert_same(layer(x), general(layer, x))
+    assert (layer(x)[0] != before).any()
+    other = pickle.loads(pickle.dumps(layer))
+    assert "_quick" not in vars(other)
+    assert_same(other(x), layer(x))
+    with fastrnn.threads(1):
+        assert_same(layer(x), general(layer, x))
+    assert layer._quick[1] == dispatch.active_isa()
+
+
+def test_many_rows_are_left_to_the_general_way():
+    layer = fastrnn.GRU(2, 8, rng=0)
+    layer(np.ones((2, 20_000, 2), np.float32))
+    assert layer._quick is None
+    with fastrnn.threads(2):                # work that two threads share
+        layer, x = fastrnn.GRU(32, 64, rng=0), np.ones((200, 8, 32), np.float32)
+        assert_same(layer(x), general(layer, x))
+
+
+def test_one_layer_called_by_many_threads_at_once():
+    layer, rng = fastrnn.LSTM(8, 48, rng=0), np.random.default_rng(0)
+    inputs = [random(rng, np.float32, 400, 1, 8) for _ in range(4)]
+    right = [general(layer, x) for x in inputs]
+    wrong = []
+
+    def work(x, result):
+        for _ in range(50):
+            output, (h, c) = layer(x)
+            if not (np.array_equal(output, result[0]) and np.array_equal(h, result[1][0])
+                    and np.array_equal(c, result[1][1])):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=work, args=pair) for pair in zip(inputs, right, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_blocks_of_changing_length():
+    layer = fastrnn.GRU(4, 8, 2, rng=0)
+    stream, rng = layer.stream(2), np.random.default_rng(0)
+    x = random(rng, np.float32, 60, 2, 4)
+    other, at = layer.stream(2), 0
+    for T in (1, 5, 3, 5, 20, 1, 25):
+        assert_same(stream.run(x[at:at + T]), np.stack([other.step(row) for row in x[at:at + T]]))
+        at += T
+    assert_same(stream.state, other.state)
