@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .. import _core
+    from ..nn.streams import Caller
 
     Tensors: TypeAlias = Sequence[torch.Tensor | None]
 
@@ -43,7 +44,9 @@ class Weights:
 
 
 class Cache(dict[tuple[Any, ...], Weights]):
-    """The Weights of a module. A copy or a pickle of the module starts with none."""
+    """The Weights of a module, and the compiled part of its short calls. A copy or a pickle starts with none."""
+
+    short: Caller | None = None
 
     def __reduce__(self) -> tuple[type[Cache], tuple[()]]:
         return Cache, ()

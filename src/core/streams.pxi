@@ -340,7 +340,10 @@ cdef class StreamCore:
         self.enter()
         try:
             self.exchange(h, c, False)
-            self.advance_block(<cnp.ndarray>x, target)
+            if cnp.PyArray_DIM(target, 0) == 1 and not self.batch_first:        # one step: what it writes is new_h, too
+                self.copy_out(target, self.advance(cnp.PyArray_DATA(<cnp.ndarray>x)))
+            else:
+                self.advance_block(<cnp.ndarray>x, target)
             self.exchange(new_h, new_c, True)
         finally:
             self.busy = 0
@@ -387,19 +390,15 @@ cdef class StreamCore:
 
     # Copies contiguous rows of output_size elements, or zeros, to padded rows, and back.
     cdef void copy_in(self, object rows, void* padded) noexcept:
-        cdef isize n, width = self.output_size * self.itemsize
         if rows is None:
             memset(padded, 0, self.batch_size * self.output_row * self.itemsize)
             return
-        for n in range(self.batch_size):
-            memcpy(<char*>padded + n * self.output_row * self.itemsize,
-                   <const char*>cnp.PyArray_DATA(<cnp.ndarray>rows) + n * width, width)
+        copy_rows(<char*>padded, self.output_row * self.itemsize, <const char*>cnp.PyArray_DATA(<cnp.ndarray>rows),
+                  self.output_size * self.itemsize, self.output_size * self.itemsize, self.batch_size)
 
     cdef void copy_out(self, cnp.ndarray rows, const void* padded) noexcept:
-        cdef isize n, width = self.output_size * self.itemsize
-        for n in range(self.batch_size):
-            memcpy(<char*>cnp.PyArray_DATA(rows) + n * width,
-                   <const char*>padded + n * self.output_row * self.itemsize, width)
+        copy_rows(<char*>cnp.PyArray_DATA(rows), self.output_size * self.itemsize, <const char*>padded,
+                  self.output_row * self.itemsize, self.output_size * self.itemsize, self.batch_size)
 
     cdef inline int enter(self) except -1:
         if self.busy == generation:     # an older generation: of a thread that a fork left behind
@@ -510,20 +509,16 @@ cdef class StreamCore:
 
     # Copies the rows of layer i of a contiguous [L, N, width] to padded rows, or back.
     cdef void exchange_rows(self, object a, isize i, isize width, void* padded, isize padded_row, bint back) noexcept:
-        cdef isize N = self.batch_size, n, size = width * self.itemsize
+        cdef isize N = self.batch_size, size = width * self.itemsize, row = padded_row * self.itemsize
         cdef char* outside
-        cdef char* inside = <char*>padded
         if a is None:
-            memset(padded, 0, N * padded_row * self.itemsize)
+            memset(padded, 0, N * row)
             return
         outside = <char*>cnp.PyArray_DATA(<cnp.ndarray>a) + i * N * size
-        for n in range(N):
-            if back:
-                memcpy(outside, inside, size)
-            else:
-                memcpy(inside, outside, size)
-            outside += size
-            inside += padded_row * self.itemsize
+        if back:
+            copy_rows(outside, size, <const char*>padded, row, size, N)
+        else:
+            copy_rows(<char*>padded, row, outside, size, size, N)
 
     def _clear(self, list rows not None):
         """Zero the state of the rows with these indices. Called within _exclusively."""
@@ -539,6 +534,25 @@ cdef class StreamCore:
                        state_row(&p.cell, p.table.vlen) * size)
                 memset(<char*>self.layers[i].c[self.current] + n * units_row(&p.cell, p.table.vlen) * size, 0,
                        units_row(&p.cell, p.table.vlen) * size)
+
+
+# Copies n rows of `size` bytes. Many short rows are copied without a call of memcpy for each.
+cdef void copy_rows(char* out, isize out_row, const char* rows, isize row, isize size, isize n) noexcept nogil:
+    cdef isize i
+    if out_row == size and row == size:
+        memcpy(out, rows, n * size)
+        return
+    for i in range(n):
+        if size == 32:
+            memcpy(out, rows, 32)
+        elif size == 64:
+            memcpy(out, rows, 64)
+        elif size == 128:
+            memcpy(out, rows, 128)
+        else:
+            memcpy(out, rows, size)
+        out += out_row
+        rows += row
 
 
 # Whether two contiguous arrays share memory.
