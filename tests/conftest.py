@@ -14,6 +14,7 @@ from helpers import using_isa
 
 import fastrnn
 from fastrnn import _core
+from fastrnn.nn.streams import Caller
 
 # In CI the same examples every time; elsewhere new ones. Kernels are timed by benchmarks, not here.
 hypothesis.settings.register_profile("fastrnn", deadline=None, derandomize="CI" in os.environ, print_blob=True)
@@ -48,6 +49,13 @@ def passes(monkeypatch):
             calls.append((name, args, options))
             return real(*args, **options)
         monkeypatch.setattr(_core, name, functools.partial(spy, name, getattr(_core, name)))
+
+    def spy_on_short(self, *args):
+        result = _core.StreamCore._call(self, *args)
+        if result is not None:
+            calls.append(("short call", args, {}))
+        return result
+    monkeypatch.setattr(Caller, "_call", spy_on_short)
     return calls
 
 

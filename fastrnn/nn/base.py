@@ -67,7 +67,7 @@ class Parametrised:
     and copies made before keep the weights they were made with.
     """
 
-    _caches = "_pack", "_fingerprint"       # attributes that a copy or a pickle makes anew
+    _caches: tuple[str, ...] = "_pack", "_fingerprint"       # attributes that a copy or a pickle makes anew
 
     if TYPE_CHECKING:
         @property

@@ -194,7 +194,7 @@ class Recurrent(Module, Packed[Pack], Generic[StateT, StateLikeT]):
                 return None
             quick = self._quick = (self._parameters, isa, rows, Caller(self._packed_for_steps(), rows,
                                                                        self.batch_first))
-        return cast("tuple[Array, StateT] | None", quick[3]._call(x, state, out))
+        return cast("tuple[Array, StateT] | None", quick[3]._call(x, cast(Any, state), out))
 
     def forward(self, x: ArrayLike, state: StateLikeT | None = None, lengths: ArrayLike | None = None,
                 reset_mask: ArrayLike | None = None, rng: Rng = None) -> tuple[Array, StateT, Cache]:

@@ -17,9 +17,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from .. import _core
 from .._base import dispatch
 from ..nn.parameters import GATES, shapes
-from ..nn.streams import Caller
-from . import calls, internals, operators, resets
-from .autograd import TORCH_NAMES, Pass, array
+from . import calls, internals, operators, resets, short_calls
+from .autograd import TORCH_NAMES, Pass
 from .weights import DTYPES, Cache, Weights, suits
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     _CellBase: TypeAlias = nn.RNNCellBase
 else:           # what the classes here are mixed into when they run
     _ModuleBase = _LayerBase = _CellBase = object
-
 
 
 # ---- When the kernels may run ---------------------------------------------------------------------
@@ -136,18 +134,12 @@ class Fast(_ModuleBase):
         del self.__dict__["qconfig"]
 
 
-
-
 # Where torch is faster. Beside its arithmetic a step of torch's costs from 20 us (RNN) to 80 us (GRU), forward and
 # backward. A call of the kernels costs about 1 ns for each weight to bring the weights into their order and the
 # gradients out of it. So one step pays for this many weights; and with this many rows the faster arithmetic pays for
 # any number of weights. Without gradients there is only the comparison of weights, which a single row in a single step
 # does not pay for.
 _WEIGHTS_OF_A_STEP, _ROWS_THAT_TRAIN, _ROWS_OF_A_STEP = 50_000, 64, 4
-# Few rows without gradients go by the compiled way of short calls, whose fixed cost is below torch's; of one step there
-# is no gain where comparing the weights takes longer than torch's step.
-_SHORT_ROWS, _WEIGHTS_TO_COMPARE = 64, 200_000
-_NO_STEPS = "RNN_TANH", "RNN_RELU"      # modes of which one step that trains is faster by torch
 
 
 def _gains(kind: str, steps: int, rows: int, weights: int, trains: bool) -> bool:
@@ -212,11 +204,11 @@ class _Layers(Fast, _LayerBase):
             return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), options)
         results = None
         if reset_mask is None and type(input) is torch.Tensor and torch.is_grad_enabled() \
-                and self.mode in _NO_STEPS and self._one_step(input) and not torch.compiler.is_compiling():
+                and short_calls.better_by_torch(self, input):
             return super(Fast, self).forward(input, hx)     # before the checks below, which cost as much as the step
         if internals.eager():
             if reset_mask is None and type(input) is torch.Tensor and not torch.is_grad_enabled():
-                results = self._short(input, hx)
+                results = short_calls.call(self, input, hx)
             if results is None:
                 results = self._fast(input, hx, reset_mask)
         elif internals.compiling():
@@ -236,40 +228,6 @@ class _Layers(Fast, _LayerBase):
             T, N = (x.shape[1], x.shape[0]) if self.batch_first else x.shape[:2]
             return T, N, None, True
         return (x.shape[0], 1, None, False) if x.dim() == 2 else None
-
-    def _one_step(self, x: torch.Tensor) -> bool:
-        return bool(x.shape[1 if self.batch_first and x.dim() == 3 else 0] == 1) if x.dim() in (2, 3) else False
-
-    def _short(self, x: torch.Tensor, hx: Any) -> tuple[Any, Any] | None:
-        """A call without gradients on few rows, by the compiled way of short calls. None where it is not for it."""
-        kind, names, modules = calls.KINDS.get(self.mode), internals.weight_names(self), self._modules
-        states = calls.states(hx, kind == "lstm")
-        if kind is None or states is None or names is None or self.bidirectional or "parametrizations" in modules \
-                or (self.dropout and self.training) or not suits((x, *states)):
-            return None
-        axes = x.dim()
-        rows = x.shape[0 if self.batch_first else 1] if axes == 3 else 1 if axes == 2 else 0
-        if not (0 < rows <= _SHORT_ROWS or rows and self._one_step(x)) or x.shape[-1] != self.input_size or (self.batch_first and rows > 1):
-            return None
-        if kind != "lstm" and self._one_step(x) \
-                and GATES[kind] * self.hidden_size * (self.input_size + self.hidden_size) > _WEIGHTS_TO_COMPARE:
-            return None
-        packs = [self._packed(kind, layer, self._direction(five[0:5], {}), DTYPES[x.dtype],
-                              self.input_size if layer == 0 else self.proj_size or self.hidden_size, self.proj_size)
-                 for layer, five in enumerate(names)]
-        if None in packs:
-            return None
-        short = self.__dict__["_fastrnn"].short
-        if short is None or short.batch_size != rows or any(a is not b for a, b in zip(short.parameters, packs)):
-            short = self.__dict__["_fastrnn"].short = Caller(packs, rows, self.batch_first)
-        state = None if not states else array(states[0]) if kind != "lstm" else (array(states[0]), array(states[1]))
-        result = short._call(array(x), state, None)
-        if result is None:
-            return None
-        y, last = result
-        if kind == "lstm":
-            return torch.from_numpy(y), (torch.from_numpy(last[0]), torch.from_numpy(last[1]))
-        return torch.from_numpy(y), torch.from_numpy(last)
 
     def _fast(self, input: Any, hx: Any, reset_mask: Any = None) -> tuple[Any, Any] | None:
         packed = isinstance(input, PackedSequence)

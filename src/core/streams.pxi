@@ -15,8 +15,9 @@ cdef struct stream_layer:        # every pointer is owned by StreamCore.buffers
     void* h[2]                   # [N] padded rows: the two sets
     void* c[2]
     int (*forward)(forward_args*) noexcept nogil
-    forward_args block           # T steps in one pass: h, c and extra are of StreamCore.buffers, too; scratch and the
-                                 # y of all layers but the last, whose y is the caller's, of StreamCore.block_buffers
+    # T steps in one pass: h, c and extra are of StreamCore.buffers, too; scratch and the y of all layers but the last,
+    # whose y is the caller's, of StreamCore.block_buffers.
+    forward_args block
 
 
 cdef class StreamCore:
@@ -201,8 +202,8 @@ cdef class StreamCore:
             return out
         return target
 
-    # How many axes a block of steps of `size` elements has, 2 or 3, and in `steps` how many steps; 0 where the fast path
-    # does not take it.
+    # How many axes a block of steps of `size` elements has, 2 or 3, and in `steps` how many steps; 0 where the fast
+    # path does not take it.
     cdef inline int fits_block(self, object array, isize size, isize* steps) noexcept:
         cdef cnp.ndarray a
         cdef int axes
@@ -494,17 +495,18 @@ cdef class StreamCore:
                 and cnp.PyArray_DIM(a, 1) == self.batch_size and cnp.PyArray_DIM(a, 2) == width
                 and cnp.PyArray_TYPE(a) == self.typenum)
 
-    # Copies the caller's state, h [L, N, S] and c [L, N, H] (None: zeros; c of no LSTM: nothing), into the current set of
-    # buffers, or back.
+    # Copies the caller's state, h [L, N, S] and c [L, N, H] (None: zeros; c of no LSTM: nothing), into the current set
+    # of buffers, or back.
     cdef int exchange(self, object h, object c, bint back) except -1:
         cdef Parameters p
         cdef isize i
         for i in range(self.count):
             p = self.parameters[i]
-            self.exchange_rows(h, i, p.cell.state, self.layers[i].h[self.current], state_row(&p.cell, p.table.vlen), back)
+            self.exchange_rows(h, i, p.cell.state, self.layers[i].h[self.current], state_row(&p.cell, p.table.vlen),
+                               back)
             if p.cell.kind == LSTM:
-                self.exchange_rows(c, i, p.cell.hidden, self.layers[i].c[self.current], units_row(&p.cell, p.table.vlen),
-                                   back)
+                self.exchange_rows(c, i, p.cell.hidden, self.layers[i].c[self.current],
+                                   units_row(&p.cell, p.table.vlen), back)
         return 0
 
     # Copies the rows of layer i of a contiguous [L, N, width] to padded rows, or back.

@@ -2,7 +2,8 @@
 # order, then h's k in order) and on them, still in L1, the cell's activations and state update.
 #
 # Uses layer_run, forward_args, matrix (structs), the tile, tile_rows, set_operand, panel_product (tile),
-# should_stop_after (kernels), is_small, forward_small (small), lstm_cells, gru_cells, gru_before_gates, gru_before_cells, rnn_cells (lstm, gru, rnn).
+# should_stop_after (kernels), is_small, forward_small (small), lstm_cells, gru_cells, gru_before_gates,
+# gru_before_cells, rnn_cells (lstm, gru, rnn).
 
 # Where one step finds its rows. Rows n0..active of the task run now; rows below next_active go on to the next step.
 cdef struct step:

@@ -2,8 +2,8 @@
 # addresses in registers. At these sizes the general pass spends more on finding its rows than on the arithmetic.
 #
 # Where the registers suffice, the sums of x are taken one step ahead, between the recurrent sums and the activations:
-# they do not depend on h, and fill the time for which these wait for each other. Else they are taken within the step or,
-# of long inputs, many steps at once by the tile. Each sum has the general pass's order: bias, x's k, h's k.
+# they do not depend on h, and fill the time for which these wait for each other. Else they are taken within the step
+# or, of long inputs, many steps at once by the tile. Each sum has the general pass's order: bias, x's k, h's k.
 #
 # U, the vectors of units, is a constant once an instance below is compiled, so that the loops over units unroll whole.
 #
