@@ -237,13 +237,13 @@ class Estimator:
         Returns
         -------
         sklearn.utils.metadata_routing.MetadataRequest
-            Requests of every keyword of ``fit`` but X and y: of the forecaster, `past` and `times`.
+            Requests of every keyword of ``fit`` but X and y: of the forecaster, `past`, `times` and `static`.
 
         Examples
         --------
         >>> from fastrnn.forecasting import RNNForecaster
-        >>> RNNForecaster().get_metadata_routing().fit.requests
-        {'past': True, 'times': True}
+        >>> sorted(RNNForecaster().get_metadata_routing().fit.requests)
+        ['past', 'static', 'times']
         """
         from sklearn.utils.metadata_routing import MetadataRequest  # its caller is scikit-learn
         request = MetadataRequest(owner=type(self).__name__)

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 FARTHEST = 100_000          # steps that may lie between the end of a series and the first row that follows
 
 
-def read_following(model: RNNForecaster, X: Any, y: Any = None, past: Any = None, times: Any = None) -> Panel:
+def read_following(model: RNNForecaster, X: Any, y: Any = None, past: Any = None, times: Any = None,
+                   static: Any = None) -> Panel:
     """Rows that follow the series of a fitted forecaster, as a Panel; times of one row are enough."""
     if X is None and y is None:
         raise TypeError("y: expected the rows that follow, got None")
     clock = next((series.clock for series in model.panel_.series), None)
-    return model._read(X, y, past, times, clock, like=model.panel_)
+    return model._read(X, y, past, times, clock, static=static, like=model.panel_)
 
 
 def following(panel: Panel, new: Panel) -> tuple[list[Series | None], list[Series]]:

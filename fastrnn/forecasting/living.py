@@ -42,7 +42,7 @@ class LivingForecaster(Estimator):
     panel_: Panel
 
     def update(self, X: ArrayLike | None = None, y: ArrayLike | None = None, *, past: ArrayLike | None = None,
-               times: ArrayLike | None = None, updates: int | None = None) -> Self:
+               times: ArrayLike | None = None, static: ArrayLike | None = None, updates: int | None = None) -> Self:
         """Take rows that follow the series, and train the networks on from where they are.
 
         ``predict`` and ``stream`` then go on from the new ends. Half of what is trained on are windows that reach the
@@ -57,6 +57,9 @@ class LivingForecaster(Estimator):
             last ones, series by their places. Further series of a frame or a list are taken in, too.
         times : array_like of datetime64, optional
             The times of the new rows of arrays; without them they follow step by step.
+        static : array_like, optional
+            Columns that do not change with time, a row a series: where a list has further series. Those of the others
+            stay as they are.
         updates : int, optional
             Updates by the optimizer, for each network; 0: none. If it is not given: as many for each row as in ``fit``,
             one at least.
@@ -85,16 +88,16 @@ class LivingForecaster(Estimator):
         self._check_fitted()
         model = cast("RNNForecaster", self)
         count = None if updates is None else check.size(updates, "updates", least=0)
-        update(model, read_following(model, X, y, past, times), count)
+        update(model, read_following(model, X, y, past, times, static), count)
         return self
 
     def partial_fit(self, X: ArrayLike | None = None, y: ArrayLike | None = None, *, past: ArrayLike | None = None,
-                    times: ArrayLike | None = None) -> Self:
+                    times: ArrayLike | None = None, static: ArrayLike | None = None) -> Self:
         """Fit where nothing was fitted yet, else ``update``: scikit-learn's way to learn from data in pieces.
 
         Parameters
         ----------
-        X, y, past, times : array_like, optional
+        X, y, past, times, static : array_like, optional
             The first rows, or those that follow, as ``fit`` takes them.
 
         Returns
@@ -119,8 +122,8 @@ class LivingForecaster(Estimator):
         <ForecastStream after 200 observations, horizon 3>
         """
         if self.__sklearn_is_fitted__():
-            return self.update(X, y, past=past, times=times)
-        return cast("Self", cast("RNNForecaster", self).fit(X, y, past=past, times=times))
+            return self.update(X, y, past=past, times=times, static=static)
+        return cast("Self", cast("RNNForecaster", self).fit(X, y, past=past, times=times, static=static))
 
     def score(self, X: int | ArrayLike | None, y: ArrayLike | None = None) -> float:
         """Compute R^2 of the forecasts beside the values that came, as scikit-learn's regressors have it.

@@ -46,6 +46,7 @@ OPTIONS = {
     "columns and past": {"y": Y, "X": COLUMNS, "past": COLUMNS[:, :1]},
     "missing values": {"y": GAPS, "seasons": 12},
     "an array of columns": {"y": np.stack([Y, 2 * Y], 1), "X": COLUMNS},
+    "static columns": {"y": [Y, Y[:60]], "static": np.array([["shop", 1.0], ["market", 2.0]], object)},
     "a list": {"y": [Y, Y[:60], Y[20:50]]},
     "patience": {"y": Y, "patience": 2},
     "a generator": {"y": Y, "random_state": np.random.default_rng(5)},
@@ -92,14 +93,15 @@ def test_frames(library, tmp_path):
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("narwhals")
     frame = pandas.DataFrame({"t": np.tile(TIMES, 2), "shop": ["a"] * 90 + ["b"] * 90, "sales": np.r_[Y, 2 * Y],
-                              "price": np.r_[COLUMNS[:, 0], COLUMNS[:, 1]]})
+                              "price": np.r_[COLUMNS[:, 0], COLUMNS[:, 1]], "kind": ["big"] * 90 + ["small"] * 90})
     ahead = pandas.DataFrame({"t": np.tile(TIMES[-1] + np.arange(1, 5) * np.timedelta64(1, "h"), 2),
                               "shop": ["a"] * 4 + ["b"] * 4, "price": np.arange(8.0)})
     if library == "polars":
         frame, ahead = (pytest.importorskip("polars").from_pandas(each) for each in (frame, ahead))
     elif library == "pyarrow":
         frame, ahead = (pytest.importorskip("pyarrow").Table.from_pandas(each) for each in (frame, ahead))
-    model = RNNForecaster(**SMALL, target="sales", time="t", series="shop", known="price").fit(frame)
+    model = RNNForecaster(**SMALL, target="sales", time="t", series="shop", known="price", static="kind",
+                          categorical="kind").fit(frame)
     again = through_file(model, tmp_path)
     forecast, expected = again.predict(ahead), model.predict(ahead)
     assert type(forecast) is type(frame) and forecast.equals(expected)

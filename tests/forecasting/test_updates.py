@@ -111,6 +111,19 @@ def test_frames_by_time_and_name_of_series(zone):
     assert forecast.equals(expected.predict(ahead)) and forecast.shop.unique().tolist() == ["a", "b", "c"]
 
 
+def test_static_and_categorical_columns():
+    """Text in a static column; of a list's further series it must be given, that of the others stays."""
+    kinds = np.array([["shop", 1.0], ["market", 2.0]], object)
+    model = RNNForecaster(**SMALL).fit([Y[:90], 2 * Y[:90]], static=kinds)
+    model.update([Y[90:], []], updates=0)
+    with pytest.raises(ValueError, match="static: expected 3 columns, got 0"):
+        model.update([[], [], Y], updates=0)
+    more = np.concatenate([kinds, np.array([["shop", 3.0]], object)])
+    model.update([[], 2 * Y[90:], Y], static=more)
+    assert [each.static.tolist() for each in model.panel_.series] == [[1, 0, 1], [0, 1, 2], [1, 0, 3]]
+    assert model.predict().shape == (3, 4)
+
+
 def test_a_series_with_an_index():
     pandas = pytest.importorskip("pandas")
     series = pandas.Series(Y, pandas.date_range("2024-01-01", periods=120, freq="D"), name="sales")

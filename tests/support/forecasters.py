@@ -15,7 +15,7 @@ def wave(T, period=12.0, noise=0.1, level=10.0, seed=0):
 
 
 def fitted(y, **options):
-    extra = {name: options.pop(name) for name in ("X", "past", "times") if name in options}
+    extra = {name: options.pop(name) for name in ("X", "past", "times", "static") if name in options}
     X = extra.pop("X", None)
     model = RNNForecaster(**{**SMALL, **options})
     return model.fit(X, y, **extra) if X is not None else model.fit(y, **extra)
