@@ -58,8 +58,9 @@ class Prepared:
 
     # ---- Level and scale ------------------------------------------------------------------------
 
-    def scan(self) -> Iterator[tuple[int, BoolArray]]:
-        """Keep the sums of all series. For each of them: its number, and at which steps something has varied."""
+    def scan(self) -> Iterator[tuple[int, int, BoolArray]]:
+        """Keep the sums of all series, some at a time: the first, the one after the last, and at which steps [n, T]
+        something has varied."""
         low, count = 0, len(self.series)
         while low < count:
             high, T = low, 0
@@ -67,14 +68,14 @@ class Prepared:
                 T, high = max(T, int(self.lengths[high])), high + 1
             numbers, steps, nothing = np.arange(low, high), np.arange(T)[None], np.zeros((high - low, 3))
             sums = self._sums(numbers, steps, nothing)
-            level, scale, largest = self._levels(numbers, sums, steps, np.zeros((1, 1), np.int64), nothing)
-            varied, marks = largest > TINY * np.abs(level), np.arange(0, T, BLOCK)
-            for n in range(low, high):
-                own = marks[:(int(self.lengths[n]) - 1) // BLOCK + 1]
-                rows = self.kept[self.rows[n]:self.rows[n] + len(own)]
-                rows[:, :3] = np.stack([total[n - low, own] for total in sums], 1)
-                rows[1:, 3:] = np.stack([values[n - low, own[1:] - 1] for values in (level, scale, largest)], 1)
-                yield n, varied[n - low, :self.lengths[n]]
+            results = self._levels(numbers, sums, steps, np.zeros((1, 1), np.int64), nothing)
+            marks = np.arange(0, T, BLOCK)
+            own = marks < self.lengths[low:high, None]
+            rows = self.kept[self.rows[low]:self.rows[low] + int(own.sum())]
+            rows[:, :3] = np.stack([total[:, marks][own] for total in sums], 1)
+            rows[:, 3:] = np.stack([np.pad(each[:, marks[1:] - 1], ((0, 0), (1, 0)))[own] for each in results], 1)
+            level, _, largest = results
+            yield low, high, largest > TINY * np.abs(level)
             low = high
 
     def _sums(self, numbers: IntArray, steps: IntArray, before: Float64Array) -> list[Float64Array]:
@@ -327,36 +328,39 @@ class WindowData(Data):
 
 def training_windows(prepared: Prepared, length: int, ends: Sequence[int]) -> Windows:
     """All windows of the steps before `ends` of each series that have something to learn."""
-    encoding, bounds, counts = prepared.encoding, [], {}
-    for n, varied in prepared.scan():
-        end, T = int(ends[n]), int(prepared.lengths[n])
-        learnt = varied & (np.arange(T) >= min(encoding.window, T // 2) - 1) & _has_target(prepared, n, end)
-        if end not in counts:
-            starts = window_starts(end, length)
-            counts[end] = starts, np.minimum(starts + length, end)
-        starts, stops = counts[end]
-        before = np.concatenate([[0], np.cumsum(learnt)])
-        kept = before[np.maximum(stops, 0)] > before[starts]
-        if kept.any():
-            part = np.empty((int(kept.sum()), 4), np.int32)
-            part[:, 0], part[:, 1], part[:, 2], part[:, 3] = n, starts[kept], stops[kept], end
-            bounds.append(part)
-    return Windows(prepared, np.concatenate(bounds) if bounds else np.empty((0, 4), np.int32), None, length)
+    encoding, bounds, limits = prepared.encoding, [], np.asarray(ends, np.int64)
+    for low, high, varied in prepared.scan():
+        t, lengths, end = np.arange(varied.shape[1]), prepared.lengths[low:high], limits[low:high]
+        first = np.minimum(encoding.window, lengths // 2) - 1
+        learnt = varied & (t >= first[:, None]) & (t < lengths[:, None]) & _have_targets(prepared, low, high, t, end)
+        before = np.zeros((high - low, len(t) + 1), np.int32)
+        np.cumsum(learnt, 1, out=before[:, 1:])
+        for same in np.unique(end).tolist():            # series of one length have the same windows
+            numbers, starts = np.flatnonzero(end == same), window_starts(same, length)
+            stops = np.minimum(starts + length, same)
+            own = before[numbers]
+            rows, windows = np.nonzero(own[:, np.maximum(stops, 0)] > own[:, starts])
+            part = np.stack([low + numbers[rows], starts[windows], stops[windows], np.full(len(rows), same)], 1)
+            bounds.append(part.astype(np.int32))
+    every = np.concatenate(bounds) if bounds else np.empty((0, 4), np.int32)
+    if np.any(np.diff(every[:, 0]) < 0):
+        every = every[np.argsort(every[:, 0], kind="stable")]
+    return Windows(prepared, every, None, length)
 
 
-def _has_target(prepared: Prepared, n: int, end: int) -> BoolArray:
-    """At which steps of a series at least one target is known before step `end`."""
-    encoding, T = prepared.encoding, int(prepared.lengths[n])
-    t, H, m = np.arange(T), encoding.horizon, encoding.difference
-    known = np.minimum(end - 1 - t, H)                      # steps ahead that are known
+def _have_targets(prepared: Prepared, low: int, high: int, t: IntArray, ends: IntArray) -> BoolArray:
+    """At which steps t of the series low ... high-1 at least one target is known before step `ends`, [n, len(t)]."""
+    encoding, H, m = prepared.encoding, prepared.encoding.horizon, prepared.encoding.difference
+    known = np.minimum(ends[:, None] - 1 - t, H)            # steps ahead that are known
+    result: BoolArray
     if prepared.observed is None:
-        reached = np.ones(T, bool) if m == 0 else (known >= m) | (t + known >= m)
-        result: BoolArray = (known >= 1) & reached
-        return result
-    observed = prepared.observed[prepared.offsets[n]:prepared.offsets[n] + T]
-    result = np.zeros(T, bool)
+        result = known >= 1
+        return result & ((known >= m) | (t + known >= m)) if m else result
+    places = prepared.offsets[low:high, None] + t
+    result = np.zeros(known.shape, bool)
     for k, offset in enumerate((encoding.offsets(m) if m else np.zeros(H, np.int64)).tolist(), 1):
-        result |= (known >= k) & (t + offset >= 0) & observed[np.minimum(t + k, T - 1)]
+        observed = prepared.observed[np.minimum(places + k, len(prepared.observed) - 1)]
+        result |= (known >= k) & (t + offset >= 0) & observed
     return result
 
 
