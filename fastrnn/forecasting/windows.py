@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .series import Series
 
 BLOCK = 64                  # steps from one kept sum to the next
-ELEMENTS = 2**17            # values of several series that are worked on at once
+ELEMENTS = 2**15            # values of several series that are worked on at once
 KEPT = 2**23                # bytes up to which all windows of a training are encoded once
 CACHED = 2**15              # values that windows are encoded of at a time
 WARM_UP = 4                 # the first quarter of a window that begins within a series does not count in the loss

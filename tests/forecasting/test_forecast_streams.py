@@ -108,3 +108,25 @@ def test_what_streams_and_backtests_say_of_themselves():
     stream.step(10.0)
     assert repr(stream) == "<ForecastStream after 61 observations, horizon 4>"
     assert repr(model.backtest(wave(60), start=50, refit=False)) == "<Backtest of 7 forecasts, horizon 4, 1 series>"
+
+
+@pytest.mark.parametrize("name, start, zone", [
+    ("h", "2024-10-24", "Europe/Berlin"), ("h", "2024-03-28", "Australia/Lord_Howe"), ("D", "2024-03-01", "America/Lima"),
+    ("B", "2024-01-05", None), ("B", "2024-02-10", "Europe/Berlin"), ("ME", "2010-01-31", None),
+    ("BME", "2010-01-31", None), ("SMS", "2016-01-01", "UTC"), ("QE", "1980-03-31", None)])
+def test_streams_and_backtests_over_calendars(name, start, zone):
+    """The times of streams, of forecasts past the horizon and of backtests go on as the calendar does."""
+    pandas = pytest.importorskip("pandas")
+    index = pandas.date_range(start, periods=140, freq=name, tz=zone)
+    y = pandas.Series(wave(130), index[:130])
+    model = fitted(y[:100], updates=3, time_features=("day", "week", "year"))
+    stream = model.stream()
+    for t in range(100, 130):
+        forecast = stream.step(y.iloc[t])
+        if t % 9 == 0:
+            np.testing.assert_allclose(forecast, model.apply(y[:t + 1]).predict(), rtol=2e-5)
+    assert model.apply(y).predict(10).index.equals(index[130:])
+    test = model.backtest(y, start=-20, refit=False)
+    clock, origin = test.clocks[0], int(test.origins[3])
+    assert clock.local([origin])[0] == index[origin].tz_localize(None).to_datetime64()
+    np.testing.assert_allclose(test.forecasts[3], model.apply(y[:origin]).predict(), rtol=2e-5)
