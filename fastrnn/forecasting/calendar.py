@@ -163,7 +163,8 @@ def checked(times: ArrayLike, name: str, least: int = 2) -> Times:
     try:
         array = np.asarray(times)
         if array.dtype.kind in "biuf":
-            raise TypeError(f"got numbers, dtype {array.dtype}")
+            raise TypeError(f"got numbers, dtype {array.dtype}; seconds since 1970 are times as .astype("
+                            "'datetime64[s]'), years as text, and steps that are only counted need no times")
         result = array.astype("datetime64[us]")
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}: expected dates or times, {error}") from None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._base.typing import Float64Array, IntArray
+    from .series import Panel
 
 ONE_HOT = 32
 WIDTH = 16
@@ -57,3 +58,29 @@ def embedded(codes: IntArray, labels: Sequence[Any], known: Sequence[Any] | None
     table = np.concatenate([vectors(len(every)), np.full((1, vectors(len(every)).shape[1]), np.nan)])
     result: Float64Array = table[own[codes]]
     return result, every
+
+
+def labels_of(panel: Panel) -> dict[str, list[Any]] | None:
+    """The categories of each known and past column of a frame, None for a column of numbers; None where all are."""
+    layout = panel.layout
+    if layout is None or not any(name in panel.categories for name in (*layout.known, *layout.past)):
+        return None
+    return {"known": [panel.categories.get(name) for name in layout.known],
+            "past": [panel.categories.get(name) for name in layout.past]}
+
+
+def expanded(values: Any, labels: Sequence[Any], name: str) -> Any:
+    """A row of columns, categories among them, as the numbers that stand for it."""
+    if values is None:
+        return None
+    row = list(values)
+    if len(row) != len(labels):
+        raise ValueError(f"{name}: expected {len(labels)} values, got {len(row)}")
+    parts: list[Any] = []
+    for value, categories in zip(row, labels, strict=True):
+        if categories is None:
+            parts.append([np.nan if value is None else value])
+        else:
+            code = -1 if value is None or value != value else 0
+            parts.append(embedded(np.array([code]), [value][:code + 1], categories, name)[0][0])
+    return np.concatenate(parts)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .._base import validation as check
-from .._base.estimator import columns
 from . import series as _series
 from .backtest import Backtest, naive_forecasts, scale
 from .encoding import LARGEST, LOGARITHMS, Encoding, first_observed
@@ -433,7 +432,7 @@ class RNNForecaster(LivingForecaster):
         ----------
         series : int or str
             Which series: its number, or its name in a frame.
-        X : array_like, optional
+        X : array_like or frame, optional
             Known columns of the next `horizon` steps [horizon, F], where there are any.
 
         Returns
@@ -459,7 +458,7 @@ class RNNForecaster(LivingForecaster):
         self._check_fitted()
         each = self.panel_.series[self._number(series)]
         if X is not None or self.n_features_in_:
-            rows = columns(X)
+            rows = _series.rows_to_come(X, self.panel_, each)
             self._check_features(rows.shape[1])
             each = each.knowing(check.shaped(rows, "X", (self.encoding_.horizon, self.n_features_in_)))
         return ForecastStream(self, each)

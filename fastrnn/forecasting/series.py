@@ -239,6 +239,9 @@ def _index_of(y: Any, layout: Layout) -> tuple[list[Times], Layout] | None:
     instants: list[Times] = []
     for n, each in enumerate(every):
         index = getattr(each, "index", None)
+        if type(index).__name__ == "MultiIndex":
+            raise TypeError("y: an index of several levels is not supported; make columns of them with reset_index() "
+                            "and name these: RNNForecaster(target=..., time=..., series=...)")
         times = None if index is None or callable(index) else frames.index_times(index, f"index of y[{n}]")
         if times is None:
             return None
@@ -376,9 +379,12 @@ class Table:
 
 def _table(frame: Any, layout: Layout, wanted: Sequence[str]) -> Table:
     """Read a frame: all its columns that `wanted` names, those of times and of the series' names."""
-    opened = frames.opened(frame, "X", [*wanted, *filter(None, [layout.time, layout.series])])
-    layout = replace(layout, backend=frames.backend_of(opened))
     instants, index = None, getattr(frame, "index", None)
+    from_index = layout.time is None or (getattr(index, "name", None) == layout.time
+                                         and layout.time not in getattr(frame, "columns", ()))
+    time = None if from_index else layout.time
+    opened = frames.opened(frame, "X", [*wanted, *filter(None, [time, layout.series])])
+    layout = replace(layout, backend=frames.backend_of(opened), time=time)
     if layout.time:
         instants, layout.times = frames.time_column(opened, layout.time)
     elif index is not None and not callable(index):
@@ -454,6 +460,13 @@ def known_rows(X: Any, panel: Panel) -> list[Float64Array]:
         _check_index(X, panel.series[0], panel)
         return [columns(X)] * count
     return _known_of_frame(X, panel)
+
+
+def rows_to_come(X: Any, panel: Panel, series: Series) -> Float64Array:
+    """Columns known of the steps that follow one series of a panel [h, F], from an array or a frame."""
+    if panel.kind == "frame" and hasattr(X, "columns"):
+        return _known_of_frame(X, replace(panel, series=[series]))[0]
+    return columns(X)
 
 
 def _known_of_frame(X: Any, panel: Panel) -> list[Float64Array]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from .._base.reading import ModelFormatError, refusing
 from .._base.trees import packed, unpacked
+from .categories import expanded, labels_of
 from .encoding import FLOOR, HARMONICS, LARGEST, LOGARITHMS, PERIODS, TINY
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class ForecastStream:
     def __init__(self, forecaster: RNNForecaster, series: Series) -> None:
         encoding = self._encoding = forecaster.encoding_
         self._quantiles = forecaster.options_.quantiles
+        self._labels = labels_of(forecaster.panel_)
         encoded = encoding.encode(series)
         layers = [network.layer for network in forecaster.models_]
         heads = [network.head for network in forecaster.models_]
@@ -204,7 +206,8 @@ class ForecastStream:
         value : float
             The observation; NaN or None where it is missing.
         known : array_like, [F], optional
-            Values of the known columns `horizon` steps after this one; needed where there are such columns.
+            Values of the known columns `horizon` steps after this one; needed where there are such columns. Categories
+            stand for themselves.
         past : array_like, [P], optional
             Values of the past columns at this step; needed where there are such columns.
 
@@ -319,6 +322,9 @@ class ForecastStream:
         """Check a row of columns, then write it to the input, standardised."""
         encoding = self._encoding
         rows = []
+        if self._labels is not None:
+            known = expanded(known, self._labels["known"], "known")
+            past = expanded(past, self._labels["past"], "past")
         for name, values, statistics in (("known", known, encoding.known), ("past", past, encoding.past)):
             count = len(statistics[0])
             row: Float64Array = np.empty(0) if values is None and not count else np.asarray(values, np.float64)

@@ -111,8 +111,9 @@ def test_what_streams_and_backtests_say_of_themselves():
 
 
 @pytest.mark.parametrize("name, start, zone", [
-    ("h", "2024-10-24", "Europe/Berlin"), ("h", "2024-03-28", "Australia/Lord_Howe"), ("D", "2024-03-01", "America/Lima"),
-    ("B", "2024-01-05", None), ("B", "2024-02-10", "Europe/Berlin"), ("ME", "2010-01-31", None),
+    ("h", "2024-10-24", "Europe/Berlin"), ("h", "2024-03-28", "Australia/Lord_Howe"),
+    ("D", "2024-03-01", "America/Lima"), ("B", "2024-01-05", None), ("B", "2024-02-10", "Europe/Berlin"),
+    ("ME", "2010-01-31", None),
     ("BME", "2010-01-31", None), ("SMS", "2016-01-01", "UTC"), ("QE", "1980-03-31", None)])
 def test_streams_and_backtests_over_calendars(name, start, zone):
     """The times of streams, of forecasts past the horizon and of backtests go on as the calendar does."""

@@ -143,6 +143,18 @@ def test_frames_and_lists_with_an_index():
     assert quantiles.columns.tolist() == ["a_q0.1", "a_q0.5", "a_q0.9"] and quantiles.index.equals(index[60:])
 
 
+def test_a_frame_whose_index_is_the_time():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"ds": pandas.date_range("2024", periods=60, freq="MS"), "y": wave(60)}).set_index("ds")
+    forecast = RNNForecaster(**COLUMNS).fit(frame).predict()
+    assert forecast.index.name == "ds" and forecast.index[0] == pandas.Timestamp("2029-01-01")
+    with pytest.raises(ValueError, match=r"^X: there is no column 'ds', only y"):
+        RNNForecaster(**COLUMNS).fit(frame.rename_axis("when"))
+    several = pandas.concat({"a": frame["y"], "b": frame["y"]})
+    with pytest.raises(TypeError, match=r"^y: an index of several levels .*reset_index"):
+        RNNForecaster(**QUICK).fit(several)
+
+
 def test_known_columns_with_an_index():
     pandas = pytest.importorskip("pandas")
     index = pandas.date_range("2024-01-01", periods=64, freq="D")
@@ -369,6 +381,28 @@ def test_columns_that_do_not_fit_their_part():
         RNNForecaster(**options, categorical="kind").fit(frame)
     with refuses(TypeError, "kind"):
         RNNForecaster(**options, static="kind").fit(frame)
+
+
+def test_streams_take_categories():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(shops(2))
+    model = RNNForecaster(**COLUMNS, series="shop", static="kind", known=("weather", "area"), past="weather",
+                          categorical=("kind", "weather")).fit(frame)
+    days = frame["ds"].iloc[39] + pandas.to_timedelta(np.arange(1, 6), unit="D")
+    plan = pandas.DataFrame({"shop": "shop 1", "ds": days, "area": 1.0,
+                             "weather": ["sun", "rain", "sun", "rain", "rain"]})
+    stream = model.stream("shop 1", plan[:4])
+    forecast = stream.step(12.0, known=["rain", 1.0], past=["sun"])
+    more = pandas.DataFrame({"shop": ["shop 1"], "ds": days[:1], "y": [12.0], "weather": ["sun"], "area": 1.0,
+                             "kind": ["kind 1"]})
+    grown = pandas.concat([frame[frame["shop"] == "shop 1"].drop(columns="weather").assign(
+        weather=frame["weather"][frame["shop"] == "shop 1"]), more])
+    expected = model.apply(grown).predict(plan[1:])
+    np.testing.assert_allclose(forecast, expected["y"], rtol=2e-5)
+    with refuses(ValueError, "known"):
+        stream.step(12.0, known=["rain"], past=["sun"])
+    with pytest.warns(UserWarning, match="'hail' were not there in fit"):
+        stream.step(12.0, known=["hail", None], past=[None])
 
 
 def test_many_categories_are_embedded():
