@@ -28,10 +28,11 @@ from fastrnn.forecasting import RNNForecaster, mase, smape
 GROUPS = {
     "Hourly": (48, 24, {"Naive2": 18.383, "RNN benchmark": 14.698, "winner": 9.328}, {
         "window": 168, "seasons": (24, 168), "difference": 168, "log": True, "scaling": "mean", "sequence": 168,
-        "hidden_size": 48, "ensemble": 4, "updates": 2000, "learning_rate": 1e-2, "weight_decay": 0.1}),
+        "hidden_size": 48, "ensemble": 4, "updates": 2000, "learning_rate": 1e-2, "weight_decay": 0.1,
+        "blend": False, "nonnegative": False}),
     "Weekly": (13, 1, {"Naive2": 9.161, "RNN benchmark": 15.220, "winner": 7.817}, {
         "window": 104, "seasons": (52,), "difference": 1, "log": True, "scaling": "mean", "hidden_size": 48,
-        "ensemble": 4, "updates": 1500, "learning_rate": 1e-2}),
+        "ensemble": 4, "updates": 1500, "learning_rate": 1e-2, "blend": False, "nonnegative": False}),
 }
 
 

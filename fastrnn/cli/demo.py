@@ -107,7 +107,8 @@ def held_out_weeks(series: Series) -> list[slice]:
 def forecaster(horizon: int, hidden_size: int, updates: int, random_state: int) -> RNNForecaster:
     """Three GRUs, whose mean is the forecast. They read temperature, irradiance and time of day."""
     return RNNForecaster(horizon, window=48, hidden_size=hidden_size, scaling=None, ensemble=3, updates=updates,
-                         time_features="day", quantiles=QUANTILES, random_state=random_state, progress=True)
+                         seasons=(), difference=1, log=False, blend=False, time_features="day", quantiles=QUANTILES,
+                         random_state=random_state, progress=True)
 
 
 def evaluate(model: RNNForecaster, series: Series) -> Backtest:

@@ -6,7 +6,9 @@ says, ``network`` the network, ``fitting`` its training, ``series`` and ``calend
 """
 
 from .backtest import Backtest, mase, smape
+from .choice import Choice
 from .forecaster import RNNForecaster
+from .intervals import Interval
 from .stream import ForecastStream
 
-__all__ = ["Backtest", "ForecastStream", "RNNForecaster", "mase", "smape"]
+__all__ = ["Backtest", "Choice", "ForecastStream", "Interval", "RNNForecaster", "mase", "smape"]

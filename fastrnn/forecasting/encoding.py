@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 PERIODS = {"day": 86_400.0, "week": 7 * 86_400.0, "year": 365.2425 * 86_400.0}      # in seconds
 HARMONICS = 2
 LARGEST = 1e100         # of the values' size: squares of larger ones would overflow
-TINY = 1e-9             # a scale below this part of the level is rounding
+TINY = 1e-13            # a scale below this part of the level is rounding
 FLOOR = 0.05            # the scale is at least this part of the largest it has been
 
 
@@ -159,10 +159,25 @@ class Encoding:
 
     def decode(self, encoded: Encoded, at: IntArray, outputs: Float64Array) -> Float64Array:
         """Forecasts [len(at), horizon, ...] of the steps `at`, from the network's outputs there."""
+        return self.restored(self.placed(encoded, at, outputs))
+
+    def placed(self, encoded: Encoded, at: IntArray, outputs: Float64Array) -> Float64Array:
+        """z [len(at), horizon, ...] that the network's outputs at the steps `at` stand for."""
         shape = len(at), self.horizon, *(1,) * (outputs.ndim - 2)
         z: Float64Array = (self.reference(encoded, at).reshape(shape)
                            + encoded.scale[at].reshape(-1, *shape[2:], 1) * outputs)
-        return LOGARITHMS[self.log].inverse(z) if self.log else z
+        return z
+
+    @staticmethod
+    def varied(encoded: Encoded, at: IntArray) -> BoolArray:
+        """Whether the series has varied by the steps `at` [len(at)]."""
+        result: BoolArray = encoded.largest[at] > TINY * np.abs(encoded.level[at])
+        return result
+
+    def restored(self, z: Float64Array) -> Float64Array:
+        """Values from their z."""
+        y: Float64Array = LOGARITHMS[self.log].inverse(z) if self.log else z
+        return y
 
     def transformed(self, y: Float64Array) -> Float64Array:
         """z of y, a fresh array."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..nn import GRU, LSTM, RNN, Linear
 from ..training.run import fit_data
 from .network import ForecastNetwork
 from .options import LOSSES
-from .windows import Prepared, WindowData, judged_windows, training_windows
+from .windows import Prepared, WindowData, Windows, judged_windows, training_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from .series import Series
 
 LAYERS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
+CHECKS = 12             # times that a judged training looks at its origins
+FURTHER = 4             # training goes on with all steps for a fourth of the updates, at a fourth of the rate
 
 
 class KnownTargets:
@@ -61,24 +64,89 @@ def train(series: list[Series], encoding: Encoding,
         raise ValueError(f"y: nothing to learn from: expected series of more samples than window={encoding.window} and "
                          f"horizon={encoding.horizon} need, whose values vary; the longest has "
                          f"{max(map(len, series))} samples")
-    rng, batch_size, updates = options.generator, min(options.batch_size, len(windows)), options.updates
-    if len(windows) > updates * batch_size:
-        windows = windows.some(np.sort(rng.choice(len(windows), updates * batch_size, replace=False)))
-    batches = -(-len(windows) // batch_size)
-    epochs = max(1, round(updates / batches))
-    updates = epochs * batches
-    quantiles = options.quantiles
-    loss = KnownTargets(losses.Quantile(quantiles) if quantiles else LOSSES[options.loss](), quantiles)
+    windows = _drawn(windows, options, options.updates)
     networks, histories = [], []
     for _ in range(options.ensemble):
         network = _fresh_network(encoding, options)
-        schedule = optim.warmup(max(1, updates // 20), optim.cosine(updates - updates // 20))
-        optimizer = optim.AdamW(network, options.learning_rate, weight_decay=options.weight_decay, schedule=schedule)
-        histories.append(fit_data(
-            network, WindowData(windows), validation, loss=loss, optimizer=optimizer, epochs=epochs,
-            batch_size=batch_size, clip_norm=1.0, patience=options.patience, rng=rng, progress=options.progress))
+        histories.append(_optimise(network, windows, options, options.updates, validation))
         networks.append(network)
     return networks, histories
+
+
+def judged(series: list[Series], encoding: Encoding, options: Options, ends: list[int],
+           origins: list[list[int]]) -> tuple[ForecastNetwork, training.History, int] | None:
+    """One network trained on the steps before `ends` of each series, with the weights that were best at the origins.
+
+    Parameters
+    ----------
+    series : list of Series
+        Those trained on.
+    encoding : Encoding
+        What the network reads.
+    options : Options
+        With numbers for all that may be "auto".
+    ends : list of int
+        Of each series, how many first steps are trained on.
+    origins : list of list of int
+        Of each series, the origins: each forecasts from so many first steps.
+
+    Returns
+    -------
+    tuple or None
+        The network, its history, and after how many updates it was best; None where there is nothing to learn.
+    """
+    prepared = Prepared(series, encoding)
+    windows = training_windows(prepared, options.sequence, ends)
+    if not windows:
+        return None
+    validation = judged_windows(prepared, options.sequence, ends, origins)
+    windows = _drawn(windows, options, options.updates)
+    batches = -(-len(windows) // min(options.batch_size, len(windows)))
+    repeated = max(1, options.updates // CHECKS // batches)     # so that the origins are looked at CHECKS times
+    windows = windows.some(np.tile(np.arange(len(windows)), repeated))
+    network = _fresh_network(encoding, options)
+    history = _optimise(network, windows, options, options.updates, WindowData(validation) if validation else None)
+    batches = -(-len(windows) // min(options.batch_size, len(windows)))
+    best = history.epochs if history.best_epoch is None else history.best_epoch + 1
+    return network, history, best * batches
+
+
+def finished(network: ForecastNetwork, series: list[Series], encoding: Encoding, options: Options,
+             updates: int) -> tuple[list[ForecastNetwork], list[training.History]]:
+    """The ensemble: the judged network trained on with all steps, at a lower rate, and fresh ones beside it."""
+    windows = training_windows(Prepared(series, encoding), options.sequence, [len(each) for each in series])
+    further = max(1, updates // FURTHER)
+    gentle = replace(options, learning_rate=options.learning_rate / FURTHER)
+    networks, histories = [network], [_optimise(network, _drawn(windows, options, further), gentle, further, None)]
+    for _ in range(options.ensemble - 1):
+        networks.append(_fresh_network(encoding, options))
+        histories.append(_optimise(networks[-1], _drawn(windows, options, updates), options, updates, None))
+    return networks, histories
+
+
+def _drawn(windows: Windows, options: Options, updates: int) -> Windows:
+    """The windows, or as many of them, drawn, as the updates can read."""
+    batch_size = min(options.batch_size, len(windows))
+    if len(windows) > updates * batch_size:
+        rng = options.generator
+        return windows.some(np.sort(rng.choice(len(windows), updates * batch_size, replace=False)))
+    return windows
+
+
+def _optimise(network: ForecastNetwork, windows: Windows, options: Options, updates: int,
+              validation: WindowData | None) -> training.History:
+    """Train a network for the nearest whole number of passes over the windows."""
+    batch_size, quantiles = min(options.batch_size, len(windows)), options.quantiles
+    batches = -(-len(windows) // batch_size)
+    epochs = max(1, round(updates / batches))
+    updates = epochs * batches
+    loss = KnownTargets(losses.Quantile(quantiles) if quantiles else LOSSES[options.loss](), quantiles)
+    schedule = optim.warmup(max(1, updates // 20), optim.cosine(updates - updates // 20))
+    optimizer = optim.AdamW(network, options.learning_rate, weight_decay=options.weight_decay, schedule=schedule)
+    return fit_data(
+        network, WindowData(windows), validation, loss=loss, optimizer=optimizer, epochs=epochs, batch_size=batch_size,
+        clip_norm=1.0, patience=options.patience if validation else None, rng=options.generator,
+        progress=options.progress)
 
 
 def _fresh_network(encoding: Encoding, options: Options) -> ForecastNetwork:

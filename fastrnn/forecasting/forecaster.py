@@ -15,14 +15,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .._base import validation as check
+from . import choice, linear
 from . import series as _series
 from .backtest import Backtest, naive_forecasts, scale
+from .blend import Blend, fit_blend, trained_errors, units
 from .encoding import LARGEST, LOGARITHMS, Encoding, first_observed
 from .fitting import train
+from .intervals import Calibration, Interval
 from .living import LivingForecaster
 from .options import Options
 from .requests import asks_for_other_series, asks_for_steps
 from .resample import Resampling
+from .smoothing import TRAINED
 from .stream import ForecastStream
 
 if TYPE_CHECKING:
@@ -40,48 +44,68 @@ BATCH = 64              # series forecast at once
 
 
 class RNNForecaster(LivingForecaster):
-    """One recurrent network that forecasts one series, or any number of them.
+    """One recurrent network that forecasts one series, or any number of them, blended with simpler forecasts.
 
     At every step the network reads the last value (relative to the series' own recent level and scale), the values one
     season before, and what else is known. It forecasts the next `horizon` values at once, by a linear map of what it
     reads and of the state of a recurrent layer. The equations are in ``fastrnn/forecasting/encoding.py``.
 
+    By default `fit` chooses by the data whatever is "auto", and blends the network with a linear forecast, naive ones
+    and exponential smoothing by weights w_j that its errors at rolling origins set (see Notes). Where nothing can be
+    learnt the forecast is nearly the naive one.
+
     Parameters
     ----------
     horizon : int
         Steps that are forecast at once. ``predict`` goes further by taking forecasts for observations.
-    window : int
-        Steps over which level and scale are taken.
+    window : int or "auto"
+        Steps over which level and scale are taken. "auto": the longest season or twice the horizon, and 32 or more
+        where the series are long enough.
     cell : {"gru", "lstm", "rnn"}
         The recurrent layer, in upper or lower case.
-    hidden_size, num_layers : int
-        Units of the recurrent layer; layers stacked.
+    hidden_size : int or "auto"
+        Units of the recurrent layer. "auto": 16 to 48, by the number of values.
+    num_layers : int
+        Layers stacked.
     dropout : float
         Probability of dropping an output between layers in training; needs `num_layers` above 1.
-    log : bool or "1p"
+    log : bool, "1p" or "auto"
         Forecasts are made of log y ("1p": of log(1 + y)), for values above 0 (from 0 on) that change in proportion.
+        "auto": of log y if all values are well above 0 and most series change in proportion to their height.
     scaling : {"std", "mean"} or None
         What the network reads is taken relative to the window: its mean is subtracted, then the difference is divided
         by its standard deviation ("std") or by the mean of the absolute values ("mean"; with `log`, by 1). None:
         neither, for series whose height a known or past column determines: with the other two the network does not
         see how high a series stands.
-    difference : int
-        What forecasts are relative to. 1: the last value; m: the value m steps before (a seasonal naive forecast);
-        0: the window's mean.
-    seasons : int or sequence of int
-        Lengths of seasons in steps, such as (24, 168) for hours: the values one season before are read, too.
+    difference : int or "auto"
+        What the network's forecasts are relative to. 1: the last value; m: the value m steps before (a seasonal naive
+        forecast); 0: the window's mean. "auto": whichever of these is the best forecast by itself.
+    seasons : int, sequence of int, or "auto"
+        Lengths of seasons in steps, such as (24, 168) for hours: the values one season before are read, too. "auto":
+        those that are found in the values, or, where times are known, those of the calendar that the values show.
+    blend : "auto", bool, str or sequence of str
+        Which forecasts are blended. "auto" (or True): all. False: the network alone, trained once, without rolling
+        origins. Else some of "network", "linear", "naive", "seasonal naive", "drift", "mean", "median", "smoothing",
+        "trend", "theta" and "decay".
+    nonnegative : bool or "auto"
+        Whether forecasts and their quantiles are kept at 0 or above. "auto": for series of whole numbers or with
+        zeros, that have no value below 0.
     time_features : str or sequence of str
         Any of "day", "week" and "year": sines and cosines of the time within them are read; needs times.
     quantiles : float or sequence of float
         Quantiles that are forecast beside the median, for intervals; the loss is then the quantile loss.
     loss : {"mae", "mse", "huber"}
         What training minimises where no quantiles are forecast.
-    ensemble : int
-        Number of networks that are trained from different initial weights; forecasts are their mean.
-    updates : int
+    ensemble : int or "auto"
+        Number of networks that are trained from different initial weights; forecasts are their mean. "auto": 1, or 3
+        where there are 50,000 values or more.
+    updates : int or "auto"
         Updates by the optimizer, for each network. Training makes the nearest whole number of passes over all windows.
+        With a blend it is the most that the judged network gets: it keeps the weights that were best at the rolling
+        origins, and then goes on with all values for a fourth of the updates that led there. "auto": 200 to 1,500, by
+        the number of values (600 without a blend).
     sequence : int, optional
-        Steps of the windows that are trained on; 2 * `window` if not given.
+        Steps of the windows that are trained on; 2 * `window` if not given (for a long automatic window less).
     batch_size : int
         Windows of a minibatch.
     learning_rate : float
@@ -90,8 +114,9 @@ class RNNForecaster(LivingForecaster):
     weight_decay : float
         Weight decay of AdamW.
     patience : int, optional
-        Early stopping: the last `horizon` steps of every series are kept for validation, the weights of the best epoch
-        are kept, and training stops after so many epochs without a better one.
+        Early stopping: training stops after so many epochs without a better validation loss, and the weights of the
+        best epoch are kept. Validation is at the rolling origins; without a blend, on the last `horizon` steps of every
+        series, which are not trained on.
     target : str or sequence of str, optional
         Columns of a frame (pandas, polars, pyarrow; ``pip install fastrnn[frames]``) to forecast.
     time, series : str, optional
@@ -118,12 +143,22 @@ class RNNForecaster(LivingForecaster):
 
     Attributes
     ----------
+    choice_ : Choice
+        What was chosen: seasons, logarithm, difference, updates, the number of origins, the weight of each member for
+        each series, and more. ``summary()`` says it in words, and so does ``repr`` of a fitted forecaster.
+    seasons_ : tuple of int
+        The seasons, found or given.
     models_ : list of ForecastNetwork
-        The networks: each has a recurrent ``layer`` and a ``head``, a Linear of the layer's outputs and inputs.
+        The networks: each has a recurrent ``layer`` and a ``head``, a Linear of the layer's outputs and inputs. Empty
+        where the network has no weight in the blend.
     history_ : list of fastrnn.training.History
         The losses of each network's training.
+    blend_ : Blend or None
+        The members that count, and where they stand.
+    calibration_ : Calibration or None
+        The errors at the rolling origins, which intervals are made of.
     options_ : Options
-        The parameters as ``fit`` took them.
+        The parameters, with what was chosen for "auto".
     n_features_in_ : int
         Number of known columns.
 
@@ -136,7 +171,29 @@ class RNNForecaster(LivingForecaster):
     -----
     A missing value is NaN (or None). It is taken to be as one season before, or as the last value; if there were any in
     training the network reads that one is missing. Infinite values are errors. Steps are regular: times may be left
-    out, which makes their values missing.
+    out, which makes their values missing. One to three values that are 30 times further from the median than all others
+    are left out with a UserWarning. A series too short for a network is forecast by the other members, with a warning.
+
+    With z the values or their logarithms, the forecast is sum_j w_j f_j over the members j, w_j >= 0, sum_j w_j = 1.
+    The last quarter of a series (at most 20 horizons or 500 steps) has up to 40 origins. The network and the linear
+    forecast learn from what lies before, every member forecasts from each origin, and the weights of a series are
+
+        argmin_w  mean |sum_j w_j e_j| / min_j mean |e_j|  +  (tau / n) (1 + 4 / n) sum_j w_j log(w_j / p_j)
+
+    with e_j the errors, n the number of them that do not overlap, and p a prior with most weight on naive forecasts;
+    the weights of series in a panel are drawn to common ones. Smoothing, trend, theta and decay are the recursions of
+    ``fastrnn/forecasting/smoothing.py`` [1]_ [2]_.
+
+    Intervals are conformal [3]_: with s_k the mean size of the blend's errors k steps ahead at the origins, and q_p the
+    quantile p of all errors over their s_k, the quantile of a forecast is f_k + s_k q_p; for an interval of level 1 - a
+    the level is (1 - a) (1 + 1 / n). Streams adapt the bounds as values come [4]_.
+
+    References
+    ----------
+    .. [1] Hyndman & Athanasopoulos, Forecasting: Principles and Practice, 3rd edition (2021).
+    .. [2] Assimakopoulos & Nikolopoulos, The theta model, International Journal of Forecasting 16 (2000).
+    .. [3] Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World (2005).
+    .. [4] Gibbs & Candes, Adaptive conformal inference under distribution shift, NeurIPS (2021).
 
     Examples
     --------
@@ -164,13 +221,19 @@ class RNNForecaster(LivingForecaster):
     options_: Options
     encoding_: Encoding
     panel_: Panel
+    choice_: choice.Choice
+    blend_: Blend | None
+    calibration_: Calibration | None
 
     def __init__(
-            self, horizon: int = 1, window: int = 32, *, cell: CellName = "gru", hidden_size: int = 32,
-            num_layers: int = 1, dropout: float = 0.0, log: bool | Literal["1p"] = False,
-            scaling: Literal["std", "mean"] | None = "std", difference: int = 1, seasons: int | Sequence[int] = (),
+            self, horizon: int = 1, window: int | Literal["auto"] = "auto", *, cell: CellName = "gru",
+            hidden_size: int | Literal["auto"] = "auto", num_layers: int = 1, dropout: float = 0.0,
+            log: bool | Literal["auto", "1p"] = "auto", scaling: Literal["std", "mean"] | None = "std",
+            difference: int | Literal["auto"] = "auto", seasons: int | Sequence[int] | Literal["auto"] = "auto",
+            blend: bool | str | Sequence[str] = "auto", nonnegative: bool | Literal["auto"] = "auto",
             time_features: str | Sequence[str] = (), quantiles: float | Sequence[float] = (),
-            loss: Literal["mae", "mse", "huber"] = "mae", ensemble: int = 1, updates: int = 600,
+            loss: Literal["mae", "mse", "huber"] = "mae", ensemble: int | Literal["auto"] = "auto",
+            updates: int | Literal["auto"] = "auto",
             sequence: int | None = None, batch_size: int = 32, learning_rate: float = 4e-3, weight_decay: float = 0.0,
             patience: int | None = None, target: str | Sequence[str] | None = None, time: str | None = None,
             series: str | None = None, known: str | Sequence[str] = (), past: str | Sequence[str] = (),
@@ -180,12 +243,49 @@ class RNNForecaster(LivingForecaster):
         self.horizon, self.window = horizon, window
         self.cell, self.hidden_size, self.num_layers, self.dropout = cell, hidden_size, num_layers, dropout
         self.log, self.scaling, self.difference, self.seasons = log, scaling, difference, seasons
+        self.blend, self.nonnegative = blend, nonnegative
         self.time_features, self.quantiles, self.loss, self.ensemble = time_features, quantiles, loss, ensemble
         self.updates, self.sequence, self.batch_size = updates, sequence, batch_size
         self.learning_rate, self.weight_decay, self.patience = learning_rate, weight_decay, patience
         self.target, self.time, self.series, self.known, self.past = target, time, series, known, past
         self.static, self.categorical, self.freq, self.resample = static, categorical, freq, resample
         self.random_state, self.progress = random_state, progress
+
+    def __repr__(self) -> str:
+        text = super().__repr__()
+        if "choice_" not in vars(self) or self.blend_ is None:
+            return text
+        return "\n  ".join([text, *self.choice_.summary().splitlines()])
+
+    @property
+    def seasons_(self) -> tuple[int, ...]:
+        """The seasons, found or given."""
+        self._check_fitted()
+        return self.choice_.seasons
+
+    def summary(self) -> str:
+        """Say in a few lines what ``fit`` chose.
+
+        Returns
+        -------
+        str
+            Lines of text.
+
+        Raises
+        ------
+        NotFittedError
+            This forecaster is not fitted.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.forecasting import RNNForecaster
+        >>> y = np.sin(np.arange(200) / 12 * 2 * np.pi) + 0.1 * np.random.default_rng(0).standard_normal(200)
+        >>> RNNForecaster(horizon=3, blend=["seasonal naive"]).fit(y).summary().splitlines()[0]
+        'seasons: 12; logarithm: no; difference: 12'
+        """
+        self._check_fitted()
+        return self.choice_.summary()
 
     # ---- Fitting --------------------------------------------------------------------------------
 
@@ -225,20 +325,59 @@ class RNNForecaster(LivingForecaster):
         --------
         >>> import numpy as np
         >>> from fastrnn.forecasting import RNNForecaster
-        >>> RNNForecaster(horizon=3, updates=50, random_state=0).fit(np.sin(np.arange(200) / 4))
-        RNNForecaster(horizon=3, updates=50, random_state=0)
+        >>> RNNForecaster(horizon=3, random_state=0).fit(np.full(100, 5.0))
+        RNNForecaster(horizon=3, random_state=0)
+          seasons: none; logarithm: no; difference: 1
+          forecast: 100 % naive (by 25 origins in the last 25 steps)
         """
         return self._fit(self._read(X, y, past, times, static=static))
 
     def _fit(self, panel: Panel) -> Self:
         options = Options.of(self)
+        panel.series, left_out = choice.without_glitches(panel.series)
         panel = self._prepared(panel, options)
+        options = choice.resolved(options, panel)
         encoding = Encoding(options.horizon, options.window, options.log, options.scaling, options.difference,
                             options.seasons, options.time_features, panel.series)
-        networks, histories = train(panel.series, encoding, options)
-        self.options_, self.panel_, self.encoding_ = options, panel, encoding
-        self.models_, self.history_, self.n_features_in_ = networks, histories, len(encoding.known[0])
+        self._train(panel, encoding, options)
+        self.choice_ = replace(self.choice_, left_out=left_out)
+        self.panel_, self.encoding_, self.n_features_in_ = panel, encoding, len(encoding.known[0])
+        self._settle()
         return self
+
+    def _train(self, panel: Panel, encoding: Encoding, options: Options) -> None:
+        """Train the networks, and set the weights of the blend."""
+        if options.blend is False:
+            networks, histories = train(panel.series, encoding, options)
+            self.blend_, self.calibration_ = None, None
+            self.choice_ = choice.Choice(options.seasons, options.log, options.difference, options.window,
+                                         options.hidden_size, options.ensemble, options.updates, ())
+        else:
+            fitted = fit_blend(panel.series, encoding, options)
+            networks, histories = fitted.networks, fitted.histories
+            self.blend_, self.calibration_, self.choice_ = fitted.blend, fitted.calibration, fitted.choice
+        self.options_, self.models_, self.history_ = options, networks, histories
+
+    def _settle(self, kept: int = 0, refit: bool = False) -> None:
+        """Bring the base forecasts to the ends of the panel's series, of which the first `kept` are as they were.
+
+        If none are kept, series of another number than before have the mean weights. `refit`: the linear forecast
+        learns from all steps again.
+        """
+        series, nonnegative = self.panel_.series, choice.kept_nonnegative(self.options_, self.panel_.series)
+        known = self.choice_.nonnegative
+        if len(known) in (kept, len(series)):               # what was found before stays, unless a value is below 0
+            nonnegative = (*map(min, nonnegative, known), *nonnegative[len(known):])
+        self.choice_ = replace(self.choice_, nonnegative=nonnegative)
+        if self.blend_ is None:
+            return
+        values = [self.encoding_.transformed(each.y) for each in series]
+        if self.calibration_ is not None and len(values) != len(self.calibration_.spread):
+            self.calibration_ = self.calibration_.for_series(units(values), kept)
+        blend = self.blend_.for_panel(values, kept)
+        if refit and blend.linear is not None:
+            blend = replace(blend, linear=linear.fit(series, self.encoding_, list(map(len, series))))
+        self.blend_ = blend
 
     def apply(self, X: ArrayLike | None, y: ArrayLike | None = None, *, past: ArrayLike | None = None,
               times: ArrayLike | None = None, static: ArrayLike | None = None) -> Self:
@@ -273,8 +412,11 @@ class RNNForecaster(LivingForecaster):
         """
         self._check_fitted()
         other = copy.copy(self)
-        other.panel_ = self._like_fitted(self._prepared(
-            self._read(X, y, past, times, static=static, like=self.panel_), self.options_))
+        panel = self._read(X, y, past, times, static=static, like=self.panel_)
+        panel.series, left_out = choice.without_glitches(panel.series)
+        other.panel_ = self._like_fitted(self._prepared(panel, self.options_))
+        other.choice_ = replace(self.choice_, left_out=left_out)
+        other._settle()
         return other
 
     def _read(self, X: ArrayLike | None, y: ArrayLike | None, past: ArrayLike | None, times: ArrayLike | None,
@@ -299,7 +441,7 @@ class RNNForecaster(LivingForecaster):
             if np.nanmax(np.abs(series.y)) > LARGEST:
                 raise ValueError(f"{name}: expected values up to {LARGEST:g} in size, got "
                                  f"{np.nanmax(np.abs(series.y)):g}")
-            above = LOGARITHMS[options.log].above if options.log else -math.inf
+            above = LOGARITHMS[options.log].above if options.log in LOGARITHMS else -math.inf
             if np.nanmin(series.y) <= above:
                 raise ValueError(f"{name}: log={options.log!r} needs values above {above:g}, got "
                                  f"{np.nanmin(series.y):g}")
@@ -324,11 +466,12 @@ class RNNForecaster(LivingForecaster):
         if self.__sklearn_is_fitted__():
             Options.of(RNNForecaster(**{**self.get_params(), "random_state": None}))
             self._like_fitted(self.panel_)
-            self._forecast([min(self.panel_.series, key=len)])
+            self._point(self.panel_.series, 1)
 
     # ---- Forecasts ------------------------------------------------------------------------------
 
-    def predict(self, X: int | ArrayLike | None = None, *, quantiles: bool = False) -> Any:
+    def predict(self, X: int | ArrayLike | None = None, *, quantiles: bool = False, interval: float | None = None,
+                samples: int | None = None) -> Any:
         """Forecast the steps that follow the series.
 
         Parameters
@@ -339,18 +482,25 @@ class RNNForecaster(LivingForecaster):
             given, the last row stands for the rest. Rows of a frame are matched by series and time, in any order. Where
             there are no known columns: other series, or longer ones, which ``apply`` takes first.
         quantiles : bool
-            Whether to give all quantiles, rising, in place of the median; up to `horizon` steps.
+            Whether to give all quantiles, rising, in place of the median.
+        interval : float, optional
+            The probability of an interval, such as 0.9, to give with the forecasts.
+        samples : int, optional
+            How many paths to draw in place of the forecasts. Their steps hang together as errors of the past do.
 
         Returns
         -------
         array or frame
             [h] for one series, [h, N] for columns, [N, h] for a list; a frame of times and values for a frame. With
-            quantiles an array has one more axis, [Q], and a frame a column for each: ``y_q0.1``, ``y_q0.5``, ...
+            quantiles an array has one more axis, [Q], and a frame a column for each: ``y_q0.1``, ``y_q0.5``, ... With
+            an interval: an ``Interval`` (lower, point, upper) of arrays; of a frame, columns ``y_lower``, ``y`` and
+            ``y_upper``. With samples an array has one more axis before the others; a frame has a column for each:
+            ``y_sample1``, ...
 
         Raises
         ------
         TypeError, ValueError
-            An unsuitable argument; more steps than `horizon` with past columns or quantiles.
+            An unsuitable argument; more steps than `horizon` with past columns, or with quantiles and no blend.
         NotFittedError
             This forecaster is not fitted.
 
@@ -365,22 +515,77 @@ class RNNForecaster(LivingForecaster):
         """
         self._check_fitted()
         if asks_for_other_series(X, self.panel_, self.n_features_in_):
-            return self.apply(X).predict(quantiles=quantiles)
+            return self.apply(X).predict(quantiles=quantiles, interval=interval, samples=samples)
         series, steps = self._ahead(X)
-        horizon = self.encoding_.horizon
-        if check.flag(quantiles, "quantiles"):
+        if sum([check.flag(quantiles, "quantiles"), interval is not None, samples is not None]) > 1:
+            raise ValueError("quantiles, interval, samples: expected one of them at most")
+        if quantiles and self.blend_ is None:
             self._check_quantiles()
-            if steps > horizon:
-                raise ValueError(f"X: quantiles are forecast up to horizon={horizon} steps, got {steps}")
+            if steps > self.encoding_.horizon:
+                raise ValueError(f"X: quantiles are forecast up to horizon={self.encoding_.horizon} steps, got {steps}")
             names = [f"q{q:g}" for q in self.options_.quantiles]
             return _series.table(self.panel_, self._forecast(series)[:, :steps], names)
-        if steps > horizon and len(self.encoding_.past[0]):
+        z = self._point(series, steps)
+        if quantiles:
+            self._check_quantiles()
+            values = self._quantiles_about(z, self.options_.quantiles)
+            return _series.table(self.panel_, values, [f"q{q:g}" for q in self.options_.quantiles])
+        if interval is not None:
+            level = check.probability(interval, "interval")
+            values = self._quantiles_about(z, (0.5 - level / 2, 0.5, 0.5 + level / 2))
+            if self.panel_.kind == "frame":
+                return _series.table(self.panel_, values, ["lower", "", "upper"])
+            return Interval(*(_series.table(self.panel_, values[..., n]) for n in range(3)))
+        if samples is not None:
+            return self._samples_about(z, check.size(samples, "samples"))
+        return _series.table(self.panel_, self._values(z))
+
+    def _point(self, series: list[Series], steps: int) -> Float64Array:
+        """Point forecasts [N, steps] as z; past the horizon forecasts are taken for observations."""
+        encoding, horizon = self.encoding_, self.encoding_.horizon
+        if steps > horizon and len(encoding.past[0]):
             raise ValueError(f"X: past columns are not known beyond horizon={horizon} steps, got {steps}")
-        parts = [self._central(self._forecast(series))]
-        while len(parts) * horizon < steps:
-            series = [each.extended(forecast) for each, forecast in zip(series, parts[-1], strict=True)]
-            parts.append(self._central(self._forecast(series)))
-        return _series.table(self.panel_, np.concatenate(parts, 1)[:, :steps])
+        base = None
+        if self.blend_ is not None:
+            base = self.blend_.base([encoding.transformed(each.y) for each in series], steps)
+            if not self.blend_.count(TRAINED):
+                return base
+        parts: list[Float64Array] = []
+        for start in range(0, steps, horizon):
+            if parts:
+                values = self._values(parts[-1])
+                series = [each.extended(forecast) for each, forecast in zip(series, values, strict=True)]
+            part = self._trained(series)
+            if base is not None:
+                part = part[:, :base.shape[1] - start] + base[:, start:start + horizon]
+            parts.append(part)
+        return np.concatenate(parts, 1)[:, :steps]
+
+    def _values(self, z: Float64Array) -> Float64Array:
+        """Forecasts [N, ...] from their z; counts not below 0."""
+        values = self.encoding_.restored(z)
+        floor = np.where(self.choice_.nonnegative, 0.0, -np.inf).reshape(-1, *(1,) * (z.ndim - 1))
+        return np.maximum(values, floor) if any(self.choice_.nonnegative) else values
+
+    def _quantiles_about(self, z: Float64Array, levels: Sequence[float]) -> Float64Array:
+        """Quantiles [N, steps, Q] of forecasts z; levels rise, and 0.5 stands for the point forecast."""
+        calibration = self._calibration()
+        return self._values(z[..., None] + calibration.spreads(z.shape[1])[..., None] * calibration.errors(levels))
+
+    def _samples_about(self, z: Float64Array, count: int) -> Any:
+        """Sample paths around forecasts z [N, steps], as the kind of table that the panel came in."""
+        rng = check.random_state(self.random_state, "random_state")
+        paths = self._calibration().samples(count, z.shape[1], rng) + z
+        values = self._values(np.moveaxis(paths, 0, -1))
+        if self.panel_.kind == "frame":
+            return _series.table(self.panel_, values, [f"sample{n}" for n in range(1, count + 1)])
+        return np.stack([_series.table(self.panel_, values[..., n]) for n in range(count)])
+
+    def _calibration(self) -> Calibration:
+        """The errors of the past; without a blend those that the networks make where they were trained."""
+        if self.calibration_ is not None:
+            return self.calibration_
+        return trained_errors(self.panel_.series, self.encoding_, self._outputs)
 
     def _ahead(self, X: Any) -> tuple[list[Series], int]:
         """The series, with what X says of the steps to come, and how many steps are asked for."""
@@ -404,28 +609,57 @@ class RNNForecaster(LivingForecaster):
         return forecasts[..., quantiles.index(0.5)] if quantiles else forecasts
 
     def _forecast(self, series: list[Series]) -> Float64Array:
-        """Forecasts [N, horizon] or [N, horizon, Q] from the ends of series."""
+        """Forecasts [N, horizon] or [N, horizon, Q] of the networks alone, from the ends of series."""
+        return self.encoding_.restored(self._trained(series, whole=True))
+
+    def _trained(self, series: list[Series], whole: bool = False) -> Float64Array:
+        """What trained members add to forecasts from the ends of series, as z [N, horizon]; `whole`: all quantiles."""
         result = []
         for start in range(0, len(series), BATCH):
             batch = series[start:start + BATCH]
             encoded = [self.encoding_.encode(each) for each in batch]
             lengths = np.array([len(each) for each in batch])
-            x = np.zeros((lengths.max(), len(batch), self.encoding_.size), np.float32)
-            for n, each in enumerate(encoded):
-                x[:len(each.z), n] = each.x
-            outputs: Any = sum(network.last(x, lengths) for network in self.models_) / len(self.models_)
-            result += [self._decoded(each, np.array([-1]), row[None])[0]
-                       for each, row in zip(encoded, outputs, strict=True)]
+            outputs: Any = [None] * len(batch)
+            if self.models_:
+                x = np.zeros((lengths.max(), len(batch), self.encoding_.size), np.float32)
+                for n, each in enumerate(encoded):
+                    x[:len(each.z), n] = each.x
+                outputs = sum(network.last(x, lengths) for network in self.models_) / len(self.models_)
+            for n, (each, row) in enumerate(zip(encoded, outputs, strict=True), start):
+                output = None if row is None else row[None]
+                result.append(self._mixed(each, np.array([len(each.z) - 1]), output, n, whole)[0])
         return np.stack(result)
 
-    def _decoded(self, encoded: Any, at: IntArray, outputs: Any) -> Float64Array:
-        """Forecasts [len(at), horizon(, Q)] from outputs [len(at), horizon * Q]."""
+    def _mixed(self, encoded: Any, at: IntArray, outputs: Any, n: int, whole: bool = False) -> Float64Array:
+        """What trained members add to forecasts of series n from the steps `at`, as z [len(at), horizon(, Q)]."""
+        quantiles, blend = self.options_.quantiles, self.blend_
+        if outputs is not None:
+            if quantiles:
+                outputs = np.sort(outputs.reshape(len(outputs), -1, len(quantiles)), axis=-1)
+            outputs = outputs.astype(np.float64)
+        if blend is None:
+            z = self.encoding_.placed(encoded, at, outputs)
+            return z if whole else self._central(z)
+        result = np.zeros((len(at), self.encoding_.horizon))
+        varied = self.encoding_.varied(encoded, at)[:, None]        # where nothing has varied outputs do not count
+        if outputs is not None:
+            outputs = self._central(outputs) * varied
+            result += blend.weight("network")[n] * self.encoding_.placed(encoded, at, outputs)
+        if blend.linear is not None:
+            outputs = linear.inputs(encoded, at) @ blend.linear.T.astype(np.float64) * varied
+            result += blend.weight("linear")[n] * self.encoding_.placed(encoded, at, outputs)
+        return result
+
+    def _outputs(self, encoded: Any, at: IntArray) -> Float64Array:
+        """The networks' mean central output [len(at), horizon] at the steps `at`."""
+        outputs: Any = sum(network(encoded.x)[0][at] for network in self.models_) / len(self.models_)
         quantiles = self.options_.quantiles
         if quantiles:
-            outputs = np.sort(outputs.reshape(len(outputs), -1, len(quantiles)), axis=-1)
-        return self.encoding_.decode(encoded, at % len(encoded.z), outputs.astype(np.float64))
+            outputs = np.sort(outputs.reshape(len(at), -1, len(quantiles)), axis=-1)
+        return self._central(outputs.astype(np.float64))
 
-    def stream(self, series: int | str = 0, X: ArrayLike | None = None) -> ForecastStream:
+    def stream(self, series: int | str = 0, X: ArrayLike | None = None, *,
+               interval: float | None = None) -> ForecastStream:
         """Begin a stream that goes on from the end of one series, an observation at a time, without refitting.
 
         Parameters
@@ -434,6 +668,8 @@ class RNNForecaster(LivingForecaster):
             Which series: its number, or its name in a frame.
         X : array_like or frame, optional
             Known columns of the next `horizon` steps [horizon, F], where there are any.
+        interval : float, optional
+            The probability of an interval that the stream's ``forecast_interval`` then has, which adapts to what comes.
 
         Returns
         -------
@@ -456,12 +692,13 @@ class RNNForecaster(LivingForecaster):
         <ForecastStream after 200 observations, horizon 3>
         """
         self._check_fitted()
-        each = self.panel_.series[self._number(series)]
+        row = self._number(series)
+        each = self.panel_.series[row]
         if X is not None or self.n_features_in_:
             rows = _series.rows_to_come(X, self.panel_, each)
             self._check_features(rows.shape[1])
             each = each.knowing(check.shaped(rows, "X", (self.encoding_.horizon, self.n_features_in_)))
-        return ForecastStream(self, each)
+        return ForecastStream(self, each, row, None if interval is None else check.probability(interval, "interval"))
 
     def _number(self, series: int | str) -> int:
         """The number of a series in the panel, from its number or its name."""
@@ -533,17 +770,36 @@ class RNNForecaster(LivingForecaster):
         """A Backtest of the fitted networks, from one step on in each series."""
         H, quantiles, parts = self.encoding_.horizon, self.options_.quantiles, []
         prepared = self._like_fitted(self._prepared(_series.Panel(list(panel.series), panel.kind), self.options_))
+        model = copy.copy(self)
+        if len(prepared.series) != len(self.panel_.series):
+            model.panel_ = _series.Panel([each.part(0, max(2, begin - len(whole) + len(each))) for each, whole, begin in
+                                          zip(prepared.series, panel.series, starts, strict=True)], panel.kind)
+            model._settle()
         for n, (each, whole, begin) in enumerate(zip(prepared.series, panel.series, starts, strict=True)):
             skipped = len(whole) - len(each)            # steps before its first value
             at = np.arange(begin - skipped, len(each) - H + 1, stride) - 1      # the last step of what is past
             if not len(at) or at[0] < 0:
                 raise ValueError(f"start: expected horizon={H} steps from it on, and a value before it, in series {n}")
-            encoded = self.encoding_.encode(each)
-            outputs = sum(network(encoded.x)[0][at] for network in self.models_) / len(self.models_)
-            forecasts = self._decoded(encoded, at, outputs)
+            point, every = model._walked(each, n, at)
             seasons = self.options_.seasons
             parts.append(Backtest(
                 np.full(len(at), n), at + 1 + skipped, each.y[at[:, None] + np.arange(1, H + 1)],
-                self._central(forecasts), forecasts if quantiles else None, quantiles,
+                point, every, quantiles,
                 naive_forecasts(each.y, at, H, seasons), np.array([scale(each.y[:at[0] + 1], (*seasons, 1)[0])])))
         return Backtest._joined(parts)
+
+    def _walked(self, series: Series, n: int, at: IntArray) -> tuple[Float64Array, Float64Array | None]:
+        """Forecasts [len(at), horizon] of series n from the steps `at`, and quantiles of them where asked for."""
+        quantiles, encoded, outputs = self.options_.quantiles, self.encoding_.encode(series), None
+        if self.models_:
+            outputs = sum(network(encoded.x)[0][at] for network in self.models_) / len(self.models_)
+        if self.blend_ is None:
+            every = self.encoding_.restored(self._mixed(encoded, at, outputs, n, whole=True))
+            return self._central(every), every if quantiles else None
+        z = self._mixed(encoded, at, outputs, n)
+        z += self.blend_.walked(self.encoding_.transformed(series.y), n, at + 1, self.encoding_.horizon)
+        one = copy.copy(self)
+        one.choice_ = replace(self.choice_, nonnegative=self.choice_.nonnegative[n:n + 1] * len(z))
+        one.calibration_ = replace(self._calibration(),
+                                   spread=np.repeat(self._calibration().spread[n:n + 1], len(z), 0))
+        return one._values(z), one._quantiles_about(z, quantiles) if quantiles else None

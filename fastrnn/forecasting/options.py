@@ -12,6 +12,7 @@ from .._base import validation as check
 from .._base.estimator import cell_name
 from .._base.trees import storable
 from .encoding import PERIODS
+from .smoothing import MEMBERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,58 +28,95 @@ class Options:
     """The parameters of an ``RNNForecaster``, checked by ``fit``; what may be one or several is a tuple."""
 
     horizon: int
-    window: int
+    window: Any
     cell: str                       # in lower case
-    hidden_size: int
+    hidden_size: Any                # like the others of Any: a number, or "auto" until ``choice.resolved`` was asked
     num_layers: int
     dropout: float
-    log: bool | str
+    log: Any                        # False, True, "1p", or "auto"
     scaling: str | None
-    difference: int
-    seasons: tuple[int, ...]
+    difference: Any
+    seasons: Any                    # a tuple of numbers, or "auto"
     time_features: tuple[str, ...]
     quantiles: tuple[float, ...]    # rising, the median among them; empty where none were asked for
     loss: str
-    ensemble: int
-    updates: int
-    sequence: int
+    ensemble: Any
+    updates: Any
+    sequence: Any
     batch_size: int
     learning_rate: float
     weight_decay: float
     patience: int | None
+    blend: Any                      # "auto", False, or a tuple of names of members
+    nonnegative: bool | str
     generator: np.random.Generator
     progress: bool
 
     @classmethod
     def of(cls, forecaster: RNNForecaster) -> Options:
         """The parameters of a forecaster; TypeError or ValueError, by name, for an unsuitable one."""
-        sizes = {name: check.size(getattr(forecaster, name), name) for name in (
-            "horizon", "window", "hidden_size", "num_layers", "ensemble", "updates", "batch_size")}
+        sizes: dict[str, Any] = {name: check.size(getattr(forecaster, name), name)
+                                 for name in ("horizon", "num_layers", "batch_size")}
+        sizes |= {name: _automatic(getattr(forecaster, name), name)
+                  for name in ("window", "hidden_size", "ensemble", "updates")}
         dropout = check.probability(forecaster.dropout, "dropout")
         if dropout and sizes["num_layers"] == 1:
             raise ValueError("dropout: it acts between layers, expected 0 with num_layers=1")
         log, scaling = forecaster.log, forecaster.scaling
         return cls(
             **sizes,
-            difference=check.size(forecaster.difference, "difference", least=0),
+            difference=_automatic(forecaster.difference, "difference", least=0),
             dropout=dropout,
             cell=cell_name(forecaster.cell),
             loss=check.choice(forecaster.loss, "loss", tuple(LOSSES)),
-            log=check.choice(log, "log", ("1p",)) if isinstance(log, str) else check.flag(log, "log"),
+            log=check.choice(log, "log", ("auto", "1p")) if isinstance(log, str) else check.flag(log, "log"),
             scaling=None if scaling is None else check.choice(scaling, "scaling", ("std", "mean")),
             seasons=_seasons(forecaster.seasons),
             time_features=_time_features(forecaster.time_features),
             quantiles=_quantiles(forecaster.quantiles),
-            sequence=(2 * sizes["window"] if forecaster.sequence is None
-                      else check.size(forecaster.sequence, "sequence", 2)),
+            sequence=_sequence(forecaster.sequence, sizes["window"]),
             learning_rate=check.above(forecaster.learning_rate, "learning_rate", 0),
             weight_decay=check.at_least(forecaster.weight_decay, "weight_decay", 0),
             patience=None if forecaster.patience is None else check.size(forecaster.patience, "patience"),
+            blend=_blend(forecaster.blend),
+            nonnegative=_flag_or_auto(forecaster.nonnegative, "nonnegative"),
             progress=check.flag(forecaster.progress, "progress"),
             generator=check.random_state(forecaster.random_state, "random_state"))
 
 
-def _seasons(seasons: Any) -> tuple[int, ...]:
+def _automatic(value: Any, name: str, least: int = 1) -> int | str:
+    """A number of `least` or more, or "auto"."""
+    if isinstance(value, str):
+        return str(check.choice(value, name, ("auto",)))
+    return check.size(value, name, least)
+
+
+def _flag_or_auto(value: Any, name: str) -> bool | str:
+    """A bool, or "auto"."""
+    return str(check.choice(value, name, ("auto",))) if isinstance(value, str) else check.flag(value, name)
+
+
+def _sequence(sequence: Any, window: int | str) -> int | None:
+    if sequence is not None:
+        return check.size(sequence, "sequence", 2)
+    return None if isinstance(window, str) else 2 * window
+
+
+def _blend(blend: Any) -> bool | str | tuple[str, ...]:
+    """"auto", False, or a tuple of names of members."""
+    if isinstance(blend, (bool, np.bool_)):
+        return "auto" if blend else False
+    if isinstance(blend, str) and blend == "auto":
+        return blend
+    names = (blend,) if isinstance(blend, str) else tuple(blend)
+    if not names:
+        raise ValueError(f"blend: expected \"auto\", False, or some of {', '.join(MEMBERS)}; got none")
+    return tuple(check.choice(name, "blend", MEMBERS) for name in names)
+
+
+def _seasons(seasons: Any) -> tuple[int, ...] | str:
+    if isinstance(seasons, str):
+        return str(check.choice(seasons, "seasons", ("auto",)))
     several = seasons if isinstance(seasons, (tuple, list, np.ndarray)) else (seasons,)
     return tuple(check.size(length, "seasons", least=2) for length in several)
 

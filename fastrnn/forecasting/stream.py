@@ -9,11 +9,16 @@ import numpy as np
 
 from .._base.reading import ModelFormatError, refusing
 from .._base.trees import packed, unpacked
+from .base_stream import AdaptiveInterval, BaseStream
 from .categories import expanded, labels_of
 from .encoding import FLOOR, HARMONICS, LARGEST, LOGARITHMS, PERIODS, TINY
+from .intervals import Interval
+from .linear import LAGS
+from .smoothing import TRAINED
 
 if TYPE_CHECKING:
     from .._base.typing import Array, ArrayLike, Float64Array
+    from .blend import Blend
     from .encoding import Encoded
     from .forecaster import RNNForecaster
     from .series import Series
@@ -31,6 +36,10 @@ class ForecastStream:
         A fitted one.
     series : Series
         Where the stream begins: a series of the forecaster's panel.
+    row : int
+        Its number there.
+    interval : float, optional
+        The probability of an interval that ``forecast_interval`` gives.
 
     Attributes
     ----------
@@ -38,6 +47,9 @@ class ForecastStream:
         For the steps after the last observation.
     forecast_quantiles : array of float64, [horizon, Q], or None
         Quantiles for the same steps, rising, the median among them; None where the forecaster has no quantiles.
+    forecast_interval : Interval or None
+        Lower bounds, forecasts and upper bounds, [horizon] each; None where no interval was asked for. The bounds
+        follow what comes: one that fails more often than it should moves outwards.
 
     Examples
     --------
@@ -57,20 +69,25 @@ class ForecastStream:
     forecast: Float64Array
     forecast_quantiles: Float64Array | None
 
-    def __init__(self, forecaster: RNNForecaster, series: Series) -> None:
+    def __init__(self, forecaster: RNNForecaster, series: Series, row: int = 0, interval: float | None = None) -> None:
         encoding = self._encoding = forecaster.encoding_
         self._quantiles = forecaster.options_.quantiles
         self._labels = labels_of(forecaster.panel_)
+        self._floor = bool(forecaster.choice_.nonnegative[row])
+        blend = forecaster.blend_
         encoded = encoding.encode(series)
-        layers = [network.layer for network in forecaster.models_]
-        heads = [network.head for network in forecaster.models_]
-        self._streams: list[Any] = [layer.stream() for layer in layers]
-        # The heads' mean is one product with what they read: hidden states, 1 for the bias, and the input.
-        hidden_weights, input_weights = zip(*(np.split(head.parameters["weight"], [layer.hidden_size], 1)
-                                              for layer, head in zip(layers, heads, strict=True)), strict=True)
-        bias: Any = sum(head.parameters["bias"] for head in heads)
-        self._weight: Array = (np.concatenate([*hidden_weights, bias[:, None], sum(input_weights)], 1)
-                               / np.float32(len(heads)))
+        self._networks = forecaster.models_
+        self._share = 1.0               # the weight of trained members together
+        self._members: BaseStream | None = None
+        self._linear: Array | None = None
+        if blend is not None:
+            self._share = float(sum(blend.weight(name)[row] for name in TRAINED))
+            self._members = BaseStream(blend, row, encoding.transformed(series.y), encoding.horizon)
+            self._linear = blend.linear if blend.weight("linear")[row] > 0 else None
+            if not blend.weight("network")[row] > 0:
+                self._networks = []
+        self._streams: list[Any] = [network.layer.stream() for network in self._networks]
+        self._weigh(blend, row)
         self._read: Array = np.ones(self._weight.shape[1], np.float32)
         self._read[-encoding.size:] = encoded.x[-1]
         self._angles = [2 * math.pi * n / PERIODS[name] for name in encoding.time_features
@@ -78,16 +95,67 @@ class ForecastStream:
         self._clock = series.clock if encoding.time_features else None
         self._remember(encoded)
         self._make_views()
-        for stream, layer, hidden in zip(self._streams, layers, self._hidden, strict=True):
-            stream.state = layer(encoded.x[:, None])[1]
+        for stream, network, hidden in zip(self._streams, self._networks, self._hidden, strict=True):
+            stream.state = network.layer(encoded.x[:, None])[1]
             state = stream.state
             hidden[:] = (state[0] if isinstance(state, tuple) else state)[-1, 0]
+        del self._networks
+        if self._lags is not None:
+            self._fill_lags()
+        self._spread: Float64Array | None = None
+        if blend is not None and self._quantiles:
+            calibration = forecaster._calibration()
+            self._spread = (calibration.spreads(encoding.horizon)[row][:, None]
+                            * calibration.errors(self._quantiles))
+        self._adaptive = None if interval is None else AdaptiveInterval(
+            forecaster._calibration(), row, encoding.horizon, interval)
+        self._interval: tuple[Float64Array, ...] | None = None
         self._conclude()
+
+    @property
+    def forecast_interval(self) -> Interval | None:
+        """Lower bounds, forecasts and upper bounds, [horizon] each; None where no interval was asked for."""
+        return None if self._interval is None else Interval(*self._interval)
+
+    def _weigh(self, blend: Blend | None, row: int) -> None:
+        """Set the weights of what is read: hidden states, 1 for the bias, last values for a linear forecast, the input.
+
+        The heads' mean is one product with these. Without quantiles the linear forecast is in the same product; with
+        them the network's central quantile is weighted after sorting, and `_line` holds the linear forecast's weights.
+        """
+        encoding = self._encoding
+        outputs = encoding.horizon * max(1, len(self._quantiles))
+        lags = LAGS if self._linear is not None else 0
+        sizes = [network.layer.hidden_size for network in self._networks]
+        weight = np.zeros((outputs, sum(sizes) + 1 + lags + encoding.size), np.float32)
+        start = 0
+        for size, network in zip(sizes, self._networks, strict=True):
+            head = network.head
+            weight[:, start:start + size] = head.parameters["weight"][:, :size]
+            weight[:, sum(sizes)] += head.parameters["bias"]
+            weight[:, -encoding.size:] += head.parameters["weight"][:, size:]
+            start += size
+        weight /= np.float32(max(1, len(sizes)))
+        self._weight: Array = weight
+        self._line: Array | None = None
+        self._network_share = 1.0 if blend is None else float(blend.weight("network")[row])
+        if self._linear is not None and blend is not None:
+            line = np.zeros((encoding.horizon, weight.shape[1]), np.float32)
+            share = np.float32(blend.weight("linear")[row])
+            line[:, sum(sizes)] = share * self._linear[:, 0]
+            line[:, -encoding.size:] = share * self._linear[:, 1:1 + encoding.size]
+            line[:, -encoding.size - lags:-encoding.size] = share * self._linear[:, :-lags - 1:-1]     # oldest first
+            self._line = line
+        if not self._quantiles and blend is not None:
+            self._weight = weight * np.float32(self._network_share)
+            if self._line is not None:
+                self._weight += self._line
+                self._line = None
 
     def _remember(self, encoded: Encoded) -> None:
         """Fill the memory of the last values, a ring; `_ring` has it twice in a row, so that slices need no wrap."""
         encoding, T = self._encoding, len(encoded.z)
-        size = self._size = max(encoding.window, encoding.reach) + 1
+        size = self._size = max(encoding.window, encoding.reach, LAGS if self._linear is not None else 1) + 1
         self._ring = np.full(2 * size, np.nan)
         self._z, self._observed = [0.0] * size, [False] * size
         self._count, self._at = T, (T - 1) % size
@@ -123,12 +191,14 @@ class ForecastStream:
         self._log = None if logarithm is None else logarithm.scalar
         self._above = -math.inf if logarithm is None else logarithm.above
         self._outputs = np.empty(len(self._weight), np.float32)
+        self._lags = self._read[-encoding.size - LAGS:-encoding.size] if self._linear is not None else None
         m = encoding.difference         # below the horizon the reference repeats, and is no slice of the memory
         self._offsets = encoding.offsets(m) if 1 < m < encoding.horizon else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items()
-                if name not in ("_x", "_hidden", "_steps", "_profiles", "_past", "_known", "_exp", "_log", "_outputs")}
+                if name not in ("_x", "_hidden", "_steps", "_profiles", "_past", "_known", "_exp", "_log", "_outputs",
+                                "_lags")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -138,7 +208,8 @@ class ForecastStream:
 
     def _weights(self) -> list[Array]:
         """The arrays that steps do not change, which snapshots leave out."""
-        return [self._weight, *(value for stream in self._streams for value in stream._model.parameters.values())]
+        own = [each for each in (self._weight, self._line, self._linear) if each is not None]
+        return [*own, *(value for stream in self._streams for value in stream._model.parameters.values())]
 
     def snapshot(self) -> bytes:
         """Write where the stream is to bytes, without the weights, for ``restore``.
@@ -236,6 +307,12 @@ class ForecastStream:
         elif known is not None or past is not None:
             raise ValueError("known, past: this forecaster was fitted without such columns, expected None")
         self._slide(z, observed)
+        if self._members is not None:
+            self._members.update(z, observed)
+        if self._adaptive is not None and observed:
+            self._adaptive.observe(z)
+        if not self._share:
+            return self._conclude()
         x, level, inverse, values = self._x, self._level, 1 / self._scale, self._z
         at, count = self._at, self._count
         x[0] = (z - level) * inverse
@@ -255,9 +332,20 @@ class ForecastStream:
             for angle in self._angles:
                 x[n], x[n + 1] = math.sin(angle * now), math.cos(angle * now)
                 n += 2
+        if self._lags is not None:
+            self._fill_lags()
         for network_step, hidden in self._steps:
             network_step(x, hidden)
         return self._conclude()
+
+    def _fill_lags(self) -> None:
+        """Write the last values before this one, relative to the window; 0 where there are none."""
+        lags: Any = self._lags
+        end = self._at + self._size
+        np.subtract(self._ring[end - LAGS:end], self._level, lags, casting="unsafe")
+        lags *= 1 / self._scale
+        if self._count <= LAGS:
+            np.nan_to_num(lags, copy=False)
 
     def _slide(self, z: float, observed: bool) -> None:
         """Move the window on to a new value: the memory, the sums, and level and scale, as ``Encoding`` has them."""
@@ -353,9 +441,44 @@ class ForecastStream:
 
     def _conclude(self) -> Float64Array:
         """Make the forecasts from the networks' hidden states and the input."""
+        quantiles = self._quantiles
+        forecasts = self._trained() if self._share else np.zeros(self._encoding.horizon)
+        if self._members is not None:
+            if quantiles and self._share:
+                forecasts = forecasts[:, quantiles.index(0.5)]
+            forecasts = forecasts + self._members.forecasts()
+            if self._adaptive is not None:
+                lower, upper = self._adaptive.bounds(forecasts)
+                self._interval = tuple(self._value(z) for z in (lower, forecasts, upper))
+            if self._spread is not None:
+                forecasts = forecasts[:, None] + self._spread
+        elif self._adaptive is not None:
+            point = forecasts[:, quantiles.index(0.5)] if quantiles else forecasts
+            lower, upper = self._adaptive.bounds(point)
+            self._interval = tuple(self._value(z) for z in (lower, point, upper))
+        forecasts = self._value(forecasts)
+        if quantiles:
+            self.forecast_quantiles = forecasts
+            forecasts = forecasts[:, quantiles.index(0.5)].copy()
+        else:
+            self.forecast_quantiles = None
+        self.forecast = forecasts
+        return forecasts
+
+    def _value(self, z: Float64Array) -> Float64Array:
+        """Values of z, a fresh array where z is not one; counts not below 0."""
+        if self._exp is not None:
+            z = self._exp(z)
+        return np.maximum(z, 0.0) if self._floor else z
+
+    def _trained(self) -> Float64Array:
+        """What trained members add to the forecasts, as z: [horizon], or [horizon, Q] of networks with quantiles."""
         encoding, outputs = self._encoding, self._outputs
         np.dot(self._weight, self._read, outputs)
-        forecasts: Float64Array = np.multiply(outputs, self._scale, dtype=np.float64)
+        size = self._scale
+        if self._members is not None and not self._largest > TINY * abs(self._level):     # nothing has varied yet
+            size = 0.0
+        forecasts: Float64Array = np.multiply(outputs, size, dtype=np.float64)
         z = self._z[self._at]
         reference: Any
         if encoding.difference == 1:
@@ -368,17 +491,15 @@ class ForecastStream:
                          else self._ring[start + self._offsets])
             if self._count < m:
                 reference = np.where(np.isnan(reference), z, reference)
+        if self._members is not None:
+            reference = reference * self._share
         if self._quantiles:
             forecasts = np.sort(forecasts.reshape(-1, len(self._quantiles)), axis=-1)
+            if self._members is not None:
+                forecasts *= self._network_share
+            if self._line is not None:
+                forecasts += (np.dot(self._line, self._read) * size)[:, None]
             forecasts += reference if encoding.difference < 2 else reference[:, None]
         else:
             forecasts += reference
-        if self._exp is not None:
-            self._exp(forecasts, forecasts)
-        if self._quantiles:
-            self.forecast_quantiles = forecasts
-            forecasts = forecasts[:, self._quantiles.index(0.5)].copy()
-        else:
-            self.forecast_quantiles = None
-        self.forecast = forecasts
         return forecasts

@@ -65,6 +65,7 @@ def update(model: RNNForecaster, new: Panel, updates: int | None) -> None:
         model.history_ = [_joined(first, history)
                           for first, (_, history) in zip(model.history_, results, strict=True)]
     model.panel_ = panel
+    model._settle(len(before) - len(others), refit=bool(windows))
 
 
 def _grown(series: Series, rows: Series) -> Series:

@@ -36,14 +36,14 @@ def test_a_long_frame(library):
     data = long_table()
     columns = {"target": "sales", "time": "day", "series": "shop", "known": ["price"], "past": ["visits"]}
     options = {"seasons": 7, "time_features": ["week"], "quantiles": [0.1, 0.9]}
-    model = RNNForecaster(**SMALL, **columns, **options).fit(as_frame(library, data))
+    model = RNNForecaster(**{**SMALL, **columns, **options}).fit(as_frame(library, data))
     names = list(dict.fromkeys(data["shop"]))
 
     def of(name, column):
         rows = data["shop"] == name
         return data[column][rows][np.argsort(data["day"][rows])]
 
-    same = RNNForecaster(**SMALL, **options).fit(
+    same = RNNForecaster(**{**SMALL, **options}).fit(
         [of(n, "price")[:, None] for n in names], [of(n, "sales") for n in names],
         past=[of(n, "visits")[:, None] for n in names], times=[of(n, "day") for n in names])
     ahead = {n: of(n, "day")[-1] + np.arange(1, 5) * np.timedelta64(1, "D") for n in names}
@@ -213,7 +213,7 @@ def test_unsuitable_requests():
         with refuses(error, name):
             call()
     with pytest.raises(ValueError, match=r"^y: log=True needs values above 0, got -"):
-        RNNForecaster(**SMALL, log=True).fit(y - 12)
+        RNNForecaster(**{**SMALL, "log": True}).fit(y - 12)
 
 
 def test_a_failed_fit_leaves_the_estimator_as_it_was():
@@ -256,8 +256,8 @@ def test_pickled_and_cloned():
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict(), model.predict())
     twin = base.clone(model)
     assert twin.get_params() == model.get_params() and not hasattr(twin, "models_")
-    assert repr(twin) == "RNNForecaster(horizon=4, window=12, hidden_size=8, seasons=(5,), quantiles=(0.1,), " \
-                         "updates=40, random_state=0)"
+    assert repr(twin) == "RNNForecaster(horizon=4, window=12, hidden_size=8, log=False, difference=1, seasons=(5,), " \
+                         "blend=False, nonnegative=False, quantiles=(0.1,), ensemble=1, updates=40, random_state=0)"
 
 
 @pytest.mark.parametrize("make", [lambda: 7, lambda: np.int64(7), lambda: np.random.default_rng(7),
@@ -290,6 +290,7 @@ EXCEPTIONS = {
 
 
 @pytest.mark.filterwarnings("ignore:Estimator RNNForecaster does not inherit:UserWarning")      # it does not import it
+@pytest.mark.filterwarnings("ignore:y. [0-9]+ values are too few to train a network:UserWarning")   # some checks' data
 def test_check_estimator():
     checks = pytest.importorskip("sklearn.utils.estimator_checks")
     results = checks.check_estimator(RNNForecaster(window=8, hidden_size=4, updates=4),
@@ -307,7 +308,8 @@ def test_search_over_folds_in_time():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((200, 1))
     y = 3 * X[:, 0] + 0.1 * rng.standard_normal(200)
-    model = RNNForecaster(horizon=20, window=12, hidden_size=8, difference=0, learning_rate=0.01, random_state=0)
+    model = RNNForecaster(horizon=20, window=12, hidden_size=8, difference=0, learning_rate=0.01, blend=False,
+                          random_state=0)
     search = selection.GridSearchCV(model, {"updates": [1, 200]},
                                     cv=selection.TimeSeriesSplit(2, test_size=20)).fit(X, y)
     assert search.best_params_ == {"updates": 200} and search.best_score_ > 0.5

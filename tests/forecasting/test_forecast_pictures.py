@@ -125,7 +125,7 @@ def test_what_a_plot_refuses():
 
 @pytest.fixture(scope="module")
 def backtest():
-    model = RNNForecaster(**SMALL, quantiles=(0.1, 0.9), seasons=12)
+    model = RNNForecaster(**{**SMALL, "seasons": 12}, quantiles=(0.1, 0.9))
     return model.fit(Y[:60], times=TIMES[:60]).backtest(Y, times=TIMES, start=-30, stride=2, refit=False)
 
 

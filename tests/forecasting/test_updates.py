@@ -143,7 +143,8 @@ def test_what_has_changed_is_learnt():
     """After 300 steps the season is another: updates learn it, and leave what they should alone."""
     t = np.arange(700)
     y = 10 + np.sin(np.cumsum(np.where(t < 300, 0.5, 0.9))) + 0.05 * np.random.default_rng(0).standard_normal(700)
-    model = RNNForecaster(horizon=6, window=24, hidden_size=16, updates=200, random_state=0).fit(y[:300])
+    model = RNNForecaster(horizon=6, window=24, hidden_size=16, updates=200, log=False, difference=1, seasons=(),
+                          blend=False, random_state=0).fit(y[:300])
     still = model.apply(y[:600])
     for start in range(300, 600, 50):
         model.update(y[start:start + 50])

@@ -4,7 +4,8 @@ import numpy as np
 
 from fastrnn.forecasting import RNNForecaster
 
-SMALL = {"horizon": 4, "window": 12, "hidden_size": 8, "updates": 40, "random_state": 0}
+SMALL = {"horizon": 4, "window": 12, "hidden_size": 8, "updates": 40, "random_state": 0, "blend": False,
+         "log": False, "difference": 1, "seasons": (), "ensemble": 1, "nonnegative": False}
 
 
 def wave(T, period=12.0, noise=0.1, level=10.0, seed=0):
