@@ -40,7 +40,13 @@ training: $(VENV)/.test  ## whole epochs beside PyTorch: time and losses
 	$(BIN)/python benchmarks/training.py
 
 m4: $(VENV)/.test  ## forecasts of M4's hourly and weekly series beside naive ones: sMAPE, MASE
-	$(BIN)/python benchmarks/m4.py
+	$(BIN)/python benchmarks/m4.py --auto
+
+series: $(VENV)/.series-bench  ## default forecasts of many series beside simple methods: errors, intervals, time, memory
+	$(BIN)/python benchmarks/series.py --json out/series.json
+
+series-neural: $(VENV)/.series-bench $(VENV)/.series-neural  ## and two networks of neuralforecast on the panels
+	$(BIN)/python benchmarks/series.py --only neural --seeds 0 --json out/series.json
 
 nab: $(VENV)/.test  ## anomalies of the Numenta benchmark: the published score, baselines beside
 	$(BIN)/python benchmarks/nab.py
@@ -138,7 +144,8 @@ $(VENV)/.build: $(VENV)/.venv $(SOURCES)
 	$(BIN)/python -m pip install -q --no-build-isolation -e .
 	touch $@
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.anomalies-bench $(VENV)/.lint $(VENV)/.docs: $(VENV)/.%: $(VENV)/.build
+EXTRAS = demo test bench anomalies-bench series-bench series-neural lint docs
+$(EXTRAS:%=$(VENV)/.%): $(VENV)/.%: $(VENV)/.build
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[$*]'
 	touch $@
 
