@@ -259,7 +259,7 @@ def show_coverage(title, rows):
 
 
 def show_kinds(results):
-    print(f"\nKinds: MAE over the better naive forecast's, {COUNT} series each (mean and range of the seeds)")
+    print("\nKinds: MAE over the better naive forecast's (mean and range of the seeds)")
     print(f"{'':24}{'ratio':>24}{'at most':>9}{'fit and forecasts, CPU s':>26}")
     for name, by_seed in results.items():
         print(f"{name:24}{spread(of_seeds(by_seed, 'ratio')):>24}{KINDS[name].target:9.2f}"
