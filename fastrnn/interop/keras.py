@@ -111,9 +111,10 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, activation:
 
     Files of weights alone (``model.save_weights``) have no configuration, nor have layers within classes of one's own.
     These layers are inferred from names and shapes, with tanh and the recurrent activation that was the default of the
-    file's version: hard_sigmoid before Keras 2.3 (TensorFlow's own "2.2.4-tf" not among them), then sigmoid. Nothing
-    tells whether they are so, nor go_backwards. They have Keras' names where the file has them, else those of its
-    groups; cells of StackedRNNCells are a layer each, and two directions are a bidirectional layer.
+    file's version: hard_sigmoid before Keras 2.3, then sigmoid. TensorFlow 1.13 to 2.1 write "2.2.4-tf" for either, and
+    the caller has to tell. Nothing tells whether the layers are so, nor go_backwards. They have Keras' names where the
+    file has them, else those of its groups; cells of StackedRNNCells are a layer each, and two directions are a
+    bidirectional layer.
 
     Examples
     --------
@@ -191,7 +192,9 @@ class Version:
 
     def __init__(self, text: str) -> None:
         self.numbers = tuple(map(int, re.findall(r"\d+", text)[:2])) or (1,)
-        tensorflow2 = self.numbers >= (2, 4) or "-tf" in text           # "2.2.4-tf" is that of TensorFlow 1.13 to 2.0
+        # "2.2.4-tf" is that of TensorFlow 1.13 to 1.15, whose layers are those of Keras 2.2, and of 2.0 and 2.1.
+        self.is_ambiguous = "-tf" in text and self.numbers == (2, 2)
+        tensorflow2 = self.numbers >= (2, 4) or ("-tf" in text and self.numbers >= (2, 2))
         self.recurrent_activation = "sigmoid" if self.numbers >= (2, 3) or tensorflow2 else "hard_sigmoid"
         self.reset_after = tensorflow2
         self.hard_sigmoid = ("hard_sigmoid", 1 / 6, 0.5) if self.numbers >= (3,) else ("hard_sigmoid", 0.2, 0.5)
@@ -343,6 +346,8 @@ def _cell(record: Record, class_name: Any, config: dict[str, Any], version: Vers
     kernel, recurrent, bias = arrays
     assert kernel is not None and recurrent is not None         # every record has both
     kind, H = kinds[0], len(recurrent)
+    if class_name is None and version.is_ambiguous and kind != "rnn":
+        _check_told(kind, bias is not None, config)
     if class_name is not None and config.get("use_bias") in (True, False) and config["use_bias"] != (bias is not None):
         there = "no bias" if bias is None else "a bias"
         raise ModelFormatError(f"use_bias is {config['use_bias']}, but there is {there}")
@@ -361,6 +366,16 @@ def _cell(record: Record, class_name: Any, config: dict[str, Any], version: Vers
             config.get("reset_after", version.reset_after))
     return Cell(str(config.get("name", record.cell)), kind, keras_parameters(kind, kernel, recurrent, bias),
                 {"rnn": (g,), "gru": (f, g), "lstm": (f, g, g)}[kind], options)
+
+
+def _check_told(kind: str, has_bias: bool, options: dict[str, Any]) -> None:
+    """Refuse weights alone of Keras "2.2.4-tf", unless the caller tells what its version leaves open."""
+    if "recurrent_activation" not in options:
+        raise ModelFormatError("keras_version '2.2.4-tf' is that of TensorFlow 1.13 to 1.15, where the gates are "
+                               "hard_sigmoid, and of 2.0 and 2.1, where they are sigmoid: give recurrent_activation")
+    if kind == "gru" and not has_bias and "reset_after" not in options:
+        raise ModelFormatError("keras_version '2.2.4-tf' is that of TensorFlow 1.13 to 1.15, where reset_after is "
+                               "False, and of 2.0 and 2.1, where it is True: give reset_after")
 
 
 def _fits(kind: str, kernel: Shape, recurrent: Shape, bias: Shape | None = None) -> bool:
@@ -409,15 +424,30 @@ def _unclaimed(records: list[Record]) -> Iterator[tuple[str, list[Record]]]:
     for names, records in groups.items():
         records.sort(key=lambda record: record.direction == "backward_layer")
         directions = [record.direction for record in records]
+        if len(records) == 2 and directions == [None, None] and re.fullmatch(r"bidirectional(_\d+)?", names[-1]):
+            directions = _name_directions(records)
         if directions in ([None], ["forward_layer", "backward_layer"]):
             yield "/".join(names), records
+        elif len({(record.direction, record.cell) for record in records}) < len(records):
+            yield "/".join(names), records          # which is refused
         else:
             for record in records:
                 yield "/".join(filter(None, (*names, record.direction, record.cell))), [record]
 
 
+def _name_directions(records: list[Record]) -> list[str | None]:
+    """The directions of a Bidirectional's two records, which Keras before 2.1 has one after the other, unnamed."""
+    shapes = [[a.shape for parts in record.parts.values() for a in parts] for record in records]
+    if shapes[0] == shapes[1]:
+        records[0].direction, records[1].direction = "forward_layer", "backward_layer"
+    return [record.direction for record in records]
+
+
 def _inferred(name: str, records: list[Record], given: dict[str, Any], version: Version) -> Made:
     """(name, layer) of those that weights without a configuration make."""
+    if len({(record.direction, record.cell) for record in records}) < len(records):
+        raise ModelFormatError(f"its weights are of {len(records)} cells, and their names do not tell whether they are "
+                               "stacked or walk in two directions: read the file of the whole model (model.save)")
     ways = [[_cell(record, None, given, version)] for record in records]
     yield from _assembled(name, ways, [record.direction == "backward_layer" for record in records], "concat")
 

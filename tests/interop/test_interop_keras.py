@@ -356,13 +356,35 @@ def test_keras_2(x, tmp_path, style, as_text, with_config):
 
 def test_the_version_tells_the_default_of_weights_alone(x, tmp_path):
     arrays = drawn("lstm", np.random.default_rng(5))
-    for version, gate in ((None, hard_sigmoid), ("1.2.2", hard_sigmoid), ("2.2.4", hard_sigmoid), ("2.2.4-tf", sigmoid),
-                          ("2.3.1", sigmoid), ("2.15.0", sigmoid), ("3.5.0", sigmoid)):
+    for version, gate in ((None, hard_sigmoid), ("1.2.2", hard_sigmoid), ("2.2.4", hard_sigmoid),
+                          ("2.1.6-tf", hard_sigmoid), ("2.3.0-tf", sigmoid), ("2.3.1", sigmoid),
+                          ("2.15.0", sigmoid), ("3.5.0", sigmoid)):
         write_named(tmp_path / "weights.h5", {"lstm": named("lstm", arrays)}, version=version, group=None)
         assert_within(through(x, keras.layers(tmp_path / "weights.h5")["lstm"]),
                       keras_layer("lstm", x, *arrays, gate=gate))
     layer = keras.layers(tmp_path / "weights.h5", recurrent_activation=("hard_sigmoid", 0.2, 0.5))["lstm"]
     assert_within(through(x, layer), keras_layer("lstm", x, *arrays, gate=hard_sigmoid))
+
+
+def test_weights_alone_of_tensorflow_1_or_2(x, tmp_path):
+    """Both have the version "2.2.4-tf": what their defaults leave open has to be told, and is named until then."""
+    rng, path = np.random.default_rng(5), tmp_path / "weights.h5"
+    for kind, arrays in (("lstm", drawn("lstm", rng)), ("gru", drawn("gru", rng)), ("gru", drawn("gru", rng)[:2])):
+        write_named(path, {kind: dict(zip(("kernel:0", "recurrent_kernel:0", "bias:0"), arrays))},
+                    version="2.2.4-tf", group=None)
+        with pytest.raises(ModelFormatError, match=r"TensorFlow 1\.13 to 1\.15, .* give recurrent_activation"):
+            keras.layers(path)
+        skipped, options = {}, {"recurrent_activation": "hard_sigmoid"}
+        assert keras.layers(path, skipped) == {} and list(skipped) == [kind]
+        if len(arrays) == 2:
+            with pytest.raises(ModelFormatError, match="where it is True: give reset_after"):
+                keras.layers(path, **options)
+            options["reset_after"] = False
+        bias = arrays[2] if len(arrays) == 3 else np.zeros(arrays[0].shape[1], "f4")
+        assert_within(through(x, keras.layers(path, **options)[kind]),
+                      keras_layer(kind, x, *arrays[:2], bias, gate=hard_sigmoid))
+    write_named(path, {"rnn": named("rnn", drawn("rnn", rng))}, version="2.2.4-tf", group=None)
+    assert list(keras.layers(path)) == ["rnn"]
 
 
 @pytest.mark.parametrize("version, slope", [("1.2.2", 0.2), ("2.2.4", 0.2), ("2.15.0", 0.2), ("3.0.0", 1 / 6)])

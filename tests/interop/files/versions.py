@@ -1,0 +1,140 @@
+"""Makes versions/TOOL-VERSION.npz: files of one version of a framework, for test_versions.py.
+
+    python tests/interop/files/versions.py keras|tf.keras|torch|safetensors|onnx [FOLDER]
+
+It is run in an environment that has the version, on the Python that it is for: it runs on Python 3.6 and later. Layers
+with random weights are given a random input. Each case stands in the archive as NAME.file (bytes), NAME.x and NAME.y
+(the input, and what the framework gives for it). What a version does not have is left out and printed.
+"""
+
+import os
+import sys
+import tempfile
+import warnings
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import numpy as np
+
+warnings.simplefilter("ignore")
+I, H, T, N = 3, 4, 6, 2
+FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "versions")
+
+
+# ---- Keras ----------------------------------------------------------------------------------------
+
+def keras_models(K):
+    """Name -> a function that makes the layers of a model of [N, T, I]; the first of them takes `shape`."""
+    L, S, shape = K.layers, {"return_sequences": True}, {"input_shape": (T, I)}
+    return {
+        "lstm": lambda: [L.LSTM(H, **S, **shape)],
+        "gru": lambda: [L.GRU(H, **S, **shape)],
+        "rnn": lambda: [L.SimpleRNN(H, **S, **shape)],
+        "lstm_last": lambda: [L.LSTM(H, **shape)],
+        "lstm_sigmoid": lambda: [L.LSTM(H, recurrent_activation="sigmoid", **S, **shape)],
+        "lstm_nobias": lambda: [L.LSTM(H, use_bias=False, **S, **shape)],
+        "lstm_relu": lambda: [L.LSTM(H, activation="relu", **S, **shape)],
+        "gru_after": lambda: [L.GRU(H, reset_after=True, **S, **shape)],
+        "gru_before": lambda: [L.GRU(H, reset_after=False, **S, **shape)],
+        "lstm_back": lambda: [L.LSTM(H, go_backwards=True, **S, **shape)],
+        "lstm_stateful": lambda: [L.LSTM(H, stateful=True, batch_input_shape=(N, T, I), **S)],
+        "stack": lambda: [L.LSTM(H, **S, **shape), L.GRU(5, **S), L.SimpleRNN(2, **S)],
+        "bi_concat": lambda: [L.Bidirectional(L.LSTM(H, **S), **shape)],
+        "bi_sum": lambda: [L.Bidirectional(L.GRU(H, **S), merge_mode="sum", **shape)],
+        "bi_mul": lambda: [L.Bidirectional(L.LSTM(H, **S), merge_mode="mul", **shape)],
+        "bi_ave": lambda: [L.Bidirectional(L.SimpleRNN(H, **S), merge_mode="ave", **shape)],
+        "cells": lambda: [L.RNN([L.LSTMCell(H), L.LSTMCell(H)], **S, **shape)],
+    }
+
+
+def cudnn_files(K, rng):
+    """Weights of cuDNN's layers, which run on GPUs alone: Keras itself turns them into those of plain layers."""
+    import h5py
+    from keras.engine import saving
+    for name, kind, options in (("cudnn_lstm", "LSTM", {}), ("cudnn_gru", "GRU", {"reset_after": True}),
+                                ("bi_cudnn", "LSTM", {})):
+        layer = getattr(K.layers, "CuDNN" + kind)(H, return_sequences=True)
+        plain = getattr(K.layers, kind)(H, recurrent_activation="sigmoid", return_sequences=True, **options)
+        if name.startswith("bi"):
+            layer, plain = K.layers.Bidirectional(layer), K.layers.Bidirectional(plain)
+        for each in [layer.forward_layer, layer.backward_layer] if name.startswith("bi") else [layer]:
+            with K.backend.name_scope(each.name):
+                each.build((None, T, I))
+        shapes = [w.shape for w in K.backend.batch_get_value(layer.weights)]
+        weights = [rng.uniform(-1, 1, shape).astype("f4") for shape in shapes]
+        layer.set_weights(weights)
+        with tempfile.TemporaryDirectory() as folder:
+            with h5py.File(os.path.join(folder, "m.h5"), "w") as file:
+                saving.save_weights_to_hdf5_group(file, [layer])
+            with open(os.path.join(folder, "m.h5"), "rb") as file:
+                data = file.read()
+        model = K.models.Sequential([K.layers.InputLayer((T, I)), plain])
+        model.set_weights(saving.preprocess_weights_for_loading(plain, weights, K.__version__))
+        x = rng.standard_normal((N, T, I)).astype("f4")
+        yield name + ".weights.h5", data, x, model.predict(x)
+
+
+def keras_files(K, rng):
+    """Yields (name, bytes, x, y): whole models, and weights alone, in every format that the version writes."""
+    newer = int(K.__version__.split(".")[0]) >= 3
+    alone = ("lstm", "gru", "rnn", "stack", "bi_concat", "bi_sum", "cells")      # weights alone, too
+    for name, make in keras_models(K).items():
+        try:
+            model = sequential(K, make(), newer)
+        except Exception as error:
+            print(f"{name}: {str(error)[:100]}")
+            continue
+        model.set_weights([rng.uniform(-1, 1, w.shape).astype("f4") for w in model.get_weights()])
+        x = rng.standard_normal((N, T, I)).astype("f4")
+        y = np.asarray(model.predict(x))
+        endings = [".h5" if not newer or name == "stack" else "", ".keras", ".weights.h5" if name in alone else ""]
+        for ending in filter(None, endings):
+            with tempfile.TemporaryDirectory() as folder:
+                path = os.path.join(folder, "m" + ending)
+                try:
+                    (model.save_weights if "weights" in ending else model.save)(path)
+                except Exception as error:
+                    print(f"{name}{ending}: {str(error)[:100]}")
+                    continue
+                if not os.path.isfile(path):
+                    continue
+                with open(path, "rb") as file:
+                    data = file.read()
+                if ending == ".keras" and data[:4] != b"PK\3\4":       # older versions write HDF5 whatever the name is
+                    continue
+                yield name + ending, data, x, y
+    if K.__name__ == "keras" and K.__version__[:3] in ("2.2", "2.3"):
+        yield from cudnn_files(K, rng)
+
+
+def sequential(K, layers, newer):
+    model = K.models.Sequential()
+    for layer in layers:
+        model.add(layer)
+    return model
+
+
+# ---- All --------------------------------------------------------------------------------------------
+
+def cases(tool, rng):
+    """(version, what yields the cases) of a tool."""
+    if tool == "keras":
+        import keras
+        return keras.__version__, keras_files(keras, rng)
+    if tool == "tf.keras":
+        import tensorflow
+        return tensorflow.__version__, keras_files(tensorflow.keras, rng)
+    raise SystemExit(__doc__)
+
+
+def main(tool, folder=FOLDER):
+    version, made = cases(tool, np.random.RandomState(0))
+    arrays = {}
+    for name, data, x, y in made:
+        arrays.update({name + ".file": np.frombuffer(data, np.uint8), name + ".x": x, name + ".y": y})
+    path = os.path.join(folder, f"{tool}-{version}.npz")
+    np.savez_compressed(path, **arrays)
+    print(f"{path}: {len(arrays) // 3} files, {os.path.getsize(path)} bytes")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,67 @@
+"""Files of the oldest and newest versions of the frameworks that could be installed: outputs are the frameworks' own.
+
+files/versions.py makes them. Every file is read to within 1e-5 of what its framework computed.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import assert_close
+
+from fastrnn import ModelFormatError, interop
+
+FOLDER = Path(__file__).parent / "files" / "versions"
+H = 4
+
+
+def cases():
+    """(archive, name) of every file."""
+    for path in sorted(FOLDER.glob("*.npz")):
+        with np.load(path) as archive:
+            for name in sorted(name.removesuffix(".file") for name in archive if name.endswith(".file")):
+                yield path.stem, name
+
+
+CASES = list(cases())
+KERAS = [case for case in CASES if "keras" in case[0]]
+MERGES = {"bi_sum": np.add, "bi_mul": np.multiply, "bi_ave": lambda a, b: (a + b) / 2}
+
+
+def contents(stem, name):
+    with np.load(FOLDER / f"{stem}.npz") as archive:
+        return archive[f"{name}.file"].tobytes(), archive[f"{name}.x"], archive[f"{name}.y"]
+
+
+def computed(name, layers, x):
+    """What the layers of a Keras model give: one on top of the other, or two directions that are merged."""
+    kind = name.partition(".")[0]
+    if kind in MERGES:
+        # Of weights alone nothing tells how directions are merged: they are a bidirectional layer, as for "concat".
+        parts = [layer(x)[0] for layer in layers] if len(layers) == 2 else np.split(layers[0](x)[0], 2, axis=-1)
+        return MERGES[kind](*parts)
+    for layer in layers:
+        x, _ = layer(x)
+    # Keras has the outputs of a layer that goes backwards in the order of its steps.
+    return x[:, ::-1] if kind == "lstm_back" else x[:, -1] if kind == "lstm_last" else x
+
+
+@pytest.mark.parametrize("stem, name", KERAS)
+def test_keras(stem, name, tmp_path):
+    data, x, y = contents(stem, name)
+    path = tmp_path / ("m" + name[name.index("."):])
+    path.write_bytes(data)
+    if name.startswith("cells.weights") and stem.partition("-")[2].startswith(("1", "2.2", "2.3")):
+        with pytest.raises(ModelFormatError, match="weights are of 2 cells, and their names do not tell"):
+            interop.layers(path)
+        return
+    options = {}
+    if stem == "tf.keras-1.15.0" and ".weights" in name:
+        if "rnn" not in name:
+            with pytest.raises(ModelFormatError, match=r"'2\.2\.4-tf' is that of .* give recurrent_activation"):
+                interop.layers(path)
+        options["recurrent_activation"] = "hard_sigmoid"
+    layers = interop.layers(path, **options)
+    order = ["lstm", "gru", "simple"]           # of the stack: files of weights alone have none
+    stacked = sorted(layers, key=lambda each: next((i for i, kind in enumerate(order) if kind in each.lower()), 0))
+    assert_close({"y": computed(name, [layers[each] for each in stacked], x)}, {"y": y}, 1e-5)
