@@ -114,6 +114,10 @@ def _numbers(value: Any) -> tuple[int, ...]:
     return numbers      # type: ignore[return-value]        # is_count has checked each
 
 
+# How the arguments of an operator are written: types of each kind.
+_ARGUMENTS: dict[str, tuple[type, ...]] = {"as_bool": (bool,), "as_int": (int,), "as_float": (float, int)}
+
+
 def _note_layers(program: Any, contents: Contents) -> None:
     """Notes the attributes of the layers that the graph's operators are."""
     try:
@@ -143,7 +147,9 @@ def _note_layer(operator: str, overload: str, node: dict[str, Any], names: dict[
                             ("dropout", "dropout", "as_float"), ("bidirectional", "bidirectional", "as_bool"),
                             ("batch_first", "batch_first", "as_bool")):
         if name in arguments:
-            known[key] = arguments[name].get(kind)
+            known[key] = value = arguments[name][kind]
+            if type(value) not in _ARGUMENTS[kind] or (type(value) is int and not is_count(value)):
+                raise TypeError(f"{key} is {value!r:.20}")
     if operator.startswith("rnn_"):
         known["nonlinearity"] = operator[4:]
     if overload == "data":          # of packed sequences, which have no batch_first

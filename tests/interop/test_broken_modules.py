@@ -132,6 +132,23 @@ def test_mutations_of_what_says_what_is_in_them(kind, tmp_path):
         mutations.assert_refuses_or_loads(read, data, path, times=3 * reading.EXPANSION)
 
 
+@pytest.mark.parametrize("change", [
+    ('{"as_bool": true}', '{"as_booL": true}'), ('{"as_bool": true}', '{"as_bool": null}'),
+    ('{"as_bool": true}', '{"as_bool": 1}'), ('{"as_int": 1}', '{"as_int": -1}'),
+    ('{"as_int": 1}', '{"as_int": 1e999}'),
+    ('{"as_float": 0.0}', '{"as_float": "0"}'), ('{"as_float": 0.0}', '{"as_flo\\u0000at": 0.0}'),
+])
+def test_arguments_of_an_exported_layer_that_are_none(change, tmp_path):
+    good, ending = write("exported")
+    with zipfile.ZipFile(io.BytesIO(good)) as archive:
+        text = archive.read(next(entry for entry in archive.namelist() if entry.endswith(ending))).decode()
+    start = text.index("aten.gru.input")
+    assert change[0] in text[start:]
+    text = text[:start] + text[start:].replace(*change)
+    path = tmp_path / "model.pt"
+    mutations.assert_refuses(read, repacked(good, ending, text.encode()), path, "graph|JSON|dropout")
+
+
 def test_mutations_of_an_index(tmp_path):
     arrays = fastrnn.GRU(2, 3, rng=0).state_dict()
     save_file(arrays, tmp_path / "a.safetensors")
