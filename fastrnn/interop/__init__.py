@@ -129,6 +129,9 @@ def _archive_kind(path: PathLike) -> str:
         return "keras"
     if not names or any(name.endswith(".npy") for name in names):
         return "npz"
+    if any(re.fullmatch(r"[^/]+/model\.json", name) for name in names):
+        raise ModelFormatError(f"{os.fsdecode(path)}: a TorchScript archive of PyTorch's first releases, which is not "
+                               "read here: torch.jit.load and torch.jit.save of PyTorch 1.4 or later write another")
     raise ModelFormatError(f"{os.fsdecode(path)}: a zip archive of no known kind, it holds {', '.join(names):.200}")
 
 

@@ -75,12 +75,16 @@ class Shapes:
             return declared if inferred is None else inferred
         return tuple(b if np.isnan(a) else a for a, b in zip(declared, inferred, strict=True))
 
+    def _fills(self, node: Node) -> bool:
+        """Whether a ConstantFill, which PyTorch 1.0 wrote before there was ConstantOfShape, is of its input's shape."""
+        return bool(self.scope.attributes(node).get("input_as_shape", 0))
+
     def _inferred(self, node: Node, which: int) -> Shape | None:
         """The shape of an output of a node, by the rule of its operator."""
         if node.domain or not node.inputs:
             return None
         operator, first = node.op_type, node.inputs[0]
-        if operator == "ConstantOfShape":
+        if operator == "ConstantOfShape" or (operator == "ConstantFill" and self._fills(node)):
             return self._as_shape(self.sizes(first))
         if operator in SAME_SHAPE:
             return self.shape(first)
@@ -194,6 +198,8 @@ class Shapes:
             return None
         if node.op_type == "ConstantOfShape" and not node.domain:
             return np.ravel(self.scope.attributes(node).get("value", np.float32(0)))
+        if node.op_type == "ConstantFill" and not node.domain and self._fills(node):
+            return np.ravel(np.float32(self.scope.attributes(node).get("value", 0)))
         if node.op_type in SAME_NUMBERS and not node.domain:
             return self.contents(node.inputs[0])
         parts = [self.contents(each) for each in node.inputs if each]

@@ -38,8 +38,13 @@ def eager() -> bool:
 
 
 def compiling() -> bool:
-    """Whether torch.compile is tracing a graph to run, not one to export."""
-    return torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
+    """Whether torch.compile is tracing a graph to run, not one to export.
+
+    What ``is_exporting`` returns is looked at instead of asking it: torch 2.9 takes it for True in whatever it traces.
+    """
+    exporting = getattr(torch.compiler, "_is_exporting_flag", None)
+    return torch.compiler.is_dynamo_compiling() and not (
+        torch.compiler.is_exporting() if exporting is None else exporting)
 
 
 def tracing() -> bool:

@@ -65,3 +65,38 @@ def test_keras(stem, name, tmp_path):
     order = ["lstm", "gru", "simple"]           # of the stack: files of weights alone have none
     stacked = sorted(layers, key=lambda each: next((i for i, kind in enumerate(order) if kind in each.lower()), 0))
     assert_close({"y": computed(name, [layers[each] for each in stacked], x)}, {"y": y}, 1e-5)
+
+
+# What is named: (version, end of the name) -> what is said.
+NAMED = {
+    ("torch-1.0.0", ".traced.pt"): "TorchScript archive of PyTorch's first releases",
+    # Both exporters write the operator with the projection's size for hidden_size, and a cell state of another one.
+    ("torch-2.9.1", "lstm_proj.onnx"): "the file contradicts itself",
+    ("torch-2.14.1", "lstm_proj.onnx"): "the file contradicts itself",
+    # A relu RNN is written out step by step.
+    ("torch-2.9.1", "rnn.onnx"): r"no recurrent layer: its operators are .*bias_ih_l0.*interop\.from_arrays",
+    ("torch-2.14.1", "rnn.onnx"): r"no recurrent layer: its operators are .*bias_ih_l0.*interop\.from_arrays",
+}
+
+
+@pytest.mark.parametrize("stem, name", [case for case in CASES if case[0].startswith("torch")])
+def test_torch(stem, name, tmp_path):
+    data, x, y = contents(stem, name)
+    kind, _, ending = name.partition(".")
+    path = tmp_path / f"m.{ending}"
+    path.write_bytes(data)
+    for (version, end), match in NAMED.items():
+        if stem == version and name.endswith(end):
+            with pytest.raises(ModelFormatError, match=match):
+                interop.layers(path)
+            return
+    options = {}
+    if ending in ("pt", "legacy.pt", "ckpt"):           # of weights alone; all else tells its options itself
+        options = {"batch_first": True} if kind == "lstm_stack" else {"nonlinearity": "relu"} if kind == "rnn" else {}
+    layers = list(interop.layers(path, **options).values())
+    assert len(layers) == (2 if name == "lstm_stack.onnx" else 1)
+    if not layers[0].batch_first and kind == "lstm_stack":
+        x, y = x.swapaxes(0, 1), y.swapaxes(0, 1)
+    for layer in layers:
+        x, _ = layer(x)
+    assert_close({"y": x}, {"y": y}, 1e-5)

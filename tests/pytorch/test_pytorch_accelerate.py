@@ -180,7 +180,7 @@ def test_what_is_left_and_why():
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.ao.quantization.*:DeprecationWarning", "ignore::UserWarning",
-                            "ignore:.*torch.jit:DeprecationWarning")
+                            "ignore:.*torch.jit")
 def test_quantised_and_scripted_modules_are_left():
     model = nn.ModuleDict({"rnn": nn.LSTM(2, 3), "cell": nn.GRUCell(2, 3)})
     quantised = torch.ao.quantization.quantize_dynamic(model, {nn.LSTM, nn.GRUCell}, dtype=torch.qint8)

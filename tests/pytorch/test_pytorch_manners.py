@@ -199,7 +199,7 @@ class Net(nn.Module):
         return self.after(torch.relu(self.recurrent(torch.relu(self.before(x)))[0]))
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::torch.jit.TracerWarning")
 def test_traced_and_scripted():
     net = Net(OURS["LSTM"](I, H, 2)).eval()
     x = numbers(T, N, I, dtype=torch.float32, grad=False)

@@ -231,7 +231,7 @@ def test_other_dtypes_devices_and_transforms(passes):
     assert passes == []
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::torch.jit.TracerWarning")
 def test_traced_graphs_hold_the_mask():
     class Net(nn.Module):
         def __init__(self):

@@ -113,6 +113,71 @@ def sequential(K, layers, newer):
     return model
 
 
+# ---- PyTorch --------------------------------------------------------------------------------------
+
+def torch_modules(torch):
+    """Name -> a module of [T, N, I], or with batch_first of [N, T, I]."""
+    nn = torch.nn
+    return {
+        "lstm": lambda: nn.LSTM(I, H),
+        "gru": lambda: nn.GRU(I, H),
+        "rnn": lambda: nn.RNN(I, H, nonlinearity="relu"),
+        "lstm_stack": lambda: nn.LSTM(I, H, 2, bidirectional=True, batch_first=True),
+        "gru_nobias": lambda: nn.GRU(I, H, bias=False),
+        "lstm_proj": lambda: nn.LSTM(I, H, proj_size=2),
+        "gru_norm": lambda: nn.utils.weight_norm(nn.GRU(I, H), "weight_hh_l0"),
+    }
+
+
+def torch_ways(torch, module, x):
+    """Ending -> a function that writes a module, or what it holds, to a path: what any of the versions can do."""
+    optimizer = torch.optim.Adam(module.parameters())
+    module(x)[0].sum().backward()
+    optimizer.step()
+    module.zero_grad()
+    checkpoint = {"epoch": 3, "model": module.state_dict(), "optimizer": optimizer.state_dict()}
+    whole = {} if torch.__version__[0] == "1" else {"external_data": False}
+    return {
+        ".pt": lambda path: torch.save(module.state_dict(), path),
+        ".legacy.pt": lambda path: torch.save(module.state_dict(), path, _use_new_zipfile_serialization=False),
+        ".ckpt": lambda path: torch.save(checkpoint, path),
+        ".module.pt": lambda path: torch.save(module, path),
+        ".traced.pt": lambda path: torch.jit.save(torch.jit.trace(module, x), path),
+        ".scripted.pt": lambda path: torch.jit.save(torch.jit.script(module), path),
+        ".pt2": lambda path: torch.export.save(torch.export.export(module, (x,)), path),
+        ".onnx": lambda path: torch.onnx.export(module, (x,), path, **whole),
+        ".traced.onnx": lambda path: torch.onnx.export(module, (x,), path, dynamo=False),
+    }
+
+
+def torch_files(torch, rng):
+    """Yields (name, bytes, x, y): every way in which the version keeps or exports a module."""
+    for name, make in torch_modules(torch).items():
+        torch.manual_seed(0)
+        try:
+            module = make()
+            shape = (N, T, I) if name == "lstm_stack" else (T, N, I)
+            x = torch.from_numpy(rng.standard_normal(shape).astype("f4"))
+            ways = torch_ways(torch, module, x)
+        except Exception as error:
+            print(f"{name}: {str(error)[:100]}")
+            continue
+        if name not in ("lstm", "gru", "rnn"):
+            ways = {ending: ways[ending] for ending in (".pt", ".module.pt", ".traced.pt", ".onnx")}
+        with torch.no_grad():
+            y = module.eval()(x)[0].numpy()
+        for ending, write in ways.items():
+            with tempfile.TemporaryDirectory() as folder:
+                path = os.path.join(folder, "m" + ending)
+                try:
+                    write(path)
+                except Exception as error:
+                    print(f"{name}{ending}: {str(error)[:100]!r}")
+                    continue
+                with open(path, "rb") as file:
+                    yield name + ending, file.read(), x.numpy(), y
+
+
 # ---- All --------------------------------------------------------------------------------------------
 
 def cases(tool, rng):
@@ -123,6 +188,9 @@ def cases(tool, rng):
     if tool == "tf.keras":
         import tensorflow
         return tensorflow.__version__, keras_files(tensorflow.keras, rng)
+    if tool == "torch":
+        import torch
+        return torch.__version__.partition("+")[0], torch_files(torch, rng)
     raise SystemExit(__doc__)
 
 
