@@ -100,6 +100,22 @@ def read_table(args: argparse.Namespace, path: str) -> tables.Table:
     return tables.read(path, dialect(args))
 
 
+def resample_parameter(args: argparse.Namespace) -> str | tuple[str, str] | None:
+    """``--resample`` as the forecaster's parameter has it: a step, or a step and a function."""
+    if args.resample is None:
+        return None
+    step, *function = map(str, args.resample)
+    return (step, function[0]) if function else step
+
+
+def check_resample(parser: Parser, args: argparse.Namespace) -> None:
+    """Refuse ``--resample`` without times, or with more than a step and a function."""
+    if args.resample and not args.time:
+        parser.error("argument --resample: needs --time")
+    if args.resample and len(args.resample) > 2:
+        parser.error(f"argument --resample: expected a step and a function, got {' '.join(args.resample)}")
+
+
 def check_reading(parser: Parser, args: argparse.Namespace) -> None:
     """Refuse reading options that contradict each other, or a format that no time can have."""
     if args.thousands is not None and args.thousands == (args.decimal or "."):

@@ -15,6 +15,7 @@ from .._base.figures import new_figure
 from .._base.progress import tracked
 from .._base.reading import ModelFormatError
 from ..anomaly import RNNAnomalyDetector
+from ..forecasting.resample import Resampling, bins
 from . import tables
 from .common import (
     MODELS,
@@ -27,6 +28,7 @@ from .common import (
     blame_table,
     check_outputs,
     check_reading,
+    check_resample,
     clean_stdout,
     hint_at_times,
     label_dates,
@@ -34,6 +36,7 @@ from .common import (
     numeric_columns,
     read_table,
     report_written,
+    resample_parameter,
 )
 from .parser import Parser, fraction, natural, positive_float, positive_int, printable, share
 
@@ -50,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
     if not args.margin >= 0:
         parser.error(f"argument --margin: expected a number of at least 0, got {args.margin}")
     check_reading(parser, args)
+    check_resample(parser, args)
     check_outputs(args, out=TABLES, plot=PICTURES, save=MODELS)
     if args.save is not None and args.series is not None:
         parser.error("argument --save: a file holds one detector, and --series makes one for each series")
@@ -80,6 +84,9 @@ event.""" + TABLE_FORMATS,
     parser.add_argument("--time", nargs="+", metavar="COL",
                         help="column of times to name rows by (default: by number), or two columns, of dates and of "
                              "times of the day; rows are sorted by it")
+    parser.add_argument("--resample", nargs="+", metavar=("STEP", "FUNCTION"),
+                        help="make regular steps of the rows first, such as 1h: the mean of the rows of each, or their "
+                             "sum, min, max, first, last, median or count (needs --time)")
     parser.add_argument("--series", metavar="COL",
                         help="column that says which series a row belongs to; each has a detector of its own")
     parser.add_argument("--threshold", type=fraction, default=5 / 6, metavar="SCORE",
@@ -170,15 +177,15 @@ def _run(args: argparse.Namespace, stdout: TextIO) -> int:
         names = args.columns or numeric_columns(table, exclude=(*(args.time or ()), args.series))
     values = matrix(table, names, "--columns")
     results, last = [], None
-    for series, rows, positions, labels in _series(args, table):
-        if args.fit >= len(rows):
+    for series, own_values, positions, labels in _series(args, table, values):
+        if args.fit >= len(labels):
             of_series = "" if series is None else f"series {series!r} of "
             raise tables.TableError(f"{args.file}: --fit {args.fit} needs more rows than that, {of_series}the table "
-                                    f"has {len(rows)}")
+                                    f"has {len(labels)}")
         with blame_table(args.file):
             last = _detector(args) if detector is None else detector
-            results.append(_Scores(series, names, values[rows], positions, labels,
-                                   *_score(args, last, names, values[rows])))
+            results.append(_Scores(series, names, own_values, positions, labels,
+                                   *_score(args, last, names, own_values)))
     _report(args, results, stdout)
     if args.save and last is not None:
         vars(last)[COLUMNS] = names
@@ -224,16 +231,23 @@ def _columns_of(detector: RNNAnomalyDetector, table: tables.Table, args: argpars
     return list(map(str, names))
 
 
-def _series(args: argparse.Namespace, table: tables.Table
-            ) -> Iterator[tuple[str | None, npt.NDArray[np.intp], npt.NDArray[Any], list[str]]]:
-    """Of every series its name, its rows in order, and their times or numbers, as values and as text."""
+def _series(args: argparse.Namespace, table: tables.Table, values: tables.Numbers
+            ) -> Iterator[tuple[str | None, tables.Numbers, npt.NDArray[Any], list[str]]]:
+    """Of every series its name, its values in order, and the times or numbers of the rows, as values and as text."""
     column = None if args.time is None else table.time_column(args.time, "--time")
+    with blame_table("--resample"):
+        resampling = Resampling.of(None, resample_parameter(args))
     for name, rows in table.groups(args.series, "--series"):
         if column is None:
-            yield name, rows, rows + 1, [str(row + 1) for row in rows.tolist()]
+            yield name, values[rows], rows + 1, [str(row + 1) for row in rows.tolist()]
+            continue
+        rows = table.in_order(column, rows, name, twice=resampling.function is not None)
+        if resampling.function is None or resampling.frequency is None:
+            yield name, values[rows], column.values[rows], [column.cells[row] for row in rows.tolist()]
         else:
-            rows = table.in_order(column, rows, name)
-            yield name, rows, column.values[rows], [column.cells[row] for row in rows.tolist()]
+            steps = bins(column.values[rows], np.array([0, len(rows)]), resampling.frequency, None)
+            yield name, steps.reduced(values[rows], resampling.function), steps.instants, \
+                column.style.texts(steps.instants)
 
 
 def _detector(args: argparse.Namespace) -> RNNAnomalyDetector:

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from ..forecasting import RNNForecaster
 from . import tables
-from .common import blame_table
+from .common import blame_table, check_resample, resample_parameter
 from .forecasts import Forecasts, print_errors
-from .parser import Parser, cell_name, fraction, natural, non_negative_float, part, positive_float, positive_int
+from .parser import Parser, cell_name, fraction, natural, non_negative_float, part, positive_float, positive_int, season
 from .series import Roles, TableSeries, fit_arguments
 from .times import TimeStyle
 
@@ -27,9 +27,10 @@ __all__ = ["Origin", "add_forecaster_options", "add_interval_option", "check_for
 
 ORIGIN = "table_"       # the attribute of a forecaster that keeps its Origin
 
-# The options that are parameters of RNNForecaster; the others have defaults that depend on these.
-PARAMETERS = ("cell", "hidden_size", "num_layers", "dropout", "scaling", "difference", "loss", "ensemble", "updates",
-              "sequence", "batch_size", "learning_rate", "weight_decay", "patience", "window")
+# The options that are parameters of RNNForecaster as they are.
+PARAMETERS = ("window", "cell", "hidden_size", "num_layers", "dropout", "log", "scaling", "difference", "nonnegative",
+              "loss", "ensemble", "updates", "sequence", "batch_size", "learning_rate", "weight_decay", "patience",
+              "freq")
 
 
 # ---- Options ------------------------------------------------------------------------------------
@@ -38,56 +39,66 @@ def add_forecaster_options(parser: Parser) -> None:
     """Add the options that say what is forecast and by what network; those of the estimator have its names."""
     parser.add_argument("--horizon", type=positive_int, required=True, metavar="STEPS",
                         help="how many steps to forecast")
-    parser.add_argument("--seasons", nargs="+", type=positive_int, default=[], metavar="STEPS",
-                        help="lengths of seasons; the network forecasts the difference from one (the longest) season "
-                             "before")
+    parser.add_argument("--seasons", nargs="+", type=season, metavar="STEPS",
+                        help="lengths of seasons in steps, such as 24 168 for hours; none: there are none (default: "
+                             "those that are found)")
     parser.add_argument("--quantiles", nargs="*", type=fraction, metavar="Q",
                         help="quantiles to forecast beside the median (default: 0.1 0.9); none if no value follows")
+    parser.add_argument("--nonnegative", action=argparse.BooleanOptionalAction,
+                        help="keep forecasts from falling below 0 (default: where the values say so, such as counts)")
     parser.add_argument("--freq", metavar="STEP",
                         help="the step of the times, such as h, 15min, D, B (Monday to Friday), W-SUN, MS, ME "
                              "(default: found from the times)")
     parser.add_argument("--resample", nargs="+", metavar=("STEP", "FUNCTION"),
                         help="make regular steps of irregular times, such as 1h: the mean of the rows of each, or "
                              "their sum, min, max, first, last, median or count")
-    group = parser.add_argument_group("the network and its training")
-    group.add_argument("--log", action="store_const", const=True, default=False,
+    parser.add_argument("--held-out", type=natural, metavar="STEPS",
+                        help="last steps to measure the forecasts on, not trained on (default: twice the horizon); 0: "
+                             "train on all")
+    _add_training_options(parser)
+
+
+def _add_training_options(parser: Parser) -> None:
+    """Add the options of the network, its training, and what it is blended with."""
+    group = parser.add_argument_group("the network and its training (by default chosen by the data where it matters)")
+    group.add_argument("--blend", nargs="+", metavar="NAME",
+                       help="forecasts that are blended, by their errors: network, linear, naive, ... (default: all); "
+                            "none: the network alone")
+    group.add_argument("--log", action="store_const", const=True,
                        help="forecast logarithms: for values above 0 that change in proportion to their size")
     group.add_argument("--log1p", dest="log", action="store_const", const="1p",
                        help="forecast log(1 + value): for such values that may be 0")
+    group.add_argument("--no-log", dest="log", action="store_const", const=False,
+                       help="forecast the values themselves, whatever they look like")
     group.add_argument("--window", type=positive_int, metavar="STEPS",
-                       help="steps over which a series' level and scale are taken (default: the longest season, and "
-                            "at least twice the horizon and 32)")
+                       help="steps over which a series' level and scale are taken")
     group.add_argument("--scaling", choices=("std", "mean"), help="what the network reads is taken relative to the "
                        "window's standard deviation (the default) or mean")
     group.add_argument("--difference", type=natural, metavar="STEPS",
-                       help="what forecasts are relative to: the value so many steps before; 0: the window's mean "
-                            "(default: the longest season)")
+                       help="what the network's forecasts are relative to: the value so many steps before; 0: the "
+                            "window's mean")
     group.add_argument("--cell", type=cell_name, metavar="CELL", help="rnn, gru or lstm, in any case (default: gru)")
-    group.add_argument("--hidden-size", type=positive_int, metavar="N", help="size of the hidden state (default: 32)")
+    group.add_argument("--hidden-size", type=positive_int, metavar="N", help="size of the hidden state")
     group.add_argument("--num-layers", type=positive_int, metavar="N",
                        help="how many recurrent layers are stacked (default: 1)")
     group.add_argument("--dropout", type=part, metavar="P",
                        help="probability of dropping an output between layers in training (default: 0)")
-    group.add_argument("--ensemble", type=positive_int, metavar="N",
-                       help="networks whose mean is the forecast (default: 1)")
+    group.add_argument("--ensemble", type=positive_int, metavar="N", help="networks whose mean is the forecast")
     group.add_argument("--loss", choices=("mae", "mse", "huber"),
                        help="what training minimises where no quantiles are forecast (default: mae)")
-    group.add_argument("--updates", type=positive_int, metavar="N", help="steps of training (default: 300)")
+    group.add_argument("--updates", type=positive_int, metavar="N",
+                       help="steps of training, at most")
     group.add_argument("--sequence", type=positive_int, metavar="STEPS",
-                       help="steps of the windows that are trained on (default: twice the horizon, at least 32)")
+                       help="steps of the windows that are trained on")
     group.add_argument("--batch-size", type=positive_int, metavar="N", help="windows of a minibatch (default: 32)")
     group.add_argument("--learning-rate", type=positive_float, metavar="RATE",
                        help="largest learning rate of AdamW (default: 0.004)")
     group.add_argument("--weight-decay", type=non_negative_float, metavar="RATE",
                        help="weight decay of AdamW (default: 0)")
     group.add_argument("--patience", type=positive_int, metavar="N",
-                       help="early stopping: training ends after so many passes without a better one on the last steps "
-                            "(default: off)")
+                       help="early stopping: training ends after so many passes without a better one (default: off)")
     group.add_argument("--random-state", type=natural, default=0, metavar="SEED",
                        help="seed of the initial weights and the order of training (default: 0)")
-    group.add_argument("--held-out", type=natural, metavar="STEPS",
-                       help="last steps to measure the forecasts on, not trained on (default: twice the horizon); 0: "
-                            "train on all")
 
 
 def add_interval_option(parser: Parser) -> None:
@@ -101,11 +112,10 @@ def check_forecaster_options(parser: Parser, args: argparse.Namespace) -> None:
     """Refuse options that contradict each other; set those that follow from others."""
     if args.series and len(args.target or ()) > 1:
         parser.error("argument --target: expected one column where --series says which series a row belongs to")
-    for option in ("time_features", "freq", "resample"):
+    check_resample(parser, args)
+    for option in ("time_features", "freq"):
         if getattr(args, option) and not args.time:
             parser.error(f"argument --{option.replace('_', '-')}: needs --time")
-    if args.resample and len(args.resample) > 2:
-        parser.error(f"argument --resample: expected a step and a function, got {' '.join(args.resample)}")
     if args.resample and args.known:
         parser.error("argument --resample: the rows to forecast have no times of their own where --known columns are "
                      "resampled, too; resample the table first")
@@ -118,17 +128,19 @@ def check_forecaster_options(parser: Parser, args: argparse.Namespace) -> None:
     if args.quantiles is None:
         args.quantiles = [0.1, 0.9]
         if getattr(args, "interval", None) is not None:
-            args.quantiles = [0.5 - args.interval / 2, 0.5 + args.interval / 2]
+            args.quantiles = [round(0.5 - args.interval / 2, 9), round(0.5 + args.interval / 2, 9)]
 
 
 def _forecaster(args: argparse.Namespace) -> RNNForecaster:
-    sequence, season = max(2 * args.horizon, 32), max(args.seasons, default=1)
-    parameters = {"window": max(sequence, season), "sequence": sequence, "difference": season, "updates": 300}
-    parameters |= {name: value for name in PARAMETERS if (value := getattr(args, name)) is not None}
-    resample = None if args.resample is None else args.resample[0] if len(args.resample) == 1 else tuple(args.resample)
-    return RNNForecaster(args.horizon, **parameters, seasons=tuple(args.seasons), log=args.log,
-                         time_features=tuple(args.time_features), quantiles=tuple(args.quantiles), freq=args.freq,
-                         resample=resample, random_state=args.random_state, progress=True)
+    """The forecaster that the options ask for; what they do not say is the estimator's to choose."""
+    parameters: dict[str, Any] = {name: value for name in PARAMETERS if (value := getattr(args, name)) is not None}
+    if args.seasons is not None:
+        parameters["seasons"] = tuple(length for length in args.seasons if length is not None)
+    if args.blend is not None:
+        parameters["blend"] = False if args.blend == ["none"] else tuple(args.blend)
+    return RNNForecaster(args.horizon, **parameters, resample=resample_parameter(args),
+                         time_features=tuple(args.time_features),
+                         quantiles=tuple(args.quantiles), random_state=args.random_state, progress=True)
 
 
 # ---- Fitting --------------------------------------------------------------------------------------
@@ -178,25 +190,12 @@ def forecast(model: RNNForecaster, origin: Origin, future: int | list[npt.NDArra
         elif interval is None:
             values, bounds = np.asarray(model.predict(future)), {}
         else:
-            lower, values, upper = _interval(model, future, interval)
+            lower, values, upper = model.predict(future, interval=interval)
             bounds = {"lower": lower, "upper": upper}
         steps = [len(each) + 1 + np.arange(h) if each.clock is None else
                  np.asarray(each.clock.at(len(each) + np.arange(h))).astype("datetime64[us]")
                  for each in model.panel_.series]
     return Forecasts(origin.roles, origin.names, steps, origin.style, values, bounds)
-
-
-def _interval(model: RNNForecaster, future: int | list[tables.Numbers],
-              level: float) -> tuple[tables.Numbers, tables.Numbers, tables.Numbers]:
-    """Lower bounds, forecasts and upper bounds [N, h] of an interval."""
-    wanted, quantiles = (0.5 - level / 2, 0.5, 0.5 + level / 2), model.options_.quantiles
-    at = [int(np.argmin(np.abs(np.array(quantiles) - q))) for q in wanted if quantiles]
-    if not at or np.abs(np.array(quantiles)[at] - wanted).max() > 1e-9:
-        raise tables.TableError(f"--interval: the forecaster was fitted with the quantiles "
-                                f"{', '.join(format(q, 'g') for q in quantiles) or 'of none'}, not with those of the "
-                                f"interval, {wanted[0]:g} and {wanted[2]:g}: fit --interval {level:g} has them")
-    values = np.asarray(model.predict(future, quantiles=True))
-    return values[..., at[0]], values[..., at[1]], values[..., at[2]]
 
 
 def history(model: RNNForecaster) -> list[tuple[npt.NDArray[Any], npt.NDArray[np.floating]]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 
 import fastrnn
 
 from .._base.reading import ModelFormatError
-from .parser import Parser, closest, printable, program
+from .parser import Parser, closest, note, printable, program
 from .tables import TableError
 
 COMMANDS = {
@@ -83,7 +85,8 @@ def _main(argv: list[str]) -> int:
         parser.error(f"there is no command {printable(name)!r}" + (
             f", did you mean {suggestion}?" if suggestion else f": expected one of {', '.join(COMMANDS)}"))
     try:
-        return command(name)(argv[1:])
+        with _warnings_as_notes():
+            return command(name)(argv[1:])
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
@@ -95,6 +98,22 @@ def _main(argv: list[str]) -> int:
     except (OSError, ModelFormatError, TableError, ImportError) as error:
         print(f"{program()} {name}: {printable(error)}", file=sys.stderr)
         return 1
+
+
+@contextlib.contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """Show what the estimators warn of, each warning once, as notes without the place in the program."""
+    shown = set()
+
+    def show(message: Warning | str, *place: object, **more: object) -> None:
+        if str(message) not in shown:
+            shown.add(str(message))
+            note(str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield
 
 
 def _discard_output() -> None:

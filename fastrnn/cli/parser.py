@@ -99,6 +99,15 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def season(text: str) -> int | None:
+    """An argument type: a whole number of at least 2; "none" is None."""
+    if text.lower() == "none":
+        return None
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 2, or none, got {text!r}")
+    return int(text)
+
+
 def positive_float(text: str) -> float:
     """An argument type: a finite number above 0."""
     value = _number(text)

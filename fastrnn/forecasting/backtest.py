@@ -121,8 +121,8 @@ class Backtest:
         error = np.abs(forecasts - self.truth)
         with np.errstate(invalid="ignore", divide="ignore"):
             scaled = error / self.scales[self.series, None]
-        return {"MAE": float(np.nanmean(error)), "RMSE": float(np.sqrt(np.nanmean(error**2))),
-                "sMAPE": smape(self.truth, forecasts), "MASE": float(np.nanmean(scaled))}
+        return {"MAE": _mean(error), "RMSE": math.sqrt(_mean(error**2)), "sMAPE": smape(self.truth, forecasts),
+                "MASE": _mean(scaled)}
 
     def coverage(self) -> dict[float, float]:
         """Count how often the values stayed at or below each quantile's forecast.
@@ -152,7 +152,7 @@ class Backtest:
             raise ValueError("quantiles: none were forecast")
         observed = ~np.isnan(self.truth)
         below = self.truth[..., None] <= self.quantile_forecasts
-        return {q: float(below[observed][:, n].mean()) for n, q in enumerate(self.quantiles)}
+        return {q: _mean(below[observed][:, n].astype(float)) for n, q in enumerate(self.quantiles)}
 
     def plot(self, series: int | str = 0, *, ahead: int | None = None, ax: Axes | None = None) -> Axes:
         """Draw the forecasts of one series over the values that came.
@@ -192,6 +192,11 @@ class Backtest:
         return draw_backtest(self, series, ahead, ax)
 
 
+def _mean(values: Float64Array) -> float:
+    """The mean of the values that are there; NaN, without numpy's warning, where there are none."""
+    return math.nan if np.isnan(values).all() else float(np.nanmean(values))
+
+
 def smape(truth: ArrayLike, forecasts: ArrayLike) -> float:
     """Compute the symmetric mean absolute percentage error, as the M4 competition has it.
 
@@ -222,7 +227,7 @@ def smape(truth: ArrayLike, forecasts: ArrayLike) -> float:
     """
     y, f = np.asarray(truth), np.asarray(forecasts)
     size = np.abs(y) + np.abs(f)
-    return float(np.nanmean(200 * np.abs(y - f) / np.where(size > 0, size, 1)))
+    return _mean(np.asarray(200 * np.abs(y - f) / np.where(size > 0, size, 1)))
 
 
 def mase(truth: ArrayLike, forecasts: ArrayLike, past: ArrayLike, season: int = 1) -> float:

@@ -259,6 +259,17 @@ def test_a_saved_detector_goes_on(machine, tmp_path, capsys):
     assert "no column 'first'" in capsys.readouterr().err
 
 
+def test_rows_of_a_step_are_joined_before_they_are_scored(machine, capsys):
+    for function, at in ((), 3), (("max",), 3):
+        assert run("detect", machine, "--time", "time", "--resample", "10min", *function, "--out", "-") == 0
+        written = columns(capsys.readouterr().out)
+        assert written["time"][:2] == ["2024-03-01T00:00Z", "2024-03-01T00:10Z"] and len(written["time"]) == 90
+        assert len(written) == at + 1
+    assert run("detect", machine, "--time", "time", "--resample", "soon") == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "--resample" in err and "'soon'" in err
+
+
 def test_series_have_detectors_of_their_own(machine, tmp_path, capsys):
     header, *lines = machine.read_text().splitlines()
     both = [f"{line},{name}" for line in lines for name in "ab"]
@@ -285,6 +296,8 @@ def test_series_have_detectors_of_their_own(machine, tmp_path, capsys):
     (["predict", "m.npz", "--horizn", "3"], "did you mean --horizon?"),
     (["detect", "x.csv", "--model", "m.npz", "--memory=9"], "--memory"),
     (["detect", "x.csv", "--series", "s", "--save", "m.npz"], "--save"),
+    (["detect", "x.csv", "--resample", "1h"], "--resample: needs --time"),
+    (["detect", "x.csv", "--time", "t", "--resample", "1h", "sum", "mean"], "--resample"),
     (["predikt"], "did you mean predict?"),
 ])
 def test_wrong_arguments_exit_2_with_one_line(arguments, words, tmp_path, monkeypatch, capsys):

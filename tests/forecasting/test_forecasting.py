@@ -70,6 +70,16 @@ def test_inputs_targets_and_forecasts_by_the_equations(log, scaling, difference,
     assert np.isnan(targets[:3]).all()
 
 
+def test_errors_where_nothing_can_be_measured_are_nan():
+    """The values to compare with are all missing; NumPy does not warn."""
+    values = np.concatenate([np.arange(60.0) % 7, np.full(6, np.nan)])
+    model = RNNForecaster(horizon=2, window=8, updates=1, hidden_size=2, quantiles=(0.1, 0.9), random_state=0)
+    test = model.backtest(values, start=-6)
+    assert all(np.isnan(error) for errors in test.scores().values() for error in errors.values())
+    assert all(np.isnan(share) for share in test.coverage().values())
+
+
+
 def test_targets_undone_are_the_values_that_came():
     y = wave(60)
     series = Series(y, np.empty((60, 0)), np.empty((60, 0)))
