@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO
@@ -174,25 +175,37 @@ def clean_stdout(path: str | None) -> Iterator[TextIO]:
             yield stdout
 
 
+_OPTIONS = {"times": "--time", "y": "--target", "past": "--past", "X": "--known"}
+
+
 @contextlib.contextmanager
 def blame_table(path: str, series: Sequence[str] = ()) -> Iterator[None]:
     """Turn the errors that a model or an estimator raises for a table's numbers into errors that name the table.
 
-    Where the message names arguments of series, such as times[2], the error names the option and the series.
+    Where a message names the arguments of series, such as times[2], it is made to name the option and the series. So
+    are warnings.
     """
+    show = warnings.showwarning
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *place, **more: show(
+                f"{path}: {_named(str(message), series)}", *place, **more)
+            yield
     except tables.TableError:
         raise
     except (TypeError, ValueError) as error:
-        message = re.sub(r"\b(times|y|past|X)\[(\d+)\]",
-                         lambda match: f"{_OPTIONS[match[1]]}, series {series[int(match[2])]!r}"
-                         if int(match[2]) < len(series) else match[0], str(error))
+        message = _named(str(error), series)
         hint = " (--resample does it)" if "resample=" in message else ""
         raise tables.TableError(f"{path}: {message}{hint}") from error
 
 
-_OPTIONS = {"times": "--time", "y": "--target", "past": "--past", "X": "--known"}
+def _named(message: str, series: Sequence[str]) -> str:
+    """A message with options and names of series in place of arguments."""
+    def name(match: re.Match[str]) -> str:
+        number = int(match[2] or 0)
+        return f"{_OPTIONS[match[1]]}, series {series[number]!r}" if number < len(series) else match[0]
+
+    return re.sub(r"\b(times|y|past|X)(?:\[(\d+)\]|(?=: ))", name, message)
 
 
 # ---- Columns --------------------------------------------------------------------------------------
