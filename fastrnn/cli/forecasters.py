@@ -113,9 +113,9 @@ def check_forecaster_options(parser: Parser, args: argparse.Namespace) -> None:
     if args.series and len(args.target or ()) > 1:
         parser.error("argument --target: expected one column where --series says which series a row belongs to")
     check_resample(parser, args)
-    for option in ("time_features", "freq"):
-        if getattr(args, option) and not args.time:
-            parser.error(f"argument --{option.replace('_', '-')}: needs --time")
+    for option, needed in (("time_features", "time"), ("freq", "time"), ("static", "series")):
+        if getattr(args, option) and not getattr(args, needed):
+            parser.error(f"argument --{option.replace('_', '-')}: needs --{needed}")
     if args.resample and args.known:
         parser.error("argument --resample: the rows to forecast have no times of their own where --known columns are "
                      "resampled, too; resample the table first")
@@ -161,7 +161,8 @@ def fitted(args: argparse.Namespace, all_series: list[TableSeries]) -> RNNForeca
 def _before(args: argparse.Namespace, model: RNNForecaster, all_series: list[TableSeries]) -> dict[str, Any]:
     """The arguments of ``fit`` without the last steps, which are held out."""
     arguments = fit_arguments(all_series)
-    panel = model._read(arguments["X"], arguments["y"], arguments["past"], arguments["times"])
+    panel = model._read(arguments["X"], arguments["y"], arguments["past"], arguments["times"],
+                        static=arguments["static"])
     cut = []
     for series, steps in zip(all_series, panel.series, strict=True):
         first = len(steps) - args.held_out          # of the steps that are held out
@@ -244,7 +245,7 @@ class Origin:
             timed = model.panel_.series[0].clock is not None
             roles = Roles(targets or ("forecast",), (time or "time",) if timed else (),
                           series or ("series" if len(names) > max(1, len(targets)) else None),
-                          _tuple(model.known), _tuple(model.past))
+                          _tuple(model.known), _tuple(model.past), _tuple(model.static))
             return cls(roles, names, TimeStyle("%Y-%m-%dT%H:%M", "m"), tables.Dialect())
         try:
             return cls(Roles(**kept["roles"]), list(kept["names"]), TimeStyle(**kept["style"]),

@@ -94,7 +94,7 @@ def _going_on(args: argparse.Namespace, model: RNNForecaster,
     steps = args.horizon or model.horizon
     table = tables.read(args.file, dialect(args, origin.dialect))
     all_series = list(read_series(table, origin.roles, steps, resampled=model.resample is not None))
-    model.set_params(target=None, time=None, series=None, known=(), past=())       # the series come as arrays
+    model.set_params(target=None, time=None, series=None, known=(), past=(), static=(), categorical=())      # as arrays
     with blame_table(args.file, [series.name for series in all_series]):
         model = model.apply(**fit_arguments(all_series))
     origin = dataclasses.replace(origin, names=[series.name for series in all_series], style=all_series[0].style)

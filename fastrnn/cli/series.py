@@ -31,6 +31,8 @@ def add_column_options(parser: Parser) -> None:
     parser.add_argument("--series", metavar="COL", help="column that says which series a row belongs to")
     parser.add_argument("--known", nargs="+", default=[], metavar="COL", help="input columns known in advance")
     parser.add_argument("--past", nargs="+", default=[], metavar="COL", help="input columns known up to the present")
+    parser.add_argument("--static", nargs="+", default=[], metavar="COL",
+                        help="input columns that do not change within a series, of numbers or of text (needs --series)")
     parser.add_argument("--time-features", nargs="+", choices=("day", "week", "year"), default=[],
                         help="the network also reads the time of day, week, year (needs --time)")
 
@@ -49,6 +51,8 @@ class Roles:
         The column that tells series apart.
     known, past : tuple of str
         Input columns: those known in advance, those known up to the present.
+    static : tuple of str
+        Input columns that do not change within a series.
     """
 
     target: tuple[str, ...]
@@ -56,6 +60,7 @@ class Roles:
     series: str | None = None
     known: tuple[str, ...] = ()
     past: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
 
 
 def roles_of(args: argparse.Namespace, table: tables.Table) -> Roles:
@@ -63,11 +68,12 @@ def roles_of(args: argparse.Namespace, table: tables.Table) -> Roles:
     time = tuple(args.time or ())
     if not time:
         hint_at_times(table)
-    target = args.target or numeric_columns(table, (*time, args.series, *args.known, *args.past), "--target")
+    target = args.target or numeric_columns(table, (*time, args.series, *args.known, *args.past, *args.static),
+                                            "--target")
     if args.series and len(target) > 1:
         raise tables.TableError(f"--target: {table.path} has {len(target)} columns of numbers, expected one where "
                                 "--series says which series a row belongs to")
-    return Roles(tuple(target), time, args.series, tuple(args.known), tuple(args.past))
+    return Roles(tuple(target), time, args.series, tuple(args.known), tuple(args.past), tuple(args.static))
 
 
 @dataclass
@@ -81,6 +87,7 @@ class TableSeries:
     times: npt.NDArray[np.datetime64] | None        # [T]
     future: npt.NDArray[np.float64]                 # columns known in advance, of the steps to forecast [horizon, F]
     style: TimeStyle                                # how the table writes times
+    static: list[Any]                               # columns that do not change, numbers or text [S]
 
     def first(self, rows: int | None) -> TableSeries:
         """The series up to a row."""
@@ -113,7 +120,21 @@ def read_series(table: tables.Table, roles: Roles, horizon: int, in_future: bool
                                         f"expected --horizon {horizon} of them with the --known columns")
             yield TableSeries(label, y[until_now, number], known[until_now], past[until_now],
                               None if column is None else column.values[until_now], known[later],
-                              _ISO if column is None else column.style)
+                              _ISO if column is None else column.style,
+                              [_static(table, name, rows, label) for name in roles.static])
+
+
+def _static(table: tables.Table, name: str, rows: npt.NDArray[np.intp], series: str) -> float | str:
+    """What a column has in all rows of a series: a number, or text where the column is not of numbers."""
+    cells = table.column(name, "--static")
+    values = [str(cells[row]).strip() for row in rows.tolist()]
+    for row, value in zip(rows.tolist(), values, strict=True):
+        if value != values[0]:
+            raise tables.TableError(f"{table.place(row, name)}: expected {values[0]!r}, as in the other rows of series "
+                                    f"{series!r}, got {value!r:.80}")
+    if name in table.numeric(exclude=[other for other in table.columns if other != name]):
+        return float(table.numbers(name, "--static")[rows[0]])
+    return values[0]
 
 
 def fit_arguments(all_series: list[TableSeries]) -> dict[str, Any]:
@@ -124,4 +145,5 @@ def fit_arguments(all_series: list[TableSeries]) -> dict[str, Any]:
     first = all_series[0]
     return {"X": parts("known") if first.known.shape[1] else None, "y": parts("y"),
             "past": parts("past") if first.past.shape[1] else None,
-            "times": None if first.times is None else parts("times")}
+            "times": None if first.times is None else parts("times"),
+            "static": np.array(parts("static"), object) if first.static else None}

@@ -282,7 +282,7 @@ class Table:
             first, second = rows[same[0]], rows[same[0] + 1]
             others = f", and {len(same) - 1} more such pairs" if len(same) > 1 else ""
             raise TableError(f"{self.path}: {self.where(int(first))} and {self.where(int(second))}{of_series} have the "
-                             f"same time, {column.cells[second]}{others}")
+                             f"same time, {column.cells[second]}{others} (--resample makes one row of each step)")
         self.note("rows are sorted by time")
         return rows
 

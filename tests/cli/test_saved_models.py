@@ -136,6 +136,24 @@ def test_series_one_below_the_other_in_any_order(values, tmp_path, capsys):
     assert 20 < level["b"] < 80 and 2000 < level["a"] < 8000
 
 
+def test_columns_that_do_not_change_within_a_series(values, tmp_path, capsys):
+    lines = [f"{shop},{region},{size},{scale * value:.3f}" for value in values
+             for shop, region, size, scale in (("a", "north", 3, 1), ("b", "south", 5, 2), ("c", "north", 4, 3))]
+    path, model = tmp_path / "t.csv", tmp_path / "m.npz"
+    path.write_text("\n".join(["shop,region,size,sales", *lines]))
+    options = ("--series", "shop", "--static", "region", "size", "--horizon", 2, *SMALL)
+    assert run("forecast", path, *options, "--out", "-") == 0
+    expected = capsys.readouterr().out
+    assert list(columns(expected))[:3] == ["shop", "step", "sales"]
+    assert run("fit", path, *options, "--out", model) == 0
+    capsys.readouterr()
+    assert run("predict", model, path, "--out", "-") == 0
+    assert capsys.readouterr().out == expected
+    path.write_text("\n".join(["shop,region,size,sales", *lines, "a,south,3,1"]))
+    assert run("forecast", path, *options) == 1
+    assert "line 362, column 'region': expected 'north'" in capsys.readouterr().err
+
+
 def test_irregular_times_are_resampled_where_that_is_asked_for(values, tmp_path, capsys):
     rng = np.random.default_rng(0)
     seconds = np.sort(rng.choice(3600 * STEPS, 6 * STEPS, replace=False))
@@ -290,6 +308,7 @@ def test_series_have_detectors_of_their_own(machine, tmp_path, capsys):
     (["fit", "x.csv", "--horizon", "2", "--out", "m.npz", "--learning-rate", "0"], "--learning-rate"),
     (["fit", "x.csv", "--horizon", "2", "--out", "m.npz", "--time", "t", "--known", "k", "--resample", "1h"],
      "--resample"),
+    (["fit", "x.csv", "--horizon", "2", "--out", "m.npz", "--static", "s"], "--static: needs --series"),
     (["predict"], "MODEL"),
     (["predict", "m.npz", "--interval", "1.5"], "--interval"),
     (["predict", "m.npz", "--horizon", "0"], "--horizon"),
