@@ -139,6 +139,19 @@ def without_glitches(series: Sequence[Series]) -> tuple[list[Series], tuple[tupl
     return result, tuple(left_out)
 
 
+def without_glitches_before(series: Series, stop: int) -> Series:
+    """The series with wild values missing that lie before a step, as ``fit`` with the values before it leaves them out.
+
+    Backtests judge forecasts from that step on; the values that came stay as they are.
+    """
+    rows = _glitches(series.y[:stop])
+    if not rows:
+        return series
+    y = series.y.copy()
+    y[rows] = np.nan
+    return replace(series, y=y)
+
+
 def _glitches(y: Float64Array) -> list[int]:
     """The rows of values that are far from all others."""
     observed = np.flatnonzero(~np.isnan(y))

@@ -769,7 +769,8 @@ class RNNForecaster(LivingForecaster):
     def _walk(self, panel: Panel, starts: Sequence[int], stride: int) -> Backtest:
         """A Backtest of the fitted networks, from one step on in each series."""
         H, quantiles, parts = self.encoding_.horizon, self.options_.quantiles, []
-        prepared = self._like_fitted(self._prepared(_series.Panel(list(panel.series), panel.kind), self.options_))
+        known = [choice.without_glitches_before(*each) for each in zip(panel.series, starts, strict=True)]
+        prepared = self._like_fitted(self._prepared(_series.Panel(known, panel.kind), self.options_))
         model = copy.copy(self)
         if len(prepared.series) != len(self.panel_.series):
             model.panel_ = _series.Panel([each.part(0, max(2, begin - len(whole) + len(each))) for each, whole, begin in

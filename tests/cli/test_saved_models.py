@@ -347,3 +347,35 @@ def test_tables_are_read_in_the_dialect_of_the_first(tmp_path, values, capsys):
     assert run("predict", tmp_path / "m.npz", tmp_path / "t.csv") == 0
     dialect = tables.Dialect(encoding="utf-16-le", decimal=",")
     assert tables.read(tmp_path / "t.csv", dialect).numbers("w", "").max() == 1.5
+
+
+def test_what_the_estimator_warns_of_is_a_note_that_names_the_series(values, tmp_path, capsys):
+    lines = ["time,load", *(f"{np.datetime64('2024-03-01T00:00') + n},{1e9 if n == 50 else value}"
+                            for n, value in enumerate(values))]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    assert run("forecast", tmp_path / "t.csv", "--time", "time", "--horizon", 2, *SMALL, "--out", "-") == 0
+    out, err = capsys.readouterr()
+    notes = [line for line in err.splitlines() if "note: " in line]
+    assert len([note for note in notes if "series 'load': the value 1e+09" in note]) == 1, err
+    assert ".py" not in err and all(20 < float(value) < 80 for value in columns(out)["load"])
+
+
+def test_what_is_not_said_is_found_and_said(values, table, capsys):
+    assert run("forecast", table, "--target", "Last", "--horizon", 3, *SMALL, "--out", "-") == 0
+    assert "seasons: 24" in capsys.readouterr().err
+    assert run("forecast", table, "--target", "Last", "--horizon", 3, *SMALL, "--seasons", "none", "--blend", "naive",
+               "--out", "-") == 0
+    out, err = capsys.readouterr()
+    assert "seasons: none" in err
+    np.testing.assert_allclose([float(value) for value in columns(out)["Last"]], values[-1])
+
+
+def test_counts_are_forecast_at_0_or_above_unless_that_is_not_wanted(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    (tmp_path / "t.csv").write_text("\n".join(["sold", *map(str, rng.poisson(0.5, 200))]))
+    lowest = {}
+    for option in ((), ("--no-nonnegative",)):
+        assert run("forecast", tmp_path / "t.csv", "--horizon", 4, *SMALL, "--interval", "0.95", *option,
+                   "--out", "-") == 0
+        lowest[option] = min(map(float, columns(capsys.readouterr().out)["sold_lower"]))
+    assert lowest[()] == 0 > lowest["--no-nonnegative",]

@@ -287,3 +287,20 @@ def test_a_snapshot_brings_a_stream_of_a_blend_back(options):
     for value in (40.0, None, 55.0):
         np.testing.assert_array_equal(other.step(value), stream.step(value))
         np.testing.assert_array_equal(other.forecast_interval, stream.forecast_interval)
+
+
+@pytest.mark.parametrize("options", [{}, {"blend": False}])
+@pytest.mark.parametrize("refit", [True, False])
+def test_a_backtest_leaves_out_the_wild_values_that_came_before(options, refit):
+    """Also where the forecaster was fitted before, and nothing is trained."""
+    y = wave(300)
+    clean = RNNForecaster(**FAST, **options).backtest(y, start=-40, stride=4).scores()["forecast"]["MAE"]
+    y[100] = 1e9
+    model = RNNForecaster(**FAST, **options)
+    with pytest.warns(UserWarning, match="left out as missing"):
+        model.fit(y[:-40])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        test = model.backtest(y, start=-40, stride=4, refit=refit)
+    assert test.scores()["forecast"]["MAE"] < 1.5 * clean
+    assert (test.scales < 50).all()

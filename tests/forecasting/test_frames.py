@@ -343,8 +343,9 @@ def test_static_columns_are_read():
     data = shops(2, rows=6)
     y = list(data["y"].reshape(4, 6))
     static = [["even"], ["odd"]] * 2
-    plain, knowing = (RNNForecaster(horizon=1, window=2, scaling=None, hidden_size=8, updates=400, log=False, difference=1,
-                                    blend=False, random_state=0).fit(y, static=value) for value in (None, static))
+    plain, knowing = (RNNForecaster(horizon=1, window=2, scaling=None, hidden_size=8, updates=400, log=False,
+                                    difference=1, blend=False, random_state=0).fit(y, static=value)
+                      for value in (None, static))
     assert knowing.history_[0]["loss"][-1] < 0.7 * plain.history_[0]["loss"][-1]
     stream, other = knowing.stream(0), knowing.apply(y, static=static[::-1]).stream(0)
     assert stream.step(7.0)[0] != other.step(7.0)[0]
