@@ -160,9 +160,9 @@ class LivingForecaster(Estimator):
         self._check_fitted()
         return score(cast("RNNForecaster", self), X, y)
 
-    def plot(self, X: int | ArrayLike | None = None, *, series: int | str = 0, past: int | None = None,
-             ax: Axes | None = None) -> Axes:
-        """Draw the end of one series and its forecast, with the outer quantiles where there are some.
+    def plot(self, X: int | ArrayLike | None = None, *, series: int | str = 0, interval: float = 0.8,
+             past: int | None = None, ax: Axes | None = None) -> Axes:
+        """Draw the end of one series, its forecast and an interval.
 
         Parameters
         ----------
@@ -170,6 +170,8 @@ class LivingForecaster(Estimator):
             As for ``predict``: how many steps, or the known columns of the steps to come.
         series : int or str
             Which series: its number, or its name in a frame.
+        interval : float
+            The probability of the interval; 0: none.
         past : int, optional
             How many steps before the forecast are drawn.
         ax : matplotlib.axes.Axes, optional
@@ -194,7 +196,7 @@ class LivingForecaster(Estimator):
         >>> model = RNNForecaster(horizon=12, updates=50, random_state=0).fit(np.sin(np.arange(200) / 4))
         >>> ax = model.plot(past=60)
         >>> ax.get_title(), [text.get_text() for text in ax.get_legend().get_texts()]
-        ('Forecast', ['values', 'forecast'])
+        ('Forecast', ['values', 'forecast', '80 % interval'])
         """
         self._check_fitted()
-        return draw_forecast(cast("RNNForecaster", self), X, series, past, ax)
+        return draw_forecast(cast("RNNForecaster", self), X, series, interval, past, ax)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._base import validation as check
 from .._base.figures import finish, new_figure
-from .series import Panel, known_rows
+from .series import known_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,19 +24,21 @@ PAST, AHEAD = "0.25", "C0"      # colours: what came, forecasts
 BAND = 0.2                      # opacity of the band between the outer quantiles
 
 
-def draw_forecast(model: RNNForecaster, X: Any, series: int | str, past: int | None, ax: Axes | None) -> Axes:
-    """``RNNForecaster.plot``: the end of a series, its forecast, and the outer quantiles where there are some."""
+def as_arrays(model: RNNForecaster) -> RNNForecaster:
+    """A copy of a forecaster whose forecasts are arrays [N, h], whatever table its series came in."""
+    twin = copy.copy(model)
+    twin.panel_ = replace(model.panel_, kind="list", layout=None)
+    return twin
+
+
+def draw_forecast(model: RNNForecaster, X: Any, series: int | str, interval: float, past: int | None,
+                  ax: Axes | None) -> Axes:
+    """``RNNForecaster.plot``: the end of a series, its forecast and an interval."""
     number = model._number(series)
     each, options = model.panel_.series[number], model.options_
-    twin = copy.copy(model)
-    twin.panel_ = Panel(model.panel_.series, "list")            # whose forecasts are an array [N, h]
     if model.n_features_in_:
         X = known_rows(X, model.panel_)
-    forecast = twin.predict(X)[number]
-    low = high = None
-    if options.quantiles and len(forecast) <= options.horizon:
-        every = twin.predict(X, quantiles=True)[number]
-        low, high = every[:, 0], every[:, -1]
+    low, forecast, high = (values[number] for values in as_arrays(model).predict(X, interval=interval))
     count = min(len(each), max(3 * len(forecast), options.window) if past is None else check.size(past, "past"))
     if ax is None:
         ax = new_figure("RNNForecaster.plot", 8, 4).add_subplot()
@@ -45,9 +48,9 @@ def draw_forecast(model: RNNForecaster, X: Any, series: int | str, past: int | N
     last = np.arange(count - (not np.isnan(values[-1])), count)     # the forecast's line begins at the last value
     x_ahead = np.concatenate([x[last], x[count:]])
     _line(ax, x_ahead, np.concatenate([values[last], forecast]), color=AHEAD, label="forecast")
-    if low is not None and high is not None:
+    if interval:
         ax.fill_between(x_ahead, np.concatenate([values[last], low]), np.concatenate([values[last], high]),
-                        color=AHEAD, alpha=BAND, linewidth=0, label=_between(options.quantiles))
+                        color=AHEAD, alpha=BAND, linewidth=0, label=f"{100 * interval:g} % interval")
     finish(ax, x, _title("Forecast", each.name), _x_label(each.clock), _y_label(model, number))
     return ax
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .following import following, read_following
-from .series import Panel
+from .plots import as_arrays
 
 if TYPE_CHECKING:
     from .._base.typing import ArrayLike, Float64Array
@@ -30,14 +29,12 @@ def score(model: RNNForecaster, X: Any, y: ArrayLike | None) -> float:
             series.name for series, each in zip(model.panel_.series, rows, strict=True) if each is None]
         raise ValueError("X: expected rows of the series that were fitted, and of no others: series "
                          f"{', '.join(map(str, names))}")
-    twin = copy.copy(model)
-    twin.panel_ = Panel(model.panel_.series, "list")            # its forecasts are an array [N, h]
     pieces = [each for each in rows if each is not None]
     steps = max(map(len, pieces))
     values: Float64Array = np.full((len(pieces), steps), np.nan)
     for n, each in enumerate(pieces):
         values[n, :len(each)] = each.y
-    forecast = twin.predict([each.known_to(steps) for each in pieces] if model.n_features_in_ else steps)
+    forecast = as_arrays(model).predict([each.known_to(steps) for each in pieces] if model.n_features_in_ else steps)
     return r_squared(values, forecast, -1)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import losses, optim, training
 from ..training.run import fit_data
+from .choice import without_glitches
 from .fitting import KnownTargets
 from .following import following
 from .options import LOSSES
@@ -54,18 +55,22 @@ def update(model: RNNForecaster, new: Panel, updates: int | None) -> None:
     before = [len(each) for each in model.panel_.series] + [0] * len(others)
     series = [each if more is None else _grown(each, more)
               for each, more in zip(model.panel_.series, rows, strict=True)] + others
+    series, left_out = without_glitches(series)
     panel = model._prepared(replace(model.panel_, series=series), model.options_)
     count = sum(map(len, panel.series)) - sum(before)
     if updates is None:
         updates = max(1, round(model.options_.updates * count / sum(before))) if count else 0
     windows = _windows(panel.series, before, model.encoding_, model.options_) if updates else None
+    other = copy.copy(model)            # so that nothing is half changed where something fails
     if windows:
         results = [_trained_on(network, windows, model.options_, updates) for network in model.models_]
-        model.models_ = [network for network, _ in results]
-        model.history_ = [_joined(first, history)
+        other.models_ = [network for network, _ in results]
+        other.history_ = [_joined(first, history)
                           for first, (_, history) in zip(model.history_, results, strict=True)]
-    model.panel_ = panel
-    model._settle(len(before) - len(others), refit=bool(windows))
+    other.panel_ = panel
+    other.choice_ = replace(model.choice_, left_out=(*model.choice_.left_out, *left_out))
+    other._settle(len(before) - len(others), refit=bool(windows))
+    vars(model).update(vars(other))
 
 
 def _grown(series: Series, rows: Series) -> Series:

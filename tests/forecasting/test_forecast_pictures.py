@@ -44,7 +44,8 @@ def test_a_forecast_goes_on_from_the_last_value():
     model = fitted(Y)
     ax = model.plot(past=30)
     drawn = lines(ax)
-    assert legend(ax) == ["values", "forecast"] and 0.01 < rendered(ax) < 0.3
+    assert legend(ax) == ["values", "forecast", "80 % interval"] and 0.01 < rendered(ax) < 0.5
+    assert legend(model.plot(interval=0)) == ["values", "forecast"]
     assert drawn["values"][0].tolist() == list(range(60, 90)) and drawn["values"][1].tolist() == Y[60:].tolist()
     x, y = drawn["forecast"]
     assert x.tolist() == [89, 90, 91, 92, 93] and y[0] == Y[-1] and np.array_equal(y[1:], model.predict())
@@ -53,19 +54,19 @@ def test_a_forecast_goes_on_from_the_last_value():
     assert low < 60 and 93 < high < 95
 
 
-def test_times_on_the_axis_and_a_band_of_the_outer_quantiles():
-    model = fitted(Y, times=TIMES, quantiles=(0.05, 0.9))
-    ax = model.plot()
-    assert legend(ax) == ["values", "forecast", "5 to 90 %"] and ax.get_xlabel() == "time"
+def test_times_on_the_axis_and_the_band_of_an_interval():
+    model = fitted([Y], times=[TIMES])
+    ax = model.plot(interval=0.95)
+    assert legend(ax) == ["values", "forecast", "95 % interval"] and ax.get_xlabel() == "time"
     assert isinstance(ax.xaxis.get_major_formatter(), ConciseDateFormatter)
     rendered(ax)
     drawn = lines(ax)
     assert drawn["forecast"][0][-1] == TIMES[-1] + np.timedelta64(4, "h")
     band, = ax.collections
-    every = model.predict(quantiles=True)
+    lower, _, upper = (values[0] for values in model.predict(interval=0.95))
     corners = band.get_paths()[0].vertices
-    assert np.isclose(corners[:, 1].max(), max(every[:, -1].max(), Y[-1]))
-    assert np.isclose(corners[:, 1].min(), min(every[:, 0].min(), Y[-1]))
+    assert np.isclose(corners[:, 1].max(), max(upper.max(), Y[-1]))
+    assert np.isclose(corners[:, 1].min(), min(lower.min(), Y[-1]))
     assert "2024" in ax.xaxis.get_major_formatter().get_offset()
 
 

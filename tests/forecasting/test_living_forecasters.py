@@ -35,6 +35,9 @@ Y = wave(90)
 COLUMNS = np.random.default_rng(3).standard_normal((90, 2))
 TIMES = np.datetime64("2024-01-31T05") + np.arange(90) * np.timedelta64(1, "h")
 GAPS = np.where(np.arange(90) % 11 == 5, np.nan, Y)
+COUNTS = np.where(np.random.default_rng(2).random(90) < 0.2, np.random.default_rng(1).poisson(3, 90) + 1.0, 0.0)
+AUTO = {name: parameter for name, parameter in RNNForecaster().get_params().items() if parameter == "auto"
+        and name not in ("updates", "hidden_size", "ensemble")}
 OPTIONS = {
     "plain": {"y": Y},
     "lstm, several layers, dropout": {"y": Y, "cell": "LSTM", "num_layers": 2, "dropout": 0.1},
@@ -47,6 +50,11 @@ OPTIONS = {
     "missing values": {"y": GAPS, "seasons": 12},
     "an array of columns": {"y": np.stack([Y, 2 * Y], 1), "X": COLUMNS},
     "static columns": {"y": [Y, Y[:60]], "static": np.array([["shop", 1.0], ["market", 2.0]], object)},
+    "automatic choices": {"y": Y, **AUTO}, "a blend of a list": {"y": [Y, 3 * Y[:60], Y[20:50]], **AUTO, "seasons": 12},
+    "a blend with quantiles": {"y": Y, **AUTO, "quantiles": (0.1, 0.9), "X": COLUMNS},
+    "counts": {"y": COUNTS, **AUTO}, "a constant": {"y": np.full(60, 5.0), **AUTO},
+    "base forecasts alone": {"y": Y, **AUTO, "blend": ["naive", "theta"]},
+    "a glitch": {"y": np.where(np.arange(90) == 40, 1e9, Y), **AUTO}, "two values": {"y": Y[:2], **AUTO},
     "a list": {"y": [Y, Y[:60], Y[20:50]]},
     "patience": {"y": Y, "patience": 2},
     "a generator": {"y": Y, "random_state": np.random.default_rng(5)},
@@ -61,6 +69,7 @@ def future(model, h=4):
     return np.linspace(0, 1, h * model.n_features_in_).reshape(h, -1) if model.n_features_in_ else None
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")          # of short series, of values that are left out
 @pytest.mark.parametrize("way", ways())
 @pytest.mark.parametrize("about", OPTIONS)
 def test_everything_comes_back(about, way, tmp_path):
@@ -272,20 +281,23 @@ def test_mutated_configurations(tmp_path):
 
 # ---- Snapshots of streams -------------------------------------------------------------------------
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("about", OPTIONS)
 def test_a_snapshot_brings_a_stream_back(about):
     model = fitted(**OPTIONS[about], updates=6)
     X = future(model)
     extra = {"known": [0.5, 1.0] if model.n_features_in_ else None, "past": [0.3] if "past" in OPTIONS[about] else None}
-    stream, other = model.stream(X=X), model.stream(X=X)
+    stream, other = (model.stream(X=X, interval=0.8) for _ in range(2))
     values = [*wave(60, seed=1).tolist(), None, 9.5]
     for value in values[:25]:
         stream.step(value, **extra)
     snapshot, forecast, shown = stream.snapshot(), stream.forecast, repr(stream)
+    interval = np.array(stream.forecast_interval)
     forecasts = [stream.step(value, **extra) for value in values[25:]]
     for each in (stream, other):
         each.restore(snapshot)
         assert repr(each) == shown and np.array_equal(each.forecast, forecast)
+        assert np.array_equal(each.forecast_interval, interval)
         assert np.array_equal(np.array([each.step(value, **extra) for value in values[25:]]), np.array(forecasts))
     assert stream.snapshot() == other.snapshot()
 

@@ -131,6 +131,35 @@ def test_a_series_with_an_index():
     assert model.predict().equals(model.apply(series).predict())
 
 
+def blended(**options):
+    return RNNForecaster(**{"horizon": 4, "updates": 20, "hidden_size": 4, "ensemble": 1, "random_state": 0, **options})
+
+
+def test_a_blend_goes_on_from_the_new_ends():
+    y = np.stack([Y, 3 * Y], 1)
+    model = blended().fit(y[:90])
+    model.update(y[90:91], updates=0).update(y[91:], updates=0)
+    lengthened(model, model.apply(y))
+    assert np.array_equal(model.predict(interval=0.8), model.apply(y).predict(interval=0.8))
+    lists = blended().fit([Y[:90], 3 * Y[:80]]).update([Y[90:], [], Y[:70]])
+    assert lists.predict().shape == (3, 4) and np.isfinite(lists.predict()).all()
+    assert lists.blend_.weights.shape[0] == 3 and np.allclose(lists.blend_.weights.sum(1), 1)
+
+
+def test_glitches_among_new_rows_are_left_out():
+    model = blended().fit(Y[:90])
+    with pytest.warns(UserWarning, match="the value 1e[+]09 in row 95 is .* left out as missing"):
+        model.update(np.where(np.arange(120) == 95, 1e9, Y)[90:], updates=0)
+    assert np.isnan(model.panel_.series[0].y[95]) and model.choice_.left_out == ((0, 95),)
+
+
+def test_negative_values_among_new_counts():
+    counts = np.random.default_rng(0).poisson(0.3, 120).astype(float)
+    model = blended(blend="naive").fit(counts[:90])
+    assert model.choice_.nonnegative == (True,)
+    assert model.update([-3.0], updates=0).choice_.nonnegative == (False,)
+
+
 # ---- Training -------------------------------------------------------------------------------------
 
 def mean_error(model, y, start, stop=None):
