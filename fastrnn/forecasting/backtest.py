@@ -113,7 +113,7 @@ class Backtest:
         >>> y = np.sin(np.arange(200) / 4)
         >>> scores = RNNForecaster(horizon=3, updates=100, random_state=0).backtest(y, start=-20).scores()
         >>> list(scores), list(scores["naive"])
-        (['forecast', 'naive'], ['MAE', 'RMSE', 'sMAPE', 'MASE'])
+        (['forecast', 'naive', 'seasonal naive 25'], ['MAE', 'RMSE', 'sMAPE', 'MASE'])
         """
         return {name: self._errors(values) for name, values in {"forecast": self.forecasts, **self.others}.items()}
 
@@ -187,7 +187,7 @@ class Backtest:
         >>> test = RNNForecaster(horizon=3, updates=50, random_state=0).backtest(y, start=-20)
         >>> ax = test.plot(ahead=3)
         >>> ax.get_xlabel(), [text.get_text() for text in ax.get_legend().get_texts()]
-        ('step', ['values', 'naive', 'forecasts 3 steps ahead'])
+        ('step', ['values', 'naive', 'seasonal naive 25', 'forecasts 3 steps ahead'])
         """
         return draw_backtest(self, series, ahead, ax)
 
