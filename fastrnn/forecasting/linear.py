@@ -35,8 +35,10 @@ def inputs(encoded: Encoded, at: IntArray) -> Float64Array:
 def fit(series: Sequence[Series], encoding: Encoding, ends: Sequence[int]) -> Array | None:
     """The weights W [horizon, 1 + I + LAGS] learnt from the first `ends[n]` steps; None where there are too few."""
     rows, targets, late = [], [], []
+    most = int(MOST_NUMBERS / (encoding.size + LAGS))
     share = min(1.0, MOST_NUMBERS / (encoding.size + LAGS) / max(1, sum(ends)))
-    for each, end in zip(series, ends, strict=True):
+    some = np.unique(np.linspace(0, len(series) - 1, min(len(series), max(1, most))).astype(int)).tolist()
+    for each, end in ((series[n], ends[n]) for n in some):
         first = max(min(encoding.window, end // 2) - 1, min(LAGS, end // 2), 0)
         last = end - encoding.horizon
         if last <= first:
@@ -51,10 +53,13 @@ def fit(series: Sequence[Series], encoding: Encoding, ends: Sequence[int]) -> Ar
                              np.where(at[whole] < first + 0.8 * (last - first) - encoding.horizon, 0, -1)))
     if not rows:
         return None
-    X, Y, part = np.concatenate(rows), np.concatenate(targets), np.concatenate(late)
+    X, part = np.concatenate(rows), np.concatenate(late)
+    rows.clear()                    # not to have everything twice
+    Y = np.concatenate(targets)
+    targets.clear()
     if len(X) < FEWEST_ROWS:
         return None
-    Y = np.clip(Y, *(np.array([[-SPIKES], [SPIKES]]) * np.abs(Y).mean(0)))
+    np.clip(Y, *(np.array([[-SPIKES], [SPIKES]]) * np.abs(Y).mean(0)), out=Y)
     penalty = 1.0
     if (part == 0).sum() >= FEWEST_ROWS / 2 and (part == 1).any():
         tried = _solutions(X[part == 0], Y[part == 0], PENALTIES)
@@ -67,7 +72,8 @@ def _solutions(X: Float64Array, Y: Float64Array, penalties: Any) -> list[Float64
     """The weights for each penalty; the first column of X is 1 and is not penalised."""
     mean, deviation = X[:, 1:].mean(0), X[:, 1:].std(0)
     deviation = np.where(deviation > 1e-6, deviation, np.inf)
-    standard = (X[:, 1:] - mean) / deviation
+    standard = X[:, 1:] - mean
+    standard /= deviation
     centre = Y.mean(0)
     values, vectors = np.linalg.eigh(standard.T @ standard / len(X))
     product = vectors.T @ (standard.T @ (Y - centre) / len(X))

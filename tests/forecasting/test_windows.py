@@ -114,7 +114,7 @@ def test_memory_is_a_few_times_that_of_the_data():
         from fastrnn.forecasting import RNNForecaster
         count, t = 3000, np.arange(500)
         y = [(1 + n % 7) * (10 + np.sin(t / 24 * 2 * np.pi)) for n in range(count)]
-        model = RNNForecaster(horizon=24, window=48, seasons=24, updates=5, random_state=0)
+        model = RNNForecaster(horizon=24, window=48, seasons=24, updates=5, blend=False, random_state=0)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         model.fit(y)
         print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / count)
