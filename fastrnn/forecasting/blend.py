@@ -39,7 +39,8 @@ SOME = 200              # series whose base forecasts are made at once
 ORIGINS = 40, 24        # at which members are judged; before those, at which parameters of base forecasts are compared
 FEW_ORIGINS = 14, 10    # the same where there are many series
 MANY = 20               # series
-PRIOR = {"naive": 8.0, "seasonal naive": 4.0}       # of the weights; 1 for other members
+PRIOR = 5.0             # of the weight of the forecast that is first by itself; 2 for other naive ones, else 1
+UNFIT = 0.15            # prior of members with a season where there is none, and of those without where there is one
 TAU = 0.25              # strength of the prior
 LEAST = 0.03            # smaller weights become 0
 FEWEST = 20             # steps with targets that a network needs
@@ -261,10 +262,43 @@ def simplex_weights(errors: Float64Array, prior: Float64Array, count: Float64Arr
     return weights
 
 
-def _prior(names: Sequence[str]) -> Float64Array:
-    """The prior weights [1, K]."""
-    values = np.array([PRIOR.get(_kind(name), 1.0) for name in names])
+def _prior(names: Sequence[str], first: str, early: Float64Array) -> Float64Array:
+    """The prior weights [1, K]: most for the member that is first by itself, and less where errors were large before.
+
+    `early` [O, N, K, H] has the errors of base members at origins before the judged ones, after two seasons.
+    """
+    seasonal = first.startswith("seasonal")
+    values = np.array([PRIOR if name == first else 2.0 if _kind(name) in ("naive", "seasonal naive") else
+                       1.0 if name in TRAINED or _kind(name) == "drift" or (_kind(name) != name) == seasonal else UNFIT
+                       for name in names])
+    known = np.isfinite(early)
+    count = known.sum((0, 3))
+    sizes = np.where(known, np.abs(early), 0).sum((0, 3)) / np.maximum(count, 1)        # [N, K]
+    usable = (count > 0) & (sizes > 0)
+    best = np.where(usable, sizes, np.inf).min(1, keepdims=True)
+    ratio = np.where(usable, best / np.where(usable, sizes, 1.0), np.nan)
+    share = np.array([np.nanmean(column) if np.isfinite(column).any() else 0.8 for column in ratio.T])
+    values = values * share**2
     result: Float64Array = (values / values.sum())[None]
+    return result
+
+
+def _first(options: Options, table: Float64Array) -> str:
+    """The member that is best by itself: the median where most values are it, and the others single, else what
+    `difference` names."""
+    observed = ~np.isnan(table)
+    middle = np.array([np.median(row[known]) for row, known in zip(table, observed, strict=True)])
+    other = observed & (table != middle[:, None])
+    begins = other[:, 1:] & ~other[:, :-1]
+    if 0 < other.sum() < 0.5 * observed.sum() and begins.sum() > 0.5 * other.sum():
+        return "median"
+    return {0: "mean", 1: "naive"}.get(options.difference, f"seasonal naive {options.difference}")
+
+
+def _settled(names: Sequence[str], origins: Origins) -> BoolArray:
+    """At which origins [O, N] the seasons of all members have been taken up, which is after two of them."""
+    longest = max((int(m) for name in names if _kind(name) != name for m in name.split()[-1].split("+")), default=0)
+    result: BoolArray = origins.at[:, None] - (int(origins.at[-1]) + 1 - origins.lengths) > 2 * longest
     return result
 
 
@@ -310,7 +344,7 @@ def fit_blend(series: list[Series], encoding: Encoding, options: Options) -> Fit
     truth = np.where(origins.usable[..., None], choices.future(table, origins.at, H), np.nan)
     every -= truth[:, :, None]
     errors = every
-    weights = _weights(errors, names, origins)
+    weights = _weights(errors, names, origins, _first(options, table))
     shared = len(rows) < N
     if shared:
         weights = _pruned(weights.mean(0, keepdims=True))
@@ -424,13 +458,14 @@ def _at_origins(series: Sequence[Series], encoding: Encoding, origins: Origins, 
     return result
 
 
-def _weights(errors: Float64Array, names: Sequence[str], origins: Origins) -> Float64Array:
+def _weights(errors: Float64Array, names: Sequence[str], origins: Origins, first: str) -> Float64Array:
     """The weights [N, K] from errors [O, N, K, H] at the judged origins: each series' own, drawn to common ones."""
     O, N, K, H = errors[origins.judged].shape
     own = np.moveaxis(errors[origins.judged], (1, 0, 3), (0, 1, 2)).reshape(N, O * H, K)
     held = origins.lengths - origins.ends
     count = held / np.minimum(H, held)
-    prior = _prior(names)
+    early = np.where(_settled(names, origins)[..., None, None], errors, np.nan)[~origins.judged]
+    prior = _prior(names, first, early)
     if N > 1:
         size = np.abs(own).mean(2)
         unit = np.array([np.nanmean(row) if np.isfinite(row).any() else 0 for row in size])
@@ -443,8 +478,8 @@ def _weights(errors: Float64Array, names: Sequence[str], origins: Origins) -> Fl
     sizes = np.where(known[..., None], np.abs(own), 0).sum(1)
     exact = known.any(1) & (sizes.min(1) == 0)          # such as a constant: the first of the exact members alone
     order = np.argsort([name in TRAINED for name in names], kind="stable")
-    first = order[np.argmin(sizes[:, order], 1)]
-    return np.where(exact[:, None], np.arange(K) == first[:, None], weights)
+    winner = order[np.argmin(sizes[:, order], 1)]
+    return np.where(exact[:, None], np.arange(K) == winner[:, None], weights)
 
 
 def _calibrated(errors: Float64Array, weights: Float64Array, names: Sequence[str], origins: Origins,
@@ -462,6 +497,7 @@ def _calibrated(errors: Float64Array, weights: Float64Array, names: Sequence[str
         late = origins.judged
         ratio = _size(residuals[late]) / np.maximum(_size(alone[late]), 1e-300)
         residuals[early] = alone[early] * np.clip(ratio, 0.2, 1.0)[:, None]
+        residuals[~_settled(names, origins) & early[:, None]] = np.nan
         count = count * 1.5 + 1
     else:
         residuals[early] = np.nan

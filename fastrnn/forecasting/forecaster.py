@@ -186,7 +186,7 @@ class RNNForecaster(LivingForecaster):
 
     Intervals are conformal [3]_: with s_k the mean size of the blend's errors k steps ahead at the origins, and q_p the
     quantile p of all errors over their s_k, the quantile of a forecast is f_k + s_k q_p; for an interval of level 1 - a
-    the level is (1 - a) (1 + 1 / n). Streams adapt the bounds as values come [4]_.
+    the level is 1 - a + a min(0.3, 0.5 / n). Streams adapt the bounds as values come [4]_.
 
     References
     ----------

@@ -10,8 +10,8 @@ power of k where origins are few), and c_n the series' own ratio (drawn towards 
 
     f_{n,k} + s_{n,k} q_p,
 
-with q_p that of all r / s; for an interval of level 1 - a the level is (1 - a) (1 + 1 / n), with n the number of
-residuals that do not overlap. Beyond the horizon s_k grows as the power of k does.
+with q_p that of all r / s; for an interval of level 1 - a the level is 1 - a + a min(0.3, 1 / (2 n)), with n the
+number of residuals that do not overlap. Beyond the horizon s_k grows as the power of k does.
 
 References: Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World (2005); Gibbs & Candes, Adaptive conformal
 inference under distribution shift (2021).
@@ -135,7 +135,8 @@ class Calibration:
     def quantile(self, p: ArrayLike) -> Float64Array:
         """Quantiles of errors in units of the spread."""
         p = np.asarray(p, np.float64)
-        level = np.minimum(1.0, np.abs(2 * p - 1) * (1 + 1 / self.count))       # of the interval that p bounds
+        level = np.abs(2 * p - 1)               # of the interval that p bounds
+        level = level + (1 - level) * min(0.3, 0.5 / self.count)
         moved = 0.5 + np.sign(p - 0.5) * level / 2
         result: Float64Array = np.interp(moved, np.linspace(0, 1, len(self.quantiles)), self.quantiles)
         return result

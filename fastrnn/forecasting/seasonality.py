@@ -23,6 +23,8 @@ CALENDAR = (3600.0, 86_400.0, 7 * 86_400.0, 365.2425 * 86_400.0)        # an hou
 LONGEST = 4000          # steps of a series' end that are looked at
 SAMPLE = 24             # series of a panel that are looked at
 CYCLES = 3              # times that a season must fit into the series
+COMMON = (4, 7, 12, 24, 48, 52, 60, 96, 168, 288, 336, 365)     # seasons of calendars, in steps
+COMMON_BONUS = 1.1      # by which the share of such a season counts for more than that of a length beside it
 COUNT = 2               # seasons that are taken at most
 # Of the F ratio: the least bound, and the normal quantile that the bound stands for where m is small.
 CALENDAR_BOUND, VALUES_BOUND, SECOND_BOUND = (2.5, 2.0), (5.0, 3.3), (2.5, 3.3)
@@ -78,6 +80,10 @@ def seasons_of(z: Float64Array, clock: Clock | None) -> tuple[int, ...]:
         parts = [each for each in accepted if m % each[0] == 0 and each[0] < m and each[1] > 0.5 * best]
         if parts:                   # a day within the week: the shorter first
             m, _, _, profile = max(parts, key=lambda each: each[1])
+        near = range(max(2, m - 2), min(m + 2, len(z) // CYCLES) + 1)       # a peak may be a step or two beside
+        if not chosen:
+            m = max(near, key=lambda length: seasonal_share(x, length)[0] * (COMMON_BONUS if length in COMMON else 1))
+            profile = seasonal_share(x, m)[2]
         chosen.append(m)
         x = x - profile
     return tuple(sorted(chosen))
