@@ -119,6 +119,9 @@ def check_resample(parser: Parser, args: argparse.Namespace) -> None:
 
 def check_reading(parser: Parser, args: argparse.Namespace) -> None:
     """Refuse reading options that contradict each other, or a format that no time can have."""
+    if len(getattr(args, "time", None) or ()) > 2:
+        parser.error(f"argument --time: expected one column or two, of dates and of times of the day, got "
+                     f"{' '.join(args.time)}")
     if args.thousands is not None and args.thousands == (args.decimal or "."):
         parser.error(f"argument --thousands: {args.thousands!r} is the decimal mark; --decimal names another")
     if args.delimiter is not None and args.delimiter == args.decimal:

@@ -45,8 +45,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser("forecast", """\
-Trains one recurrent network on the series in a table, measures it beside naive forecasts on the last steps, which are
-held out of training, and then forecasts the steps that follow the table.""" + TABLE_FORMATS + """
+Forecasts the series in a table by one recurrent network, blended with simpler forecasts by how well each does. First
+the forecasts are measured, beside naive ones, on the last steps, which are held out of training; then they are made for
+the steps that follow the table.""" + TABLE_FORMATS + """
 Several --target columns are several series; so are the rows of a table that has the series one below the other and a
 --series column that names them. Columns --known in advance also have values in rows after the last target: these rows
 are the steps to forecast.""",

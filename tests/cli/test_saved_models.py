@@ -316,6 +316,7 @@ def test_series_have_detectors_of_their_own(machine, tmp_path, capsys):
     (["detect", "x.csv", "--model", "m.npz", "--memory=9"], "--memory"),
     (["detect", "x.csv", "--series", "s", "--save", "m.npz"], "--save"),
     (["detect", "x.csv", "--resample", "1h"], "--resample: needs --time"),
+    (["detect", "x.csv", "--time", "a", "b", "c"], "--time"),
     (["detect", "x.csv", "--time", "t", "--resample", "1h", "sum", "mean"], "--resample"),
     (["predikt"], "did you mean predict?"),
 ])
