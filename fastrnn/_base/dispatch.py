@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # name -> its number in src/kernel/simd.h; the widest first
 _NUMBERS = {"avx512": 3, "avx2": 2, "baseline": 1}
+_HALF_A_VECTOR = 32         # bytes, of AVX-512
 
 
 def _load(isa: str) -> Tables | None:
@@ -89,6 +90,17 @@ def use_isa(isa: str) -> None:
 
 def table(dtype: np.dtype[Any]) -> CapsuleType:
     """The kernel table of the active instruction set."""
+    return _tables[_active][dtype]
+
+
+def layer_table(dtype: np.dtype[Any], hidden_size: int) -> CapsuleType:
+    """The kernel table for a recurrent layer of so many units.
+
+    Where half of a vector of AVX-512 holds all units, AVX2 is taken: a vector without empty lanes costs half as much.
+    The bits are the same, since one vector of units leaves no order of sums to choose, and both have FMA.
+    """
+    if _active == "avx512" and hidden_size * dtype.itemsize <= _HALF_A_VECTOR and "avx2" in _tables:
+        return _tables["avx2"][dtype]
     return _tables[_active][dtype]
 
 

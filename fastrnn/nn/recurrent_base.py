@@ -107,7 +107,7 @@ class Recurrent(Module, Packed[Pack], Generic[StateT, StateLikeT]):
                 np.inf if self.clip is None else self.clip, self.coupled_gates, self.update == "mirror")
 
     def _make_pack(self, values: Parameters) -> Pack:
-        table = dispatch.table(self.dtype)
+        table = dispatch.layer_table(self.dtype, self.hidden_size)
 
         def packed(layer: int, direction: int) -> _core.Parameters:
             suffix = parameters.layer_suffix(layer, direction)

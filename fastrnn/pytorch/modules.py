@@ -103,7 +103,7 @@ class Fast(_ModuleBase):
             cache[key] = weights
         if weights.arrays[0].dtype != dtype:
             return None
-        pack, table = weights.pack, dispatch.table(dtype)
+        pack, table = weights.pack, dispatch.layer_table(dtype, self.hidden_size)
         if pack is None or pack.capsule is not table or not pack.holds(*weights.arrays):
             copies: list[Any] = [None if a is None else a.copy() for a in weights.arrays]
             pack = weights.pack = _core.Parameters(table, kind, *copies)

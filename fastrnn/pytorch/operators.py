@@ -42,14 +42,15 @@ def _call(x: Tensor, h_0: Tensor, weights: Sequence[Tensor], reset_mask: Tensor 
     """What the kernels need to know of a call; x is [T, N, I]."""
     T, N, _ = x.shape
     D = h_0.shape[0]
-    table, packs = dispatch.table(DTYPES[x.dtype]), []
+    H: int = weights[0].shape[0] // GATES[kind]
+    table, packs = dispatch.layer_table(DTYPES[x.dtype], H), []
     for d in range(D):
         own: list[Tensor | None] = list(weights[d * len(weights) // D:(d + 1) * len(weights) // D])
         if not bias:
             own[2:2] = None, None
         arrays: list[Any] = [None if a is None else a.copy() for a in Weights([*own, None][:5], None).arrays]
         packs.append(_core.Parameters(table, kind, *arrays))
-    hidden = weights[0].shape[0] // GATES[kind] if kind == "lstm" else None
+    hidden = H if kind == "lstm" else None
     mask = None if reset_mask is None else reset_mask.numpy().copy()
     batch = _core.Batch(T, N, None, None)
     return Pass(packs, batch, False, hidden, (T, N), (D, N), False, False, calls.threads(), mask)

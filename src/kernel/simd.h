@@ -113,19 +113,55 @@ FN void prefetch(const void *p, ptrdiff_t n)
 #endif
 }
 
+/* The first n elements of a vector. memcpy with a length that the compiler does not know is a call, which costs more than
+ * the arithmetic of a short row: so masks where they are cheap, else pieces of 8, 4, 2 and 1 elements. */
+#if FASTRNN_ISA == 3 && !defined(FASTRNN_DOUBLE)
 FN vf vload_part(const real *p, ptrdiff_t n)
 {
-    vf v = vset(0);
-    if (n >= VLEN) return vload(p);
-    memcpy(&v, p, (size_t)n * sizeof(real));
-    return v;
+    return n >= VLEN ? vload(p) : (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
 }
 
 FN void vstore_part(real *p, vf v, ptrdiff_t n)
 {
     if (n >= VLEN) vstore(p, v);
-    else memcpy(p, &v, (size_t)n * sizeof(real));
+    else _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
 }
+#elif FASTRNN_ISA == 3
+FN vf vload_part(const real *p, ptrdiff_t n)
+{
+    return n >= VLEN ? vload(p) : (vf)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p);
+}
+
+FN void vstore_part(real *p, vf v, ptrdiff_t n)
+{
+    if (n >= VLEN) vstore(p, v);
+    else _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v);
+}
+#else
+#define MOVE_PIECE(count) \
+    if (VLEN > count && (n & count)) { memcpy(to, from, count * sizeof(real)); to += count; from += count; }
+
+FN vf vload_part(const real *p, ptrdiff_t n)
+{
+    real values[VLEN] = {0};
+    const real *from = p;
+    real *to = values;
+    if (n >= VLEN) return vload(p);
+    MOVE_PIECE(8) MOVE_PIECE(4) MOVE_PIECE(2) MOVE_PIECE(1)
+    return vload(values);
+}
+
+FN void vstore_part(real *p, vf v, ptrdiff_t n)
+{
+    real values[VLEN];
+    const real *from = values;
+    real *to = p;
+    if (n >= VLEN) { vstore(p, v); return; }
+    vstore(values, v);
+    MOVE_PIECE(8) MOVE_PIECE(4) MOVE_PIECE(2) MOVE_PIECE(1)
+}
+#undef MOVE_PIECE
+#endif
 
 /* vmin / vmax give their second argument when either is NaN: clamping keeps a NaN second argument. */
 #if FASTRNN_ISA == 3 && !defined(FASTRNN_DOUBLE)

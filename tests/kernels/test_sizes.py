@@ -1,5 +1,6 @@
 """No steps, no rows, sizes past every limit, and allocations that fail."""
 
+import itertools
 import mmap
 import os
 import sys
@@ -8,10 +9,11 @@ import tracemalloc
 import numpy as np
 import pytest
 from child import python
-from helpers import KINDS, arrays, as_state, assert_same_bits, make_layer, make_state
+from helpers import KINDS, arrays, as_state, assert_same_bits, make_layer, make_state, using_isa
 from numpy.lib.stride_tricks import as_strided
 
 import fastrnn
+from fastrnn._base import dispatch
 
 T, N, I, H = 4, 2, 3, 5
 X = np.zeros((T, N, I), np.float32)
@@ -230,3 +232,28 @@ def test_allocations_that_fail(kind, threads):
     """, MALLOC_ARENA_MAX="1", MALLOC_MMAP_THRESHOLD_="16384", MALLOC_TRIM_THRESHOLD_="0")
     failures = dict(line.split() for line in done.splitlines())
     assert len(failures) == 10 and all(int(count) > 5 for count in failures.values()), done
+
+
+# ---- Layers of half a vector ----------------------------------------------------------------------
+
+@pytest.mark.skipif(not {"avx2", "avx512"} <= set(fastrnn.available_isas()), reason="needs AVX-512 and AVX2")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_of_half_a_vector_have_the_bits_of_both_instruction_sets(kind, dtype, monkeypatch):
+    most = dispatch._HALF_A_VECTOR // np.dtype(dtype).itemsize
+    rng = np.random.default_rng(0)
+    for H, I, N in itertools.product(range(1, most + 1), (1, 5, 19), (1, 6)):
+        x, dy = (rng.standard_normal((11, N, size)).astype(dtype) for size in (I, H))
+        results = []
+        for half in (dispatch._HALF_A_VECTOR, 0):       # by AVX2, and by AVX-512 as it would be otherwise
+            monkeypatch.setattr(dispatch, "_HALF_A_VECTOR", half)
+            with using_isa("avx512"):
+                layer = make_layer(kind, I, H, rng=np.random.default_rng(1), dtype=dtype)
+                own = layer._packed()[0][0].capsule
+                assert (own is dispatch._tables["avx2"][np.dtype(dtype)]) == bool(half)
+                output, _, cache = layer.forward(x)
+                gradients = layer.backward(cache, dy)
+                results.append([layer(x)[0], output, gradients.input, *gradients.parameters.values()])
+        monkeypatch.undo()
+        for a, b in zip(*results, strict=True):
+            np.testing.assert_array_equal(a, b)
