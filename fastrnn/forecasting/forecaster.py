@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .._base import validation as check
-from . import choice, linear
+from . import choice, linear, tables
 from . import series as _series
 from .backtest import Backtest, naive_forecasts, scale
 from .blend import Blend, fit_blend, trained_errors, units
@@ -524,21 +524,21 @@ class RNNForecaster(LivingForecaster):
             if steps > self.encoding_.horizon:
                 raise ValueError(f"X: quantiles are forecast up to horizon={self.encoding_.horizon} steps, got {steps}")
             names = [f"q{q:g}" for q in self.options_.quantiles]
-            return _series.table(self.panel_, self._forecast(series)[:, :steps], names)
+            return tables.table(self.panel_, self._forecast(series)[:, :steps], names)
         z = self._point(series, steps)
         if quantiles:
             self._check_quantiles()
             values = self._quantiles_about(z, self.options_.quantiles)
-            return _series.table(self.panel_, values, [f"q{q:g}" for q in self.options_.quantiles])
+            return tables.table(self.panel_, values, [f"q{q:g}" for q in self.options_.quantiles])
         if interval is not None:
             level = check.probability(interval, "interval")
             values = self._quantiles_about(z, (0.5 - level / 2, 0.5, 0.5 + level / 2))
             if self.panel_.kind == "frame":
-                return _series.table(self.panel_, values, ["lower", "", "upper"])
-            return Interval(*(_series.table(self.panel_, values[..., n]) for n in range(3)))
+                return tables.table(self.panel_, values, ["lower", "", "upper"])
+            return Interval(*(tables.table(self.panel_, values[..., n]) for n in range(3)))
         if samples is not None:
             return self._samples_about(z, check.size(samples, "samples"))
-        return _series.table(self.panel_, self._values(z))
+        return tables.table(self.panel_, self._values(z))
 
     def _point(self, series: list[Series], steps: int) -> Float64Array:
         """Point forecasts [N, steps] as z; past the horizon forecasts are taken for observations."""
@@ -578,8 +578,8 @@ class RNNForecaster(LivingForecaster):
         paths = self._calibration().samples(count, z.shape[1], rng) + z
         values = self._values(np.moveaxis(paths, 0, -1))
         if self.panel_.kind == "frame":
-            return _series.table(self.panel_, values, [f"sample{n}" for n in range(1, count + 1)])
-        return np.stack([_series.table(self.panel_, values[..., n]) for n in range(count)])
+            return tables.table(self.panel_, values, [f"sample{n}" for n in range(1, count + 1)])
+        return np.stack([tables.table(self.panel_, values[..., n]) for n in range(count)])
 
     def _calibration(self) -> Calibration:
         """The errors of the past; without a blend those that the networks make where they were trained."""
@@ -593,7 +593,7 @@ class RNNForecaster(LivingForecaster):
             if self.n_features_in_:
                 raise ValueError(f"X: expected the {self.n_features_in_} known columns of the steps to come, got {X}")
             return self.panel_.series, self.encoding_.horizon if X is None else check.size(int(X), "X")
-        known = _series.known_rows(X, self.panel_)
+        known = tables.known_rows(X, self.panel_)
         self._check_features(known[0].shape[1])
         if len({len(rows) for rows in known}) > 1:
             raise ValueError("X: expected as many rows for every series")
@@ -695,7 +695,7 @@ class RNNForecaster(LivingForecaster):
         row = self._number(series)
         each = self.panel_.series[row]
         if X is not None or self.n_features_in_:
-            rows = _series.rows_to_come(X, self.panel_, each)
+            rows = tables.rows_to_come(X, self.panel_, each)
             self._check_features(rows.shape[1])
             each = each.knowing(check.shaped(rows, "X", (self.encoding_.horizon, self.n_features_in_)))
         return ForecastStream(self, each, row, None if interval is None else check.probability(interval, "interval"))

@@ -10,7 +10,7 @@ import numpy as np
 
 from .._base import validation as check
 from .._base.figures import finish, new_figure
-from .series import known_rows
+from .tables import known_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
