@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import losses, optim, training
-from .readout import CLIP
+from .statistics import OUTLYING as CLIP
 
 if TYPE_CHECKING:
     from .._base.typing import Float64Array
@@ -18,7 +18,7 @@ SEQUENCE = 100          # rows of the pieces that are trained on: gradients go b
 
 
 def train(model: Sequential, rows: Float64Array, updates: int, batch_size: int, learning_rate: float,
-          rng: np.random.Generator) -> None:
+          rng: np.random.Generator, times: Float64Array | None = None) -> None:
     """Train a network to forecast, from every row, the change to the next; rows are scaled by channel.
 
     Parameters
@@ -35,6 +35,8 @@ def train(model: Sequential, rows: Float64Array, updates: int, batch_size: int, 
         Of Adam.
     rng : numpy.random.Generator
         For the order of the pieces.
+    times : array of float64, [rows, features], or None
+        What the network reads of each row's time, beside the row before.
     """
     with np.errstate(invalid="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)         # a channel that is missing throughout
@@ -44,6 +46,8 @@ def train(model: Sequential, rows: Float64Array, updates: int, batch_size: int, 
     last = np.maximum.accumulate(np.where(observed, np.arange(len(z))[:, None], 0), 0)
     filled = np.nan_to_num(np.take_along_axis(z, last, 0)).astype(np.float32)   # the last value where one is missing
     x, change, counts = filled[:-1], np.diff(filled, axis=0), observed[1:].all(1)
+    if times is not None:
+        x = np.hstack([x, times[1:].astype(np.float32)])
     cuts = range(SEQUENCE, len(x), SEQUENCE)
     pieces = np.split(x, cuts)
     batches = -(-len(pieces) // batch_size)

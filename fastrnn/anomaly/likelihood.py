@@ -1,20 +1,47 @@
-"""How unlikely one value of a channel is: running statistics, and the tail probability of averaged errors."""
+"""How unlikely one value of a channel is: its error against those before, their average, and the range of values."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, cast
 
 from .._base import validation as check
 from .._base.trees import storable
-from .readout import CLIP
+from .statistics import (
+    APART,
+    CAP,
+    CHANGES,
+    FAST,
+    LEAST,
+    NORMAL,
+    OUTLYING,
+    ROUNDING,
+    SETTLING,
+    SLOW,
+    Level,
+    Records,
+    Tail,
+)
 
-DIGITS = 6              # a tail probability of 1e-6 scores 1
-SETTLING = 10           # rows of a channel before its deviation serves as a scale and its errors are averaged
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ALARM = 5.0             # digits of the probability that raises an alarm: p < 1e-5
 WARM_UP = 50            # rows of a channel before it is judged
-FLOOR = 0.25            # in standard deviations of the channel: smaller errors are hardly told apart
-ERROR_SPAN = 4          # rows over which log errors are averaged
+SCALED = 30             # rows of a channel before the tails of its errors are learnt: the scale comes first
+FLOOR = 0.05            # of the values' deviation: no scale of errors is below this
+HUBER = 4.0             # scales of an error: the read-out learns from larger ones as from these
+ERROR_SPAN = 4          # rows over which sizes of errors are averaged
 VALUE_SPAN = 10         # rows over which values are averaged for the second check of the range
-LEAST_SPREAD = 0.05     # least deviation of averaged log errors: a series without noise does not alarm at nothing
+RULES = ("error", "average", "range", "joint")
+# Digits taken off for the choice among several rules (a weighted Bonferroni correction). Those of ranges are added: on
+# noise of nine kinds, rows of 3 digits came five times less often than these say.
+ERROR_COST, AVERAGE_COST, RANGE_COST, AVERAGE_RANGE_COST = 0.1, 0.6, -0.8, -0.3
+
+
+def score_of(digits: float) -> float:
+    """The score in [0, 1) of -log10 p: a sixth of it up to 5, d / (d + 1) beyond, which goes on to tell apart."""
+    return 0.0 if digits <= 0 else digits / 6.0 if digits <= ALARM else digits / (digits + 1.0)
 
 
 @storable
@@ -26,88 +53,149 @@ class Channel:
     memory : int
         Rows that means and variances look back on.
     margin : float or None
-        How far out of the range of all values so far is surely unusual, as a fraction of the range.
+        The room of the range; None: the range does not count.
+    rules : sequence of str
+        Which of RULES count.
     """
 
-    __slots__ = ("memory", "margin", "value", "level", "error", "average", "ranges", "judged", "digits", "z",
-                 "next_error", "next_average")
+    __slots__ = ("level", "point", "average_error", "error_cost", "average_cost", "ranges", "average_ranges", "fast",
+                 "slow", "scale", "inverse", "center", "error", "average", "gap", "rows", "judged", "digits", "size",
+                 "w", "next_error", "next_average", "residual", "forecast", "changes", "changed")
 
-    def __init__(self, memory: int, margin: float | None) -> None:
-        self.memory = check.size(memory, "memory", least=2 * WARM_UP)
-        self.margin = None if margin is None else check.at_least(margin, "margin", 0)
-        self.value = Running()                  # statistics of the values
-        self.level = Running()                  # statistics of averaged log errors
-        self.error, self.average = 0.0, 0.0     # running means of log errors and of values
-        self.ranges = [math.inf, -math.inf, math.inf, -math.inf]        # lowest, highest value; the same of averages
+    def __init__(self, memory: int, margin: float | None, rules: Sequence[str] = RULES) -> None:
+        memory = check.size(memory, "memory", least=2 * WARM_UP)
+        self.level = Level(memory)
+        self.point = Tail(1.43, 1.71, 0.15, 3.0, 2.0)                # of the root of an error's size
+        self.average_error = Tail(1.11, 1.22, 0.055, 6.0)       # of its average over ERROR_SPAN rows
+        self.error_cost = ERROR_COST if "error" in rules else math.inf
+        self.average_cost = AVERAGE_COST if "average" in rules else math.inf
+        self.ranges: Records | None = None
+        self.average_ranges: Records | None = None
+        if margin is not None:
+            margin = check.at_least(margin, "margin", 0)
+            if "range" in rules:
+                self.ranges, self.average_ranges = Records(memory, margin), Records(memory, margin)
+        self.fast = self.slow = 0.0                             # mean sizes of errors
+        self.scale = self.inverse = 1.0                         # of an error, and what it is multiplied by
+        self.rows = 0
+        self.changes: list[float] = []                          # errors while there was no scale
+        self.changed = 0                                        # the row of the last of these
+        self.center = self.forecast = 0.0                       # what is expected, and in deviations from the mean
+        self.error, self.average, self.gap = 0.92, 0.0, 0       # averages; rows missing since the last value
         # What `judge` found out about a value is kept for `learn`, which mostly comes next with the same value:
         self.judged = math.nan
-        self.digits = self.z = self.next_error = self.next_average = 0.0
+        self.digits = self.size = self.w = self.next_average = self.residual = 0.0
+        self.next_error = self.error
 
-    def judge(self, x: float, expected: float) -> float:
-        """-log10 of the tail probability of x; 0 where nothing can be said, infinite where x is out of the range."""
+    def expect(self, forecast: float) -> None:
+        """Keep the forecast of the next value, in deviations from the mean."""
+        level = self.level
+        self.forecast, self.judged = forecast, math.nan
+        self.center = level.mean + level.deviation * forecast
+
+    def judge(self, x: float) -> float:
+        """-log10 of the probability of a value as unlikely as x; 0 where nothing can be said."""
         if x == self.judged:
             return self.digits
         if x != x:
             return 0.0
-        value, level = self.value, self.level
-        n = value.count
-        self.z = z = value.scaled(x)
-        log_error = math.log(abs(z - expected) + FLOOR)
-        self.next_error = error = self.error + (log_error - self.error) / max(1, min(n + 1 - SETTLING, ERROR_SPAN))
-        self.next_average = average = self.average + (x - self.average) / min(n + 1, VALUE_SPAN)
         self.judged = x
-        if n < WARM_UP:
+        self.size = size = (x - self.center) * self.inverse
+        self.w = w = math.sqrt(size if size >= 0 else -size)
+        point = self.point
+        cap = point.held_u + 5.0 * point.held_m
+        rows = self.rows
+        if rows < SETTLING:
+            self.next_average = self.average + (x - self.average) / (rows + 1)
             self.digits = 0.0
-        elif (margin := self.margin) is not None and self._outside(x, average, margin):
-            self.digits = math.inf
-        else:
-            deviations = (error - level.mean) / max(math.sqrt(level.variance), LEAST_SPREAD)
-            self.digits = -math.log10(0.5 * math.erfc(min(deviations, 20.0) * math.sqrt(0.5)))
-        return self.digits
-
-    def _outside(self, x: float, average: float, margin: float) -> bool:
-        """Whether a value or the average leaves the range of all before by more than the margin."""
-        low, high, low_average, high_average = self.ranges
-        room, room_average = margin * (high - low), margin * (high_average - low_average)
-        return (x > high + room or x < low - room
-                or average > high_average + room_average or average < low_average - room_average)
-
-    def learn(self, x: float, expected: float) -> float:
-        """Learn x; the result is x in standard deviations, clipped for the network, or the forecast where x is NaN."""
-        if x != x:
-            self.judged = math.nan          # the next row has another forecast, so nothing that was judged holds
-            return expected
-        self.judge(x, expected)
-        self.error, self.average, self.judged = self.next_error, self.next_average, math.nan
-        low, high, low_average, high_average = self.ranges
-        if not low <= x <= high or not low_average <= self.average <= high_average:
-            self.ranges = [min(low, x), max(high, x), min(low_average, self.average), max(high_average, self.average)]
-        if self.value.count >= SETTLING:
-            self.level.learn(self.error, self.memory)
-        self.value.learn(x, self.memory)
-        return max(-CLIP, min(CLIP, self.z))
-
-
-@storable
-class Running:
-    """Mean and variance of all values at first, then exponentially weighted over `memory` of them (Welford, West)."""
-
-    __slots__ = ("mean", "variance", "count")
-
-    def __init__(self) -> None:
-        self.mean, self.variance, self.count = 0.0, 0.0, 0
-
-    def learn(self, x: float, memory: int) -> None:
-        """Take one value in."""
-        if self.count < memory:
-            self.count += 1
-        difference, share = x - self.mean, 1 / self.count
-        self.mean += difference * share
-        self.variance = (1 - share) * (self.variance + difference * difference * share)
-
-    def scaled(self, x: float) -> float:
-        """x in standard deviations from the mean; finite even where nothing has varied yet."""
-        if x == self.mean:
             return 0.0
-        least = 1e-9 * abs(self.mean) + 1e-200
-        return max(-1e6, min(1e6, (x - self.mean) / max(math.sqrt(self.variance), least)))
+        digits = point.digits(w) - self.error_cost
+        self.next_error = error = self.error + ((w if w < cap else cap) - self.error) / ERROR_SPAN
+        other = self.average_error.digits(error) - self.average_cost
+        if other > digits:
+            digits = other
+        if (ranges := self.ranges) is not None:
+            if x > ranges.high or x < ranges.low:
+                beyond = ranges.digits(x, rows)
+                if beyond > 0.0:
+                    digits = max(digits, beyond - RANGE_COST)
+                x = ranges.bounded(x)
+            self.next_average = average = self.average + (x - self.average) / VALUE_SPAN
+            ranges = cast(Records, self.average_ranges)
+            if average > ranges.high or average < ranges.low:
+                beyond = ranges.digits(average, rows)
+                if beyond > 0.0:
+                    digits = max(digits, beyond - AVERAGE_RANGE_COST)
+        self.digits = digits = digits if digits > 0.0 and rows >= WARM_UP else 0.0
+        return digits
+
+    def learn(self, x: float, share: float) -> float:
+        """Learn x with the weight `share`; the result is what the network reads, the forecast where x is NaN."""
+        if x != x:
+            self.residual = 0.0
+            self.gap += 1
+            self.inverse = 1.0 / (self._scale() * math.sqrt(1.0 + self.gap))
+            return self.forecast
+        self.judge(x)
+        level, point, w = self.level, self.point, self.w
+        count = level.count
+        self.error, self.average = self.next_error, self.next_average
+        surprising = w > point.held_u + 5.0 * point.held_m
+        if count >= SETTLING:
+            error, deviation = x - self.center, level.deviation
+            room = HUBER * self.scale
+            far = surprising and abs(x - level.mean) > OUTLYING * deviation
+            if share:
+                if self.rows >= SCALED:
+                    point.learn(w, share)
+                    self.average_error.learn(self.error, share)
+                if not far:
+                    self._learn_scale(abs(error), share)
+                if self.ranges is not None and self.average_ranges is not None:
+                    self._learn_ranges(x, self.ranges, self.average_ranges)
+            self.residual = 0.0 if far else max(-room, min(room, error)) / deviation
+        z = level.learn(x, surprising, share)
+        if count == SETTLING - 1:
+            self.fast = self.slow = level.deviation / NORMAL
+            self.average = level.mean
+        self.gap = 0
+        self.rows += 1
+        self.scale = scale = self._scale()
+        self.inverse = 1.0 / scale
+        return z
+
+    def _learn_scale(self, size: float, share: float) -> None:
+        """Take the size of an error into both means of sizes, clipped at CAP times the scale."""
+        if self.gap:
+            size /= math.sqrt(1.0 + self.gap)
+        scale, rows = self.scale, self.level.count - SETTLING + 5
+        if size > CAP * scale:
+            if scale > 2.0 * ROUNDING * abs(self.level.mean) + 2.0 * LEAST:
+                size = CAP * scale
+            else:                           # nothing was off before: the smallest of three errors gives a scale
+                if self.rows - self.changed >= APART or not self.changes:
+                    self.changes = [*self.changes, size][-CHANGES:]
+                    self.changed = self.rows
+                if len(self.changes) < CHANGES:
+                    return
+                size = min(self.changes)
+        self.fast += share * (size - self.fast) / (rows if rows < FAST else FAST)
+        self.slow += share * (size - self.slow) / (rows if rows < SLOW else SLOW)
+
+    def _scale(self) -> float:
+        """Geometric mean of the recent and the long-run mean size of errors, above rounding."""
+        level = self.level
+        scale = math.sqrt(self.fast * self.slow)
+        least = max(FLOOR * level.deviation, ROUNDING * abs(level.mean) + LEAST)
+        return scale if scale > least else least
+
+    def _learn_ranges(self, x: float, ranges: Records, averages: Records) -> None:
+        """Take a value and the average of values into the ranges."""
+        average, rows = self.average, self.rows
+        if rows - ranges.start >= ranges.memory:
+            ranges.forget(rows)
+            averages.forget(rows)
+        if x > ranges.recent_high or x < ranges.recent_low:
+            ranges.learn(x, rows)
+        if average > averages.recent_high or average < averages.recent_low:
+            averages.learn(average, rows)

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._base.trees import storable
-from .likelihood import DIGITS, SETTLING
+from .likelihood import score_of
+from .statistics import SETTLING
 
 if TYPE_CHECKING:
     from ..nn import Stream
+    from .clock import Clock
+    from .joint import Joint
     from .likelihood import Channel
     from .readout import Readout
 
@@ -24,58 +27,112 @@ class State:
     Parameters
     ----------
     stream : Stream
-        Of the recurrent layer, which reads a row.
+        Of the recurrent layer, which reads a row, and sines and cosines of the next row's time.
     readout : Readout
         From the layer's state to the forecast of the next row.
     channels : list of Channel
         The statistics of each channel.
+    joint : Joint or None
+        The statistics of the channels' errors together.
+    clock : Clock or None
+        Where rows have times.
     refractory : int
         A score is 0 unless it is above all scores of so many rows before.
     """
 
-    def __init__(self, stream: Stream, readout: Readout, channels: list[Channel], refractory: int) -> None:
+    def __init__(self, stream: Stream, readout: Readout, channels: list[Channel], joint: Joint | None = None,
+                 clock: Clock | None = None, refractory: int = 0) -> None:
         self.stream, self.readout, self.channels, self.refractory = stream, readout, channels, refractory
-        self.x, self.h = np.zeros(len(channels), np.float32), np.zeros(stream.output_size, np.float32)
-        self.forecast = [0.0] * len(channels)       # of the next row, in each channel's standard deviations
-        self.correction = math.log10(len(channels))     # Bonferroni's for so many channels, in digits
+        self.joint, self.clock = joint, clock
+        self.x, self.h = np.zeros(stream.input_size, np.float32), np.zeros(stream.output_size, np.float32)
+        self.correction = math.log10(len(channels) + (joint is not None))   # Bonferroni's for so many tests, in digits
+        self.share = 1.0                            # weight of a row in what is learnt
         self.count = 0                              # rows so far
-        # (row, score) of the last `refractory` rows with falling scores: the first is the highest.
+        # (row, digits) of the last `refractory` rows with falling digits: the first is the highest.
         self.peaks: deque[tuple[int, float]] = deque()
 
     def __repr__(self) -> str:
         return f"<State of a detector after {self.count} rows of {len(self.channels)} channels>"
 
+    @property
+    def forecast(self) -> list[float]:
+        """The forecast of the next row, in each channel's standard deviations."""
+        return [channel.forecast for channel in self.channels]
+
+    def tell(self, second: float) -> None:
+        """The time of the next row; it is forecast anew where another time was expected."""
+        clock = self.clock
+        if clock is not None and second != clock.next:
+            if clock.last != clock.last:            # the first time: the step to the next one is not known
+                clock.last = second
+            clock.next = second
+            for channel, forecast in zip(self.channels, self.readout.again(clock.features(second))):
+                channel.expect(forecast)
+
+    def digits(self, row: list[float]) -> float:
+        """-log10 of the probability of the row that comes next; nothing is learnt."""
+        digits = self._digits(row)
+        return 0.0 if self.peaks and digits <= self.peaks[0][1] else digits
+
     def channel_scores(self, row: list[float]) -> list[float]:
-        """The score of every channel, 0 to 1."""
-        return [min(1.0, channel.judge(x, expected) / DIGITS)
-                for channel, x, expected in zip(self.channels, row, self.forecast)]
+        """The score of every channel, 0 to 1; that of all together is the score of the channel least expected."""
+        digits = [channel.judge(x) for channel, x in zip(self.channels, row)]
+        if self.joint is not None:
+            errors = self._errors(row)
+            together = self._together(errors)
+            blamed = self.joint.blamed(errors)
+            digits[blamed] = max(digits[blamed], together)
+        return list(map(score_of, digits))
 
-    def score(self, row: list[float]) -> float:
-        """The score of the row that comes next, 0 to 1; nothing is learnt."""
-        score = self._score(row)
-        return 0.0 if self.peaks and score <= self.peaks[0][1] else score
+    def _digits(self, row: list[float]) -> float:
+        digits = max([channel.judge(x) for channel, x in zip(self.channels, row)])
+        if self.joint is not None:
+            together = self._together(self._errors(row))
+            if together > digits:
+                digits = together
+        digits -= self.correction
+        return digits if digits > 0.0 else 0.0
 
-    def _score(self, row: list[float]) -> float:
-        digits = max([channel.judge(x, expected)
-                      for channel, x, expected in zip(self.channels, row, self.forecast)]) - self.correction
-        return 0.0 if digits <= 0 else 1.0 if digits >= DIGITS else digits / DIGITS
+    def _errors(self, row: list[float]) -> list[float]:
+        """The errors of a row that was judged, in their scales."""
+        return [channel.size if x == x else 0.0 for channel, x in zip(self.channels, row)]
+
+    def _together(self, errors: list[float]) -> float:
+        """The digits of the channels' errors together, once there are enough rows, and two values at least."""
+        joint = self.joint
+        if joint is None or joint.count < joint.settled or len(errors) - errors.count(0.0) < 2:
+            return 0.0
+        return joint.digits(errors)
 
     def learn(self, row: list[float]) -> None:
         """Take a row in: statistics, read-out, the network's state, and the forecast of the next row."""
         if self.refractory:
-            self._remember(self._score(row))
-        z = [channel.learn(x, expected) for channel, x, expected in zip(self.channels, row, self.forecast)]
-        if self.count >= SETTLING:
-            self.readout.learn([a - b for a, b in zip(z, self.forecast)])
+            self._remember(self._digits(row))
+        channels, share, clock = self.channels, self.share, self.clock
+        z = [channel.learn(x, share) for channel, x in zip(channels, row)]
+        if self.count >= SETTLING and share:
+            self.readout.learn([channel.residual for channel in channels], share)
+            if self.joint is not None:
+                errors = self._errors(row)
+                if any(errors):
+                    self.joint.learn(errors, share)
         self.count += 1
-        self.x[:] = z
-        self.forecast = self.readout.forecast(self.stream.step(self.x, self.h), z)
+        if clock is None:
+            self.x[:] = z
+            forecasts = self.readout.forecast(self.stream.step(self.x, self.h), z)
+        else:
+            clock.advance()
+            times = clock.features(clock.next)
+            self.x[:] = z + times
+            forecasts = self.readout.forecast(self.stream.step(self.x, self.h), z, times)
+        for channel, forecast in zip(channels, forecasts):
+            channel.expect(forecast)
 
-    def _remember(self, score: float) -> None:
-        """Keep the peaks of the last `refractory` rows: one goes when it is too old, or a later score is as high."""
+    def _remember(self, digits: float) -> None:
+        """Keep the peaks of the last `refractory` rows: one goes when it is too old, or a later one is as high."""
         peaks = self.peaks
-        while peaks and peaks[-1][1] <= score:
+        while peaks and peaks[-1][1] <= digits:
             peaks.pop()
-        peaks.append((self.count, score))
+        peaks.append((self.count, digits))
         if peaks[0][0] <= self.count - self.refractory:
             peaks.popleft()
