@@ -289,7 +289,8 @@ class RNNAnomalyDetector(Estimator):
         Returns
         -------
         array of float64, [rows]
-            log10 of the probability p of so unusual a row: 0 and below, lower for more unusual rows, without a bound.
+            Logarithms (base 10) of the probability p of so unusual a row: 0 and below, lower for more unusual rows,
+            without a bound.
 
         Raises
         ------
