@@ -162,7 +162,7 @@ def test_the_range_of_earlier_values_counts_unless_margin_is_inf(tmp_path):
     for margin in (0.02, 5, "inf"):
         assert run("detect", table, "--margin", margin, "--out", tmp_path / "s.csv") == 0
         last.append(float(columns(tmp_path / "s.csv")["score"][-1]))
-    assert last[0] == 1 and 0 < last[1] < 1 and last[2] == last[1], last
+    assert 1 > last[0] > last[1] > 0 and last[2] == last[1], last
 
 
 def test_detect_scores_before_it_learns(table, tmp_path):
