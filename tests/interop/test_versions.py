@@ -1,6 +1,6 @@
 """Files of the oldest and newest versions of the frameworks that could be installed: outputs are the frameworks' own.
 
-files/versions.py makes them. Every file is read to within 1e-5 of what its framework computed.
+files/versions.py makes them. Every file is read to within 1e-5 of what its framework computed, or named.
 """
 
 from pathlib import Path
@@ -100,3 +100,41 @@ def test_torch(stem, name, tmp_path):
     for layer in layers:
         x, _ = layer(x)
     assert_close({"y": x}, {"y": y}, 1e-5)
+
+
+# ---- What converters make of Keras' layers --------------------------------------------------------------
+
+# What is read whole of the models of each converter; the others hold loops that are named.
+WHOLE = {
+    "tf2onnx-1.14.0": {"lstm", "gru", "rnn", "lstm_last", "lstm_relu", "gru_before", "lstm_back", "bi_concat"},
+    "tf2onnx-1.16.1": {"lstm", "gru", "rnn", "lstm_last", "lstm_relu", "gru_before", "lstm_back", "bi_concat", "stack"},
+    "tflite-2.12.0": {"lstm", "lstm_last", "lstm_back", "bi_concat"},
+    "tflite-2.21.0": set(),         # of Keras 3 the converter fuses nothing
+}
+
+
+@pytest.mark.parametrize("stem, name", [case for case in CASES if case[0].startswith(("tf2onnx", "tflite"))])
+def test_converters(stem, name, tmp_path):
+    data, x, y = contents(stem, name)
+    path, skipped = tmp_path / "model", {}
+    path.write_bytes(data)
+    found = interop.layers(path, skipped)
+    assert bool(skipped) == (name not in WHOLE[stem])
+    if skipped:
+        for reason in skipped.values():
+            assert "a WHILE loop whose body looks like a" in reason or "a Loop whose body looks like a" in reason
+        return
+    layers, steps = list(found.values()), x.swapaxes(0, 1)
+
+    def run(layer, steps):
+        return layer(steps.swapaxes(0, 1))[0].swapaxes(0, 1) if layer.batch_first else layer(steps)[0]
+
+    if name == "bi_concat" and len(layers) == 2:        # two forward operators: the model turns what is around one
+        pairs = [np.concatenate([run(forward, steps), run(backward, steps[::-1])[::-1]], -1).swapaxes(0, 1)
+                 for forward, backward in (layers, layers[::-1])]
+        assert_close({"y": min(pairs, key=lambda pair: abs(pair - y).max())}, {"y": y}, 1e-5)
+        return
+    output = steps[::-1] if name == "lstm_back" else steps
+    for layer in layers:
+        output = run(layer, output)
+    assert_close({"y": output[-1] if name == "lstm_last" else output.swapaxes(0, 1)}, {"y": y}, 1e-5)

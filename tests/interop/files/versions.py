@@ -1,6 +1,6 @@
 """Makes versions/TOOL-VERSION.npz: files of one version of a framework, for test_versions.py.
 
-    python tests/interop/files/versions.py keras|tf.keras|torch|safetensors|onnx [FOLDER]
+    python tests/interop/files/versions.py keras|tf.keras|tf2onnx|tflite|torch|safetensors [FOLDER]
 
 It is run in an environment that has the version, on the Python that it is for: it runs on Python 3.6 and later. Layers
 with random weights are given a random input. Each case stands in the archive as NAME.file (bytes), NAME.x and NAME.y
@@ -113,6 +113,34 @@ def sequential(K, layers, newer):
     return model
 
 
+# ---- What converters make of Keras' layers ----------------------------------------------------------
+
+CONVERTED = ("lstm", "gru", "rnn", "lstm_last", "lstm_relu", "gru_before", "lstm_back", "stack", "bi_concat")
+
+
+def converted_files(tf, rng, write, **shape):
+    """Yields (name, bytes, x, y) of Keras' models as a converter writes them."""
+    for name in CONVERTED:
+        model = sequential(tf.keras, [tf.keras.Input((T, I), **shape)] + [
+            layer for layer in keras_models(tf.keras)[name]()], True)
+        model.set_weights([rng.uniform(-1, 1, w.shape).astype("f4") for w in model.get_weights()])
+        x = rng.standard_normal((N, T, I)).astype("f4")
+        try:
+            data = write(model)
+        except Exception as error:
+            print(f"{name}: {str(error)[:200]!r}")
+            continue
+        yield name, data, x, np.asarray(model(x))
+
+
+def tf2onnx_write(tf, tf2onnx):
+    def write(model):
+        signature = [tf.TensorSpec((None, T, I), tf.float32, name="x")]
+        function = tf.function(lambda x: model(x), input_signature=signature)
+        return tf2onnx.convert.from_function(function, input_signature=signature)[0].SerializeToString()
+    return write
+
+
 # ---- PyTorch --------------------------------------------------------------------------------------
 
 def torch_modules(torch):
@@ -188,6 +216,13 @@ def cases(tool, rng):
     if tool == "tf.keras":
         import tensorflow
         return tensorflow.__version__, keras_files(tensorflow.keras, rng)
+    if tool in ("tf2onnx", "tflite"):
+        import tensorflow as tf
+        if tool == "tflite":
+            return tf.__version__, converted_files(
+                tf, rng, lambda model: tf.lite.TFLiteConverter.from_keras_model(model).convert(), batch_size=N)
+        import tf2onnx
+        return tf2onnx.__version__, converted_files(tf, rng, tf2onnx_write(tf, tf2onnx))
     if tool == "torch":
         import torch
         return torch.__version__.partition("+")[0], torch_files(torch, rng)
