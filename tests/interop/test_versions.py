@@ -138,3 +138,14 @@ def test_converters(stem, name, tmp_path):
     for layer in layers:
         output = run(layer, output)
     assert_close({"y": output[-1] if name == "lstm_last" else output.swapaxes(0, 1)}, {"y": y}, 1e-5)
+
+
+# ---- safetensors and ONNX ---------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("stem, name", [case for case in CASES if case[0].startswith(("safetensors", "onnx"))])
+def test_safetensors_and_onnx(stem, name, tmp_path):
+    data, x, y = contents(stem, name)
+    path = tmp_path / "model"
+    path.write_bytes(data)
+    layer, = interop.layers(path).values()
+    assert_close({"y": layer(x)[0]}, {"y": y}, 1e-5)

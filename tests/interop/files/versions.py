@@ -1,6 +1,6 @@
 """Makes versions/TOOL-VERSION.npz: files of one version of a framework, for test_versions.py.
 
-    python tests/interop/files/versions.py keras|tf.keras|tf2onnx|tflite|torch|safetensors [FOLDER]
+    python tests/interop/files/versions.py keras|tf.keras|tf2onnx|tflite|torch|safetensors|onnx [FOLDER]
 
 It is run in an environment that has the version, on the Python that it is for: it runs on Python 3.6 and later. Layers
 with random weights are given a random input. Each case stands in the archive as NAME.file (bytes), NAME.x and NAME.y
@@ -206,6 +206,48 @@ def torch_files(torch, rng):
                     yield name + ending, file.read(), x.numpy(), y
 
 
+# ---- safetensors and ONNX -------------------------------------------------------------------------------
+
+def safetensors_files(rng):
+    """Yields (name, bytes, x, y) of an RNN of the equation h' = tanh(W x + R h + b), computed here."""
+    from safetensors.numpy import save
+    for name, metadata in (("plain", None), ("metadata", {"format": "pt"})):
+        arrays = {part: rng.uniform(-1, 1, shape).astype("f4") for part, shape in (
+            ("encoder.weight_ih_l0", (H, I)), ("encoder.weight_hh_l0", (H, H)), ("encoder.bias_ih_l0", (H,)),
+            ("encoder.bias_hh_l0", (H,)), ("head.weight", (2, H)))}
+        x, h, steps = rng.standard_normal((T, N, I)).astype("f4"), np.zeros((N, H)), []
+        W, R, b, c = [arrays[part] for part in list(arrays)[:4]]
+        for x_t in x:
+            h = np.tanh(x_t @ W.T + h @ R.T + b + c)
+            steps.append(h)
+        yield name, save(arrays, metadata), x, np.array(steps, "f4")
+
+
+def onnx_files(onnx, onnxruntime, rng):
+    """Yields (operator_opset_kind, bytes, x, y): the operators in the opsets that ONNX Runtime of that age takes."""
+    from onnx import TensorProto, helper, numpy_helper
+    newest = min(onnx.defs.onnx_opset_version(), 21)
+    for operator, gates in (("RNN", 1), ("GRU", 3), ("LSTM", 4)):
+        for opset in sorted({7, 11, 14, newest}):
+            for kind, options in (("forward", {}), ("reverse", {"clip": 0.7}), ("bidirectional", {})):
+                D = 2 if kind == "bidirectional" else 1
+                arrays = {"W": (D, gates * H, I), "R": (D, gates * H, H), "B": (D, 2 * gates * H)}
+                arrays = {name: rng.uniform(-1, 1, shape).astype("f4") for name, shape in arrays.items()}
+                more = {"linear_before_reset": opset % 2} if operator == "GRU" else {}
+                node = helper.make_node(operator, ["X", "W", "R", "B"], ["Y"], "node", hidden_size=H, direction=kind,
+                                        **options, **more)
+                graph = helper.make_graph(
+                    [node], "graph", [helper.make_tensor_value_info("X", TensorProto.FLOAT, (T, N, I))],
+                    [helper.make_tensor_value_info("Y", TensorProto.FLOAT, (T, D, N, H))],
+                    [numpy_helper.from_array(a, name) for name, a in arrays.items()])
+                model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+                model.ir_version = min(model.ir_version, 9)
+                data, x = model.SerializeToString(), rng.standard_normal((T, N, I)).astype("f4")
+                session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+                y, = session.run(None, {"X": x})
+                yield f"{operator}_{opset}_{kind}", data, x, y.swapaxes(1, 2).reshape(T, N, -1)
+
+
 # ---- All --------------------------------------------------------------------------------------------
 
 def cases(tool, rng):
@@ -223,6 +265,13 @@ def cases(tool, rng):
                 tf, rng, lambda model: tf.lite.TFLiteConverter.from_keras_model(model).convert(), batch_size=N)
         import tf2onnx
         return tf2onnx.__version__, converted_files(tf, rng, tf2onnx_write(tf, tf2onnx))
+    if tool == "safetensors":
+        import safetensors
+        return safetensors.__version__, safetensors_files(rng)
+    if tool == "onnx":
+        import onnx
+        import onnxruntime
+        return onnx.__version__, onnx_files(onnx, onnxruntime, rng)
     if tool == "torch":
         import torch
         return torch.__version__.partition("+")[0], torch_files(torch, rng)
