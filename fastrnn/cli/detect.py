@@ -23,7 +23,7 @@ from .common import (
     STDOUT,
     TABLE_FORMATS,
     TABLES,
-    add_network_options,
+    add_random_state,
     add_reading_options,
     blame_table,
     check_outputs,
@@ -38,11 +38,24 @@ from .common import (
     report_written,
     resample_parameter,
 )
-from .parser import Parser, fraction, natural, positive_float, positive_int, printable, share
+from .parser import (
+    Parser,
+    cell_name,
+    fraction,
+    margin,
+    natural,
+    positive_float,
+    positive_int,
+    printable,
+    share,
+    weight,
+)
 
 DRAWN, PRINTED = 4, 20      # columns that are drawn; series whose places are printed
-MADE_WITH = ("--columns", "--series", "--margin", "--memory", "--forgetting", "--refractory", "--fit", "--updates",
-             "--batch-size", "--learning-rate", "--cell", "--hidden-size", "--num-layers", "--random-state")
+PARAMETERS = ("cell", "hidden_size", "num_layers", "batch_size", "learning_rate", "forgetting", "memory", "refractory",
+              "lags", "adapt", "rules")         # the options that are parameters of the detector as they are
+MADE_WITH = ("--columns", "--series", "--margin", "--time-features", "--fit", "--updates", "--random-state",
+             *(f"--{name.replace('_', '-')}" for name in PARAMETERS))       # what the file of a detector says
 COLUMNS = "columns_"        # the attribute of a detector that keeps the names of its columns
 
 
@@ -50,8 +63,6 @@ def main(argv: Sequence[str]) -> int:
     """Score every row of a table as it would have been scored live; ``fastrnn detect --help`` lists the options."""
     parser = _parser()
     args = parser.parse_options(argv)
-    if not args.margin >= 0:
-        parser.error(f"argument --margin: expected a number of at least 0, got {args.margin}")
     check_reading(parser, args)
     check_resample(parser, args)
     check_outputs(args, out=TABLES, plot=PICTURES, save=MODELS)
@@ -95,7 +106,6 @@ event.""" + TABLE_FORMATS,
     parser.add_argument("--join", type=positive_int, default=10, metavar="ROWS",
                         help="reported rows no further apart than this are one event (default: 10)")
     _add_detector_options(parser)
-    add_network_options(parser)
     parser.add_argument("--out", metavar="OUT.csv",
                         help="write the score of every row: .csv, .csv.gz, .json, .jsonl, .parquet, or - for CSV on "
                              "standard output")
@@ -123,25 +133,41 @@ def _add_detector_options(parser: Parser) -> None:
                              "earlier rows; it knows its columns")
     parser.add_argument("--save", metavar="MODEL.npz",
                         help="write the detector as it is after the last row: .npz or .safetensors")
-    parser.add_argument("--margin", type=float, default=0.02, metavar="PART",
-                        help="a value outside the range of all earlier ones by more than this part of the range scores "
-                             "1 (default: 0.02); inf: the range does not count")
-    parser.add_argument("--memory", type=positive_int, default=5000, metavar="ROWS",
+    parser.add_argument("--margin", type=margin, metavar="PART",
+                        help="how far out of the range of the earlier values is nothing much, as a part of that range "
+                             "(default: 0.02); inf: ranges do not count")
+    parser.add_argument("--memory", type=positive_int, metavar="ROWS",
                         help="rows that running means and standard deviations look back on (default: 5000)")
-    parser.add_argument("--forgetting", type=share, default=0.999, metavar="PART",
+    parser.add_argument("--forgetting", type=share, metavar="PART",
                         help="weight of a row after each further row, up to 1 (default: 0.999)")
-    parser.add_argument("--refractory", type=natural, default=0, metavar="ROWS",
+    parser.add_argument("--refractory", type=natural, metavar="ROWS",
                         help="an alarm is raised once: a score is 0 unless it is above those of so many rows before "
                              "(default: 0, off)")
+    parser.add_argument("--lags", type=natural, metavar="ROWS",
+                        help="earlier rows that a forecast reads beside the network (default: 16 of one column or two, "
+                             "fewer of more)")
+    parser.add_argument("--rules", nargs="+", choices=("error", "average", "range", "joint"), metavar="RULE",
+                        help="what is judged: error of the row, average of errors, range of values, joint errors of "
+                             "all columns (default: all)")
+    parser.add_argument("--time-features", nargs="+", choices=("day", "week", "year", "none"), metavar="PERIOD",
+                        help="with --time: forecasts know the time of the day, week, year (default: day week); none")
     parser.add_argument("--fit", type=natural, default=0, metavar="ROWS",
                         help="train the network by back-propagation on so many first rows, which are not scored "
                              "(default: 0)")
+    parser.add_argument("--adapt", type=weight, metavar="WEIGHT",
+                        help="weight, in what is learnt, of the rows after those of --fit: 1 (default), or 0: nothing "
+                             "more is learnt, so that long anomalies stay unusual")
     parser.add_argument("--updates", type=positive_int, default=100, metavar="N",
                         help="updates by the optimizer on the rows of --fit (default: 100)")
-    parser.add_argument("--batch-size", type=positive_int, default=16, metavar="N",
+    parser.add_argument("--batch-size", type=positive_int, metavar="N",
                         help="pieces of 100 rows in a minibatch of these updates (default: 16)")
-    parser.add_argument("--learning-rate", type=positive_float, default=0.01, metavar="RATE",
+    parser.add_argument("--learning-rate", type=positive_float, metavar="RATE",
                         help="Adam's learning rate in these updates (default: 0.01)")
+    parser.add_argument("--cell", type=cell_name, metavar="CELL", help="rnn, gru or lstm, in any case (default: gru)")
+    parser.add_argument("--hidden-size", type=positive_int, metavar="N", help="size of the hidden state (default: 32)")
+    parser.add_argument("--num-layers", type=positive_int, metavar="N",
+                        help="how many recurrent layers are stacked (default: 1)")
+    add_random_state(parser, "the initial weights and the order of training")
 
 
 @dataclass
@@ -184,8 +210,8 @@ def _run(args: argparse.Namespace, stdout: TextIO) -> int:
                                     f"has {len(labels)}")
         with blame_table(args.file):
             last = _detector(args) if detector is None else detector
-            results.append(_Scores(series, names, own_values, positions, labels,
-                                   *_score(args, last, names, own_values)))
+            results.append(_Scores(series, names, own_values, positions, labels, np.zeros(len(labels)), {}))
+            _score(args, last, results[-1])
     _report(args, results, stdout)
     if args.save and last is not None:
         vars(last)[COLUMNS] = names
@@ -251,25 +277,38 @@ def _series(args: argparse.Namespace, table: tables.Table, values: tables.Number
 
 
 def _detector(args: argparse.Namespace) -> RNNAnomalyDetector:
-    return RNNAnomalyDetector(
-        args.cell, args.hidden_size, args.num_layers, updates=args.updates if args.fit else 0,
-        batch_size=args.batch_size, learning_rate=args.learning_rate, forgetting=args.forgetting, memory=args.memory,
-        margin=None if math.isinf(args.margin) else args.margin, refractory=args.refractory,
-        random_state=args.random_state)
+    """The detector that the options ask for; what they do not say is the estimator's to choose."""
+    parameters: dict[str, Any] = {name: value for name in PARAMETERS if (value := getattr(args, name)) is not None}
+    if args.margin is not None:
+        parameters["margin"] = None if math.isinf(args.margin) else args.margin
+    if args.time_features is not None:
+        parameters["time_features"] = tuple(name for name in args.time_features if name != "none")
+    return RNNAnomalyDetector(**parameters, updates=args.updates if args.fit else 0, random_state=args.random_state)
 
 
-def _score(args: argparse.Namespace, detector: RNNAnomalyDetector, names: list[str],
-           values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
-    """The score of every row, and for the rows above the threshold the column that stands out most."""
-    scores, blamed = np.zeros(len(values)), {}
+def _score(args: argparse.Namespace, detector: RNNAnomalyDetector, result: _Scores) -> None:
+    """Score every row, and of the rows above the threshold find the column that stands out most."""
+    values, timed = result.values, _knows_times(args, detector)
+    times: Any = result.positions if timed else [None] * len(values)
     if args.fit:
-        detector.fit(values[:args.fit])
+        detector.fit(values[:args.fit], times=times[:args.fit] if timed else None)
     for row in tracked(range(args.fit, len(values)), "row", "scoring", at_least=20_000):
-        scores[row] = detector.score_one(values[row])
-        if scores[row] > args.threshold:
-            blamed[row] = names[int(np.argmax(np.asarray(detector.explain_one(values[row]))))]
-        detector.learn_one(values[row])
-    return scores, blamed
+        score = result.scores[row] = detector.score_one(values[row], times[row])
+        if score > args.threshold:
+            stands_out = np.argmax(np.asarray(detector.explain_one(values[row], times[row])))
+            result.blamed[row] = result.names[int(stands_out)]
+        detector.learn_one(values[row], times[row])
+
+
+def _knows_times(args: argparse.Namespace, detector: RNNAnomalyDetector) -> bool:
+    """Whether a detector is told when rows are: a fresh one if there are times, one from a file if it was before."""
+    if args.model is None:
+        return bool(args.time)
+    learnt = getattr(detector._state, "clock", None) is not None
+    if learnt and not args.time:
+        raise tables.TableError(f"{args.model}: the detector has learnt rows with their times: --time names their "
+                                "column")
+    return learnt
 
 
 # ---- Results --------------------------------------------------------------------------------------

@@ -140,6 +140,22 @@ def non_negative_float(text: str) -> float:
     return value
 
 
+def margin(text: str) -> float:
+    """An argument type: a number of at least 0, or infinity."""
+    value = _number(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
+    return value
+
+
+def weight(text: str) -> float:
+    """An argument type: a number from 0 to 1."""
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return value
+
+
 def part(text: str) -> float:
     """An argument type: a number of at least 0 and below 1."""
     value = _number(text)

@@ -288,6 +288,27 @@ def test_rows_of_a_step_are_joined_before_they_are_scored(machine, capsys):
     assert err.count("\n") == 1 and "--resample" in err and "'soon'" in err
 
 
+def test_a_saved_detector_is_told_times_if_it_was_before(machine, tmp_path, capsys):
+    assert run("detect", machine, "--save", tmp_path / "plain.npz") == 0
+    assert run("detect", machine, "--time", "time", "--save", tmp_path / "timed.npz") == 0
+    assert run("detect", machine, "--time", "time", "--model", tmp_path / "plain.npz") == 0     # they name rows only
+    capsys.readouterr()
+    assert run("detect", machine, "--model", tmp_path / "timed.npz") == 1
+    assert "--time names their column" in capsys.readouterr().err
+
+
+def test_options_of_the_detector_are_heard(machine, tmp_path, capsys):
+    """Each changes the scores."""
+    scores = set()
+    for option in ((), ("--lags", 3), ("--memory", 200), ("--forgetting", 0.98), ("--rules", "error"), ("--fit", 100),
+                   ("--fit", 100, "--adapt", 0), ("--time-features", "none"), ("--refractory", 50), ("--cell", "RNN"),
+                   ("--hidden-size", 8), ("--num-layers", 2), ("--random-state", 1), ("--margin", "inf"),
+                   ("--fit", 100, "--updates", 3), ("--fit", 100, "--learning-rate", 0.1)):
+        assert run("detect", machine, "--time", "time", *option, "--out", "-") == 0
+        scores.add(tuple(columns(capsys.readouterr().out)["score"]))
+    assert len(scores) == 16
+
+
 def test_series_have_detectors_of_their_own(machine, tmp_path, capsys):
     header, *lines = machine.read_text().splitlines()
     both = [f"{line},{name}" for line in lines for name in "ab"]
@@ -317,6 +338,8 @@ def test_series_have_detectors_of_their_own(machine, tmp_path, capsys):
     (["detect", "x.csv", "--series", "s", "--save", "m.npz"], "--save"),
     (["detect", "x.csv", "--resample", "1h"], "--resample: needs --time"),
     (["detect", "x.csv", "--time", "a", "b", "c"], "--time"),
+    (["detect", "x.csv", "--adapt", "2"], "--adapt"),
+    (["detect", "x.csv", "--rules", "none"], "--rules"),
     (["detect", "x.csv", "--time", "t", "--resample", "1h", "sum", "mean"], "--resample"),
     (["predikt"], "did you mean predict?"),
 ])
