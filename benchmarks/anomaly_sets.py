@@ -53,7 +53,10 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Collection:
-    """Labelled series of one source; `made` where their anomalies are not as they were recorded."""
+    """Labelled series of one source; `made` where their anomalies are not as they were recorded.
+
+    The licence is the packages' and, where it differs, that of the data.
+    """
 
     name: str
     packages: str
@@ -268,17 +271,17 @@ def other_class():
 
 
 COLLECTIONS = [
-    Collection("UCR archive", "aeon", "free for research", False, "the rows of the one anomaly", ucr),
-    Collection("MIT-BIH heartbeats", "sktime", "ODC-By", False, "the rows of the one abnormal stretch", heartbeats),
-    Collection("Yahoo S5", "sktime, streamad", "Yahoo: not for commerce", False, "rows", yahoo),
+    Collection("UCR archive", "aeon", "BSD-3, UCR's terms", False, "the rows of the one anomaly", ucr),
+    Collection("MIT-BIH heartbeats", "sktime", "BSD-3, ODC-By", False, "the rows of the one abnormal stretch", heartbeats),
+    Collection("Yahoo S5", "sktime, streamad", "Yahoo's terms: research", False, "rows", yahoo),
     Collection("StreamAD, three channels", "streamad", "Apache 2.0", False, "the one row", three_channels),
     Collection("photovoltaics", "pvanalytics", "MIT", False, "rows: outliers, clipping, stale values", solar),
     Collection("Turing change points", "river", "BSD-3", False, "changes that two annotators agree on", changes),
-    Collection("UCR segments", "aeon", "free for research", False, "50 rows after each join", segments),
+    Collection("UCR segments", "aeon", "BSD-3, UCR's terms", False, "50 rows after each join", segments),
     Collection("GutenTAG heartbeats", "aeon", "BSD-3", True, "rows", generated_ecg),
     Collection("GutenTAG", "timeeval-gutentag", "MIT", True, "rows", generated),
     Collection("AnomalySine", "river", "BSD-3", True, "rows", sine_and_cosine),
-    Collection("another class", "aeon", "free for research", True, "the rows of the odd patterns", other_class),
+    Collection("another class", "aeon", "BSD-3, UCR's terms", True, "the rows of the odd patterns", other_class),
 ]
 
 
