@@ -272,7 +272,7 @@ def other_class():
 
 COLLECTIONS = [
     Collection("UCR archive", "aeon", "BSD-3, UCR's terms", False, "the rows of the one anomaly", ucr),
-    Collection("MIT-BIH heartbeats", "sktime", "BSD-3, ODC-By", False, "the rows of the one abnormal stretch", heartbeats),
+    Collection("MIT-BIH heartbeats", "sktime", "BSD-3, ODC-By", False, "rows of the one abnormal stretch", heartbeats),
     Collection("Yahoo S5", "sktime, streamad", "Yahoo's terms: research", False, "rows", yahoo),
     Collection("StreamAD, three channels", "streamad", "Apache 2.0", False, "the one row", three_channels),
     Collection("photovoltaics", "pvanalytics", "MIT", False, "rows: outliers, clipping, stale values", solar),
