@@ -1,6 +1,6 @@
 """Numenta Anomaly Benchmark: 58 labelled series, detectors run strictly online, scored as published.
 
-    python benchmarks/nab.py                            the detector and baselines, three profiles; its latency
+    python benchmarks/nab.py                            the detector, its rules one by one, baselines; its latency
     python benchmarks/nab.py --files realKnownCause     only the series whose name holds a word
     python benchmarks/nab.py --sensitivity              besides, with every constant and parameter varied, and how far
                                                         a choice among these on half of the files carries to the rest
@@ -31,15 +31,18 @@ from statistics import median
 
 import numpy as np
 
-from fastrnn.anomaly import RNNAnomalyDetector, fitting, likelihood, readout, state
+from fastrnn.anomaly import RNNAnomalyDetector, likelihood, readout, state, statistics
 
 PARAMETERS = {"refractory": 30, "random_state": 0}      # the other ones are the detector's defaults
+RULES = {"error": "a row's own error", "average": "the average of errors", "range": "the range of values"}
 PUBLISHED = {"ARTime": (74.9, 65.2, 80.4), "HTM": (70.1, 63.1, 74.3), "contextual OSE": (69.9, 67.0, 73.2),
              "KNN-CAD": (58.0, 43.4, 64.8), "random cut forest": (51.7, 38.4, 59.7),
              "windowed Gaussian": (39.6, 20.9, 47.4)}       # NAB's results/final_results.json
-VARIED = {"refractory": (15, 60), "memory": (2500, 10000), "margin": (0.01, 0.05, None), "forgetting": (0.998, 0.9995),
-          "hidden_size": (16, 64), "cell": ("lstm", "rnn"), "random_state": (1, 2), "FLOOR": (0.125, 0.5),
-          "CLIP": (3.0, 6.0), "DIGITS": (5, 7), "ERROR_SPAN": (2, 8), "VALUE_SPAN": (5, 20)}
+VARIED = {"refractory": (15, 60), "memory": (2500, 10000), "margin": (0.01, 0.05), "forgetting": (0.998, 0.9995),
+          "hidden_size": (16, 64), "lags": (1, 8), "cell": ("lstm", "rnn"), "random_state": (1, 2),
+          "FLOOR": (0.02, 0.1), "HUBER": (2.0, 8.0), "ERROR_SPAN": (2, 8), "VALUE_SPAN": (5, 20),
+          "RANGE_COST": (-1.0, 0.0), "FAST": (16, 64), "ACCEPTED": (10, 40)}
+MODULES = likelihood, readout, state, statistics        # where these constants are
 
 # ---- The score ------------------------------------------------------------------------------------
 
@@ -165,7 +168,7 @@ def load(folder, word=""):
 def online(values, parameters=None, **constants):
     """fastrnn's detector, row by row, with some parameters and constants of its modules changed, by name."""
     for name, value in constants.items():
-        for module in (fitting, likelihood, readout, state):
+        for module in MODULES:
             if hasattr(module, name):
                 setattr(module, name, value)
     model, scores = RNNAnomalyDetector(**PARAMETERS | (parameters or {})), []
@@ -176,7 +179,7 @@ def online(values, parameters=None, **constants):
 
 
 def leaves_range(values, span=10, margin=0.02, refractory=30):
-    """The detector's rule of ranges alone: 1 where a value, or the mean of about 10, leaves the range seen so far."""
+    """A plain rule of ranges: 1 where a value, or the mean of about 10, leaves the range seen so far."""
     scores, average = np.zeros(len(values)), 0.0
     low, high = np.full(2, np.inf), np.full(2, -np.inf)
     last = -math.inf
@@ -339,8 +342,12 @@ def main():
         default = run(online, series, pool)
         figures.add("RNNAnomalyDetector", default)
         seconds = time.perf_counter() - begin
-        figures.add("  its network and likelihood alone", run(online, series, pool, {"margin": None}))
-        figures.add("  its range rule alone", run(leaves_range, series, pool))
+        for rule, words in RULES.items():
+            figures.add(f"  without {words}", run(online, series, pool, {"rules": [r for r in RULES if r != rule]}))
+        for rule, words in RULES.items():
+            figures.add(f"  {words} alone", run(online, series, pool, {"rules": [rule]}))
+        figures.add("  with no refractory period", run(online, series, pool, {"refractory": 0}))
+        figures.add("a plain rule of ranges", run(leaves_range, series, pool))
         figures.add("windowed Gaussian", run(windowed_gaussian, series, pool))
     figures.add_random(series)
     if not options.files:

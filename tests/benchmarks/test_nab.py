@@ -106,6 +106,15 @@ def test_all_of_the_data(series):
     assert all(0 <= first < last < len(values) for values, windows in series.values() for first, last in windows)
 
 
+def test_rules_and_constants_that_are_varied_are_the_detectors(nab):
+    """A constant of another name would be varied without effect."""
+    assert set(nab.RULES) == set(nab.likelihood.RULES) - {"joint"}             # which takes several channels
+    for name in filter(str.isupper, nab.VARIED):
+        assert any(hasattr(module, name) for module in nab.MODULES), name
+    detector = nab.RNNAnomalyDetector()
+    assert all(hasattr(detector, name) for name in (*nab.PARAMETERS, *filter(str.islower, nab.VARIED)))
+
+
 @pytest.mark.slow
 def test_the_baseline_has_its_published_scores(nab, series):
     """What NAB's own code says of its windowed Gaussian (results/, in its repository), digit by digit."""
