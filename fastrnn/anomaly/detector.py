@@ -272,6 +272,7 @@ class RNNAnomalyDetector(Estimator):
         moments = self._moments(X, times, len(rows))
         state = self._state or self._begin(rows.shape[1], _channel_names(X), times=moments)
         self._check_features(rows.shape[1])
+        self._check_names(_channel_names(X))
         for row in _told(state, rows, moments):
             state.learn(row)
         return self
@@ -425,6 +426,7 @@ class RNNAnomalyDetector(Estimator):
         self._check_fitted()
         rows = _checked_rows(X)
         self._check_features(rows.shape[1])
+        self._check_names(_channel_names(X))
         moments = self._moments(X, times, len(rows))
         state, results = copy.deepcopy(cast(State, self._state)), []
         for row in _told(state, rows, moments):
@@ -470,7 +472,7 @@ class RNNAnomalyDetector(Estimator):
         rows, names = _checked_rows(X), list(map(str, getattr(self, "feature_names_in_", ())))
         known = times if self._state is not None and self._state.clock is not None else None
         return draw_scores(rows, -self.score_samples(X, times=known), self.explain(X, times=known), -self.offset_,
-                           names=names, times=times, label="anomaly score", ax=ax)
+                           names=names, times=times, label="anomaly score: -log10 p", ax=ax)
 
     # ---- Row by row: river's methods --------------------------------------------------------------
 

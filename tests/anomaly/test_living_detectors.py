@@ -73,6 +73,18 @@ def test_names_of_channels(tmp_path):
     assert again.explain_one(row) == detector.explain_one(row) and list(again.explain_one(row)) == ["load", "heat"]
 
 
+def test_a_frame_whose_columns_have_changed_places_is_refused():
+    """As scikit-learn does; rows as dicts are taken by name."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(rows(200), columns=["load", "heat"])
+    detector = RNNAnomalyDetector(hidden_size=4, random_state=0).fit(frame[:150])
+    swapped = frame[150:][["heat", "load"]]
+    for method in (detector.partial_fit, detector.score_samples, detector.predict, detector.explain):
+        with pytest.raises(ValueError, match="The feature names should match .*expected load, heat, got heat, load"):
+            method(swapped)
+    assert detector.score_samples(frame[150:]).tolist() == detector.score_samples(frame[150:].to_numpy()).tolist()
+
+
 def test_one_that_has_seen_nothing(tmp_path):
     again = through_file(RNNAnomalyDetector(hidden_size=4, memory=200, random_state=3), tmp_path)
     first = RNNAnomalyDetector(hidden_size=4, memory=200, random_state=3)
