@@ -80,7 +80,7 @@ def test_a_frame_whose_columns_have_changed_places_is_refused():
     detector = RNNAnomalyDetector(hidden_size=4, random_state=0).fit(frame[:150])
     swapped = frame[150:][["heat", "load"]]
     for method in (detector.partial_fit, detector.score_samples, detector.predict, detector.explain):
-        with pytest.raises(ValueError, match="The feature names should match .*expected load, heat, got heat, load"):
+        with pytest.raises(ValueError, match=r"The feature names should match .*expected load, heat, got heat, load"):
             method(swapped)
     assert detector.score_samples(frame[150:]).tolist() == detector.score_samples(frame[150:].to_numpy()).tolist()
 
