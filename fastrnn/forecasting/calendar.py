@@ -74,7 +74,8 @@ class Clock:
         if wrong.any():
             odd = int(np.argmax(wrong))
             raise ValueError(f"{name}: expected times of the frequency freq={frequency.name!r} that go on from "
-                             f"{shown(local[0])}, got {shown(local[odd])}; {_hint(instants)}")
+                             f"{shown(local[0])}, got {shown(local[odd])}; resample={frequency.name!r} takes the mean "
+                             "of each such step")
         return clock, steps // frequency.count
 
     @classmethod

@@ -434,6 +434,8 @@ class RNNForecaster(LivingForecaster):
         """The panel with its series cut to begin with a value; ValueError for one that cannot be forecast."""
         for n, series in enumerate(panel.series):
             name = f"y[{n}]" if len(panel.series) > 1 else "y"
+            if series.name is not None:
+                name = f"y of series {series.name!r}"
             first = first_observed(series.y)
             if len(series) - first < 2:
                 raise ValueError(f"{name}: expected 2 samples or more from the first value on, got "

@@ -26,6 +26,9 @@ def asks_for_other_series(X: Any, panel: Panel, known_columns: int) -> bool:
     """
     if asks_for_steps(X):
         return False
+    if isinstance(X, (str, bytes)) or np.isscalar(X):
+        raise TypeError("X: expected a whole number of steps, known columns of the steps to come, or series, got "
+                        f"{type(X).__name__}")
     if not known_columns:
         return True
     layout = panel.layout

@@ -184,6 +184,9 @@ def _from_arrays(X: Any, y: Any, past: ArrayLike | None, times: Any, layout: Lay
         raise ValueError("times: expected None, as y has an index of times")
     kind, values = _targets(y)
     lengths = [len(each) for each in values]
+    if indexed is not None:
+        _check_same_index(X, "X", indexed[0], kind)
+        _check_same_index(past, "past", indexed[0], kind)
     known = shared_columns(X, "X", lengths, kind)
     past_columns = shared_columns(past, "past", lengths, kind)
     resampling = layout.resampling
@@ -251,6 +254,15 @@ def _index_of(y: Any, layout: Layout) -> tuple[list[Times], Layout] | None:
         instants = instants * len(names)
     return instants, replace(layout, target=names, times=kind, backend="pandas", indexed=True,
                              index_name=every[0].index.name)
+
+
+def _check_same_index(X: Any, name: str, instants: list[Times], kind: str) -> None:
+    """Raise ValueError where columns beside y have an index of other times."""
+    for each, own in zip(X if kind == "list" and isinstance(X, (list, tuple)) else [X], instants, strict=False):
+        index = getattr(each, "index", None)
+        times = None if index is None or callable(index) else frames.index_times(index, f"index of {name}")
+        if times is not None and not np.array_equal(times[0], own):
+            raise ValueError(f"{name}: expected the index of y, whose rows it stands beside; reindex it as y is")
 
 
 def _targets(y: Any) -> tuple[str, list[Float64Array]]:

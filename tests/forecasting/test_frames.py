@@ -164,6 +164,8 @@ def test_known_columns_with_an_index():
     assert model.predict(plan[60:]).index.equals(index[60:])
     with pytest.raises(ValueError, match=r"^X: expected the index to go on with 2024-03-01, .* got 2024-02-28"):
         model.predict(plan[58:62])
+    with pytest.raises(ValueError, match=r"^X: expected the index of y"):
+        RNNForecaster(**QUICK).fit(plan[1:61], y)
 
 
 # ---- Cells --------------------------------------------------------------------------------------
@@ -285,6 +287,22 @@ def test_predict_takes_other_series_where_nothing_is_known_of_the_future():
     pandas.testing.assert_frame_equal(model.predict(later), model.apply(later).predict())
     with refuses(ValueError, "X"):
         model.predict(frame.drop(columns="y"))
+
+
+def test_requests_that_mean_nothing():
+    model = fitted(wave(60), updates=2)
+    for X in (True, 2.5, "6"):
+        with pytest.raises(TypeError, match=r"^X: expected a whole number of steps, known columns"):
+            model.predict(X)
+    with refuses(ValueError, "X"):
+        model.predict(0)
+
+
+def test_series_too_short_are_named():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"ds": pandas.date_range("2024", periods=40), "y": wave(40), "shop": ["a"] * 39 + ["b"]})
+    with pytest.raises(ValueError, match=r"^y of series 'b': expected 2 samples or more .* got 1 sample$"):
+        RNNForecaster(**COLUMNS, series="shop").fit(frame)
 
 
 def test_requests_that_could_mean_two_things_name_apply():
