@@ -25,7 +25,7 @@ from .intervals import Calibration
 from .smoothing import MEMBERS, TRAINED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from .. import training
     from .._base.typing import Array, BoolArray, Float64Array, IntArray
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .series import Series
 
 POOL = 200              # of more series a sample is judged, and all share its weights
+TOGETHER = 2000         # series whose recursions are brought to their ends at once
 SOME = 200              # series whose base forecasts are made at once
 ORIGINS = 40, 24        # at which members are judged; before those, at which parameters of base forecasts are compared
 FEW_ORIGINS = 14, 10    # the same where there are many series
@@ -93,10 +94,15 @@ class Blend:
             other = replace(other, weights=np.where(constant, alone, other.weights))
         if other.parameters is None:
             return replace(other, state=None)
-        table = smoothing.aligned(values)
-        state = smoothing.begin(table, other.parameters)
-        smoothing.advance(state, other.parameters, table)
-        return replace(other, state=state)
+        parts, length = [], max(map(len, values))
+        for start in range(0, N, TOGETHER):
+            parameters = other.parameters
+            if len(parameters.alpha) > 1:
+                parameters = parameters.some(slice(start, start + TOGETHER))
+            table = smoothing.aligned(values[start:start + TOGETHER], length=length)
+            parts.append(smoothing.begin(table, parameters))
+            smoothing.advance(parts[-1], parameters, table)
+        return replace(other, state=smoothing.SmoothingState.joined(parts))
 
     def base(self, values: Sequence[Float64Array], steps: int) -> Float64Array:
         """What the base members add to the forecasts from the ends of the series, [N, steps]."""
@@ -503,7 +509,7 @@ def _calibrated(errors: Float64Array, weights: Float64Array, names: Sequence[str
         residuals[early] = np.nan
     calibration = Calibration.of(residuals, units(list(table)), count)
     if shared:
-        calibration = calibration.for_series(units([encoding.transformed(each.y) for each in series]))
+        calibration = calibration.for_series(units(encoding.transformed(each.y) for each in series))
     return calibration
 
 
@@ -525,7 +531,7 @@ def _size(residuals: Float64Array) -> Float64Array:
     return result
 
 
-def units(values: Sequence[Float64Array]) -> Float64Array:
+def units(values: Iterable[Float64Array]) -> Float64Array:
     """The mean absolute difference of neighbouring values of each series."""
     result = []
     for row in values:

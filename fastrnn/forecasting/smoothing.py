@@ -155,6 +155,16 @@ class SmoothingState:
         return replace(self, level=self.level.copy(), trend=self.trend.copy(), transient=self.transient.copy(),
                        seasonal=[values.copy() for values in self.seasonal], sums=self.sums.copy())
 
+    @classmethod
+    def joined(cls, parts: Sequence[SmoothingState]) -> SmoothingState:
+        """The states of several groups of series, one after the other, after the same number of steps."""
+        if len(parts) == 1:
+            return parts[0]
+        changes: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts])
+                                   for name in ("base", "level", "trend", "transient", "first")}
+        seasonal = [np.concatenate(values, 1) for values in zip(*(part.seasonal for part in parts), strict=True)]
+        return replace(parts[0], seasonal=seasonal, sums=np.concatenate([part.sums for part in parts], 1), **changes)
+
     def slopes(self) -> Float64Array:
         """The slope of the least-squares line through each series [N]; 0 where there are fewer than three values."""
         n, t, square, z, product = self.sums
@@ -355,9 +365,12 @@ def _medians(values: Float64Array) -> Float64Array:
     return result
 
 
-def aligned(series: Sequence[Float64Array], longest: int = LONGEST) -> Float64Array:
-    """Series as rows [N, T] that end together, of their last `longest` steps, with NaN before each begins."""
-    T = min(longest, max(map(len, series)))
+def aligned(series: Sequence[Float64Array], longest: int = LONGEST, length: int | None = None) -> Float64Array:
+    """Series as rows [N, T] that end together, of their last `longest` steps, with NaN before each begins.
+
+    T is `length`, or that of the longest series.
+    """
+    T = min(longest, max(map(len, series)) if length is None else length)
     result = np.full((len(series), T), np.nan)
     for row, z in zip(result, series, strict=True):
         part = z[-T:]
