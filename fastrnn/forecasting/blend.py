@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .series import Series
 
 POOL = 200              # of more series a sample is judged, and all share its weights
-TOGETHER = 2000         # series whose recursions are brought to their ends at once
+TOGETHER = 400         # series whose recursions are brought to their ends at once
 SOME = 200              # series whose base forecasts are made at once
 ORIGINS = 40, 24        # at which members are judged; before those, at which parameters of base forecasts are compared
 FEW_ORIGINS = 14, 10    # the same where there are many series
