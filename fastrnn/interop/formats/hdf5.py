@@ -11,17 +11,23 @@ and chunked data (version 1 B-tree, single chunk, implicit, fixed array) with de
 is a ModelFormatError that names it. Source: the HDF Group's "HDF5 File Format Specification", versions 1.1 to 3.0.
 """
 
+from __future__ import annotations
+
 import collections.abc
 import functools
 import math
 import os
 import struct
 import zlib
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..._base.reading import EXPANSION, ModelFormatError
 from .hdf5_trees import Cursor, FractalHeap, fixed_array, global_heap, leaves, records
+
+if TYPE_CHECKING:
+    from ..._base.typing import Array, PathLike
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 STRUCTURE = 4               # an honest file's structures are each read once, and are a part of it
@@ -63,7 +69,7 @@ class File:
     array([1., 2.])
     """
 
-    def __init__(self, data, path="HDF5 data", limit=None):
+    def __init__(self, data: bytes, path: PathLike = "HDF5 data", limit: int | None = None) -> None:
         self.path = os.fspath(path)
         self._structure = STRUCTURE * len(data)
         self._contents = EXPANSION * len(data) if limit is None else limit
@@ -244,7 +250,7 @@ class Group(collections.abc.Mapping):
 class Merged(Group):
     """Several groups as one: what is under a name in any of them, groups under one name merged in turn."""
 
-    def __init__(self, groups, known=None):
+    def __init__(self, groups: list[Any], known: dict[tuple[int, ...], Any] | None = None) -> None:
         self._groups, self._children = groups, {}
         self._known = {} if known is None else known    # groups under many names are merged once
         self.attributes = next((group.attributes for group in groups if len(group.attributes)), groups[0].attributes)
@@ -431,7 +437,7 @@ class Dataset:
     def dtype(self):
         return self._type.dtype
 
-    def read(self):
+    def read(self) -> Array:
         """The data; read-only where they lie in the file in one piece.
 
         Every reading counts against what the file may cost.

@@ -173,7 +173,7 @@ class _Machine:
         items = [self.pop() for _ in range(count)]
         self.make(tuple(reversed(items)))
 
-    def extend(self, kind: type, items: Any) -> None:
+    def extend(self, kind: type[list[Any]], items: Any) -> None:
         target: Any = self.top()
         if type(target) is Opaque:
             if kind is Pairs:
