@@ -376,7 +376,8 @@ def fit_blend(series: list[Series], encoding: Encoding, options: Options) -> Fit
                   solution, picked)
     judged = errors[origins.judged]
     sizes = np.nanmean(np.abs(judged), (0, 1, 3)) if np.isfinite(judged).any() else np.ones(len(names))
-    unit = np.nanmean(np.abs(naive[origins.judged][:, :, 0] - truth[origins.judged]))
+    changes = np.abs(naive[origins.judged][:, :, 0] - truth[origins.judged])
+    unit = np.nanmean(changes) if np.isfinite(changes).any() else 0.0
     chosen = choices.Choice(
         options.seasons, options.log, options.difference, options.window, options.hidden_size, options.ensemble,
         options.updates, (), int(origins.judged.sum()), int(table.shape[1] - origins.at[origins.judged][0]),

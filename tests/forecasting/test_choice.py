@@ -304,3 +304,11 @@ def test_a_backtest_leaves_out_the_wild_values_that_came_before(options, refit):
         test = model.backtest(y, start=-40, stride=4, refit=refit)
     assert test.scores()["forecast"]["MAE"] < 1.5 * clean
     assert (test.scales < 50).all()
+
+
+def test_where_no_origin_has_a_value_after_it_nothing_is_measured():
+    """NumPy does not warn of a mean of nothing."""
+    with pytest.warns(UserWarning, match="too few to train") as warned:
+        model = RNNForecaster(**FAST | {"horizon": 1}).fit([[1.0, 3, np.nan], [2.0, 4, np.nan]])
+    assert [each.category for each in warned] == [UserWarning]
+    assert np.isfinite(model.predict()).all() and (model.choice_.errors == 1).all()
