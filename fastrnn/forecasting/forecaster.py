@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -599,6 +600,10 @@ class RNNForecaster(LivingForecaster):
         self._check_features(known[0].shape[1])
         if len({len(rows) for rows in known}) > 1:
             raise ValueError("X: expected as many rows for every series")
+        count, horizon = len(known[0]), self.encoding_.horizon
+        if 0 < count < horizon:
+            warnings.warn(f"X: {count} row{'s' * (count > 1)} of known columns, fewer than horizon={horizon}: the last of them stands for "
+                          "the steps after it", UserWarning, stacklevel=3)
         return [each.knowing(rows) for each, rows in zip(self.panel_.series, known, strict=True)], len(known[0])
 
     def _check_quantiles(self) -> None:
