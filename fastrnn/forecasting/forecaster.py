@@ -16,18 +16,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .._base import validation as check
-from . import choice, linear, tables
+from . import choice, tables
 from . import series as _series
 from .backtest import Backtest, naive_forecasts, scale
-from .blend import Blend, fit_blend, trained_errors, units
+from .blend import fit_blend
+from .blended import BlendedForecaster
 from .encoding import LARGEST, LOGARITHMS, Encoding, first_observed
 from .fitting import train
-from .intervals import Calibration, Interval
-from .living import LivingForecaster
+from .intervals import Interval
 from .options import Options
 from .requests import asks_for_other_series, asks_for_steps
 from .resample import Resampling
-from .smoothing import TRAINED
 from .stream import ForecastStream
 
 if TYPE_CHECKING:
@@ -35,16 +34,14 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Self
 
-    from .._base.typing import ArrayLike, CellName, Float64Array, IntArray, RandomState
+    from .._base.typing import ArrayLike, CellName, RandomState
     from ..training import History
     from .calendar import Clock
     from .network import ForecastNetwork
     from .series import Panel, Series
 
-BATCH = 64              # series forecast at once
 
-
-class RNNForecaster(LivingForecaster):
+class RNNForecaster(BlendedForecaster):
     """One recurrent network that forecasts one series, or any number of them, blended with simpler forecasts.
 
     At every step the network reads the last value (relative to the series' own recent level and scale), the values one
@@ -222,9 +219,6 @@ class RNNForecaster(LivingForecaster):
     options_: Options
     encoding_: Encoding
     panel_: Panel
-    choice_: choice.Choice
-    blend_: Blend | None
-    calibration_: Calibration | None
 
     def __init__(
             self, horizon: int = 1, window: int | Literal["auto"] = "auto", *, cell: CellName = "gru",
@@ -358,27 +352,6 @@ class RNNForecaster(LivingForecaster):
             networks, histories = fitted.networks, fitted.histories
             self.blend_, self.calibration_, self.choice_ = fitted.blend, fitted.calibration, fitted.choice
         self.options_, self.models_, self.history_ = options, networks, histories
-
-    def _settle(self, kept: int = 0, refit: bool = False) -> None:
-        """Bring the base forecasts to the ends of the panel's series, of which the first `kept` are as they were.
-
-        If none are kept, series of another number than before have the mean weights. `refit`: the linear forecast
-        learns from all steps again.
-        """
-        series, nonnegative = self.panel_.series, choice.kept_nonnegative(self.options_, self.panel_.series)
-        known = self.choice_.nonnegative
-        if len(known) in (kept, len(series)):               # what was found before stays, unless a value is below 0
-            nonnegative = (*map(min, nonnegative, known), *nonnegative[len(known):])
-        self.choice_ = replace(self.choice_, nonnegative=nonnegative)
-        if self.blend_ is None:
-            return
-        values = [self.encoding_.transformed(each.y) for each in series]
-        if self.calibration_ is not None and len(values) != len(self.calibration_.spread):
-            self.calibration_ = self.calibration_.for_series(units(values), kept)
-        blend = self.blend_.for_panel(values, kept)
-        if refit and blend.linear is not None:
-            blend = replace(blend, linear=linear.fit(series, self.encoding_, list(map(len, series))))
-        self.blend_ = blend
 
     def apply(self, X: ArrayLike | None, y: ArrayLike | None = None, *, past: ArrayLike | None = None,
               times: ArrayLike | None = None, static: ArrayLike | None = None) -> Self:
@@ -543,53 +516,6 @@ class RNNForecaster(LivingForecaster):
             return self._samples_about(z, check.size(samples, "samples"))
         return tables.table(self.panel_, self._values(z))
 
-    def _point(self, series: list[Series], steps: int) -> Float64Array:
-        """Point forecasts [N, steps] as z; past the horizon forecasts are taken for observations."""
-        encoding, horizon = self.encoding_, self.encoding_.horizon
-        if steps > horizon and len(encoding.past[0]):
-            raise ValueError(f"X: past columns are not known beyond horizon={horizon} steps, got {steps}")
-        base = None
-        if self.blend_ is not None:
-            base = self.blend_.base([encoding.transformed(each.y) for each in series], steps)
-            if not self.blend_.count(TRAINED):
-                return base
-        parts: list[Float64Array] = []
-        for start in range(0, steps, horizon):
-            if parts:
-                values = self._values(parts[-1])
-                series = [each.extended(forecast) for each, forecast in zip(series, values, strict=True)]
-            part = self._trained(series)
-            if base is not None:
-                part = part[:, :base.shape[1] - start] + base[:, start:start + horizon]
-            parts.append(part)
-        return np.concatenate(parts, 1)[:, :steps]
-
-    def _values(self, z: Float64Array) -> Float64Array:
-        """Forecasts [N, ...] from their z; counts not below 0."""
-        values = self.encoding_.restored(z)
-        floor = np.where(self.choice_.nonnegative, 0.0, -np.inf).reshape(-1, *(1,) * (z.ndim - 1))
-        return np.maximum(values, floor) if any(self.choice_.nonnegative) else values
-
-    def _quantiles_about(self, z: Float64Array, levels: Sequence[float]) -> Float64Array:
-        """Quantiles [N, steps, Q] of forecasts z; levels rise, and 0.5 stands for the point forecast."""
-        calibration = self._calibration()
-        return self._values(z[..., None] + calibration.spreads(z.shape[1])[..., None] * calibration.errors(levels))
-
-    def _samples_about(self, z: Float64Array, count: int) -> Any:
-        """Sample paths around forecasts z [N, steps], as the kind of table that the panel came in."""
-        rng = check.random_state(self.random_state, "random_state")
-        paths = self._calibration().samples(count, z.shape[1], rng) + z
-        values = self._values(np.moveaxis(paths, 0, -1))
-        if self.panel_.kind == "frame":
-            return tables.table(self.panel_, values, [f"sample{n}" for n in range(1, count + 1)])
-        return np.stack([tables.table(self.panel_, values[..., n]) for n in range(count)])
-
-    def _calibration(self) -> Calibration:
-        """The errors of the past; without a blend those that the networks make where they were trained."""
-        if self.calibration_ is not None:
-            return self.calibration_
-        return trained_errors(self.panel_.series, self.encoding_, self._outputs)
-
     def _ahead(self, X: Any) -> tuple[list[Series], int]:
         """The series, with what X says of the steps to come, and how many steps are asked for."""
         if asks_for_steps(X):
@@ -602,68 +528,9 @@ class RNNForecaster(LivingForecaster):
             raise ValueError("X: expected as many rows for every series")
         count, horizon = len(known[0]), self.encoding_.horizon
         if 0 < count < horizon:
-            warnings.warn(f"X: {count} row{'s' * (count > 1)} of known columns, fewer than horizon={horizon}: the last of them stands for "
-                          "the steps after it", UserWarning, stacklevel=3)
+            warnings.warn(f"X: {count} row{'s' * (count > 1)} of known columns, fewer than horizon={horizon}: the last "
+                          "of them stands for the steps after it", UserWarning, stacklevel=3)
         return [each.knowing(rows) for each, rows in zip(self.panel_.series, known, strict=True)], len(known[0])
-
-    def _check_quantiles(self) -> None:
-        if not self.options_.quantiles:
-            raise ValueError("quantiles: none were asked for when this forecaster was fitted")
-
-    def _central(self, forecasts: Float64Array) -> Float64Array:
-        """Point forecasts: the median of quantiles."""
-        quantiles = self.options_.quantiles
-        return forecasts[..., quantiles.index(0.5)] if quantiles else forecasts
-
-    def _forecast(self, series: list[Series]) -> Float64Array:
-        """Forecasts [N, horizon] or [N, horizon, Q] of the networks alone, from the ends of series."""
-        return self.encoding_.restored(self._trained(series, whole=True))
-
-    def _trained(self, series: list[Series], whole: bool = False) -> Float64Array:
-        """What trained members add to forecasts from the ends of series, as z [N, horizon]; `whole`: all quantiles."""
-        result = []
-        for start in range(0, len(series), BATCH):
-            batch = series[start:start + BATCH]
-            encoded = [self.encoding_.encode(each) for each in batch]
-            lengths = np.array([len(each) for each in batch])
-            outputs: Any = [None] * len(batch)
-            if self.models_:
-                x = np.zeros((lengths.max(), len(batch), self.encoding_.size), np.float32)
-                for n, each in enumerate(encoded):
-                    x[:len(each.z), n] = each.x
-                outputs = sum(network.last(x, lengths) for network in self.models_) / len(self.models_)
-            for n, (each, row) in enumerate(zip(encoded, outputs, strict=True), start):
-                output = None if row is None else row[None]
-                result.append(self._mixed(each, np.array([len(each.z) - 1]), output, n, whole)[0])
-        return np.stack(result)
-
-    def _mixed(self, encoded: Any, at: IntArray, outputs: Any, n: int, whole: bool = False) -> Float64Array:
-        """What trained members add to forecasts of series n from the steps `at`, as z [len(at), horizon(, Q)]."""
-        quantiles, blend = self.options_.quantiles, self.blend_
-        if outputs is not None:
-            if quantiles:
-                outputs = np.sort(outputs.reshape(len(outputs), -1, len(quantiles)), axis=-1)
-            outputs = outputs.astype(np.float64)
-        if blend is None:
-            z = self.encoding_.placed(encoded, at, outputs)
-            return z if whole else self._central(z)
-        result = np.zeros((len(at), self.encoding_.horizon))
-        varied = self.encoding_.varied(encoded, at)[:, None]        # where nothing has varied outputs do not count
-        if outputs is not None:
-            outputs = self._central(outputs) * varied
-            result += blend.weight("network")[n] * self.encoding_.placed(encoded, at, outputs)
-        if blend.linear is not None:
-            outputs = linear.inputs(encoded, at) @ blend.linear.T.astype(np.float64) * varied
-            result += blend.weight("linear")[n] * self.encoding_.placed(encoded, at, outputs)
-        return result
-
-    def _outputs(self, encoded: Any, at: IntArray) -> Float64Array:
-        """The networks' mean central output [len(at), horizon] at the steps `at`."""
-        outputs: Any = sum(network(encoded.x)[0][at] for network in self.models_) / len(self.models_)
-        quantiles = self.options_.quantiles
-        if quantiles:
-            outputs = np.sort(outputs.reshape(len(at), -1, len(quantiles)), axis=-1)
-        return self._central(outputs.astype(np.float64))
 
     def stream(self, series: int | str = 0, X: ArrayLike | None = None, *,
                interval: float | None = None) -> ForecastStream:
@@ -795,19 +662,3 @@ class RNNForecaster(LivingForecaster):
                 point, every, quantiles,
                 naive_forecasts(each.y, at, H, seasons), np.array([scale(each.y[:at[0] + 1], (*seasons, 1)[0])])))
         return Backtest._joined(parts)
-
-    def _walked(self, series: Series, n: int, at: IntArray) -> tuple[Float64Array, Float64Array | None]:
-        """Forecasts [len(at), horizon] of series n from the steps `at`, and quantiles of them where asked for."""
-        quantiles, encoded, outputs = self.options_.quantiles, self.encoding_.encode(series), None
-        if self.models_:
-            outputs = sum(network(encoded.x)[0][at] for network in self.models_) / len(self.models_)
-        if self.blend_ is None:
-            every = self.encoding_.restored(self._mixed(encoded, at, outputs, n, whole=True))
-            return self._central(every), every if quantiles else None
-        z = self._mixed(encoded, at, outputs, n)
-        z += self.blend_.walked(self.encoding_.transformed(series.y), n, at + 1, self.encoding_.horizon)
-        one = copy.copy(self)
-        one.choice_ = replace(self.choice_, nonnegative=self.choice_.nonnegative[n:n + 1] * len(z))
-        one.calibration_ = replace(self._calibration(),
-                                   spread=np.repeat(self._calibration().spread[n:n + 1], len(z), 0))
-        return one._values(z), one._quantiles_about(z, quantiles) if quantiles else None

@@ -10,8 +10,9 @@ power of k where origins are few), and c_n the series' own ratio (drawn towards 
 
     f_{n,k} + s_{n,k} q_p,
 
-with q_p that of all r / s; for an interval of level 1 - a the level is 1 - a + a min(0.3, 1 / (2 n)), with n the
-number of residuals that do not overlap. Beyond the horizon s_k grows as the power of k does.
+with q_p that of all r / s (of several series, each half of a series' errors over the c_n of the other half); for an
+interval of level 1 - a the level is 1 - a + a min(0.3, 1 / (2 n)), with n the number of residuals that do not overlap.
+Beyond the horizon s_k grows as the power of k does.
 
 References: Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World (2005); Gibbs & Candes, Adaptive conformal
 inference under distribution shift (2021).
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 GRID = 401              # probabilities at which quantiles of residuals are kept
 MOST_PATHS = 400        # residual paths that are kept for samples
+SEVERAL = 5             # series from which on each half of a series' errors is measured by the other half
 FEW = 8.0               # so many residuals that do not overlap count as much as the fitted power does
 
 
@@ -101,11 +103,14 @@ class Calibration:
             return cls(units[:, None] * np.ones((1, horizon)), units, 0.5, _NORMAL, np.zeros((1, horizon)), 1.0)
         total = max(1.0, count * min(int(varied.sum()), 50))
         common, growth = _smoothed(_mean(scaled[:, varied], (0, 1)), total)
-        own = _mean(scaled / common, (0, 2))
-        own = np.where(np.isfinite(own) & (own > 0), own, 1.0)
-        shrink = count / (count + 2) if len(units) > 1 else 0.0
-        spread = (units * np.exp(shrink * np.log(own)))[:, None] * common
+        own = _own_sizes(scaled / common, count)
+        spread = (units * own)[:, None] * common
         standard = residuals / np.where(spread > 0, spread, np.inf)
+        if varied.sum() >= SEVERAL and len(residuals) > 3:      # errors in units that other errors of the series gave
+            half = len(residuals) // 2
+            first, second = (_own_sizes(part / common, count / 2) for part in (scaled[:half], scaled[half:]))
+            standard[:half] *= (own / second)[:, None]
+            standard[half:] *= (own / first)[:, None]
         pool = np.sort(standard[:, varied][np.isfinite(residuals[:, varied])])
         kept = _quantiles(pool, total)
         paths = standard[:, varied].reshape(-1, horizon)
@@ -158,6 +163,15 @@ class Calibration:
             errors[..., horizon:] = (tie * errors[..., horizon - 1:horizon]
                                      + np.sqrt(1 - tie**2) * errors[..., horizon:])
         return errors * spreads
+
+
+def _own_sizes(ratios: Float64Array, count: float) -> Float64Array:
+    """The mean size [N] of each series' errors [O, N, horizon] beside the common ones, drawn towards 1."""
+    own = _mean(ratios, (0, 2))
+    own = np.where(np.isfinite(own) & (own > 0), own, 1.0)
+    shrink = count / (count + 2) if ratios.shape[1] > 1 else 0.0
+    result: Float64Array = np.exp(shrink * np.log(own))
+    return result
 
 
 def _mean(values: Float64Array, axes: tuple[int, ...]) -> Float64Array:

@@ -1,0 +1,183 @@
+"""How a fitted forecaster's forecasts are put together: networks, other members of the blend, bounds around them."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._base import validation as check
+from . import choice, linear, tables
+from .blend import Blend, trained_errors, units
+from .living import LivingForecaster
+from .smoothing import TRAINED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .._base.typing import Float64Array, IntArray, RandomState
+    from .intervals import Calibration
+    from .series import Series
+
+BATCH = 64              # series forecast at once
+
+
+class BlendedForecaster(LivingForecaster):
+    """The part of ``RNNForecaster`` that makes forecasts, and quantiles and samples around them, of what was fitted.
+
+    Examples
+    --------
+    >>> from fastrnn.forecasting import RNNForecaster
+    >>> issubclass(RNNForecaster, BlendedForecaster)
+    True
+    """
+
+    choice_: choice.Choice
+    blend_: Blend | None
+    calibration_: Calibration | None
+    random_state: RandomState
+
+    def _settle(self, kept: int = 0, refit: bool = False) -> None:
+        """Bring the base forecasts to the ends of the panel's series, of which the first `kept` are as they were.
+
+        If none are kept, series of another number than before have the mean weights. `refit`: the linear forecast
+        learns from all steps again.
+        """
+        series, nonnegative = self.panel_.series, choice.kept_nonnegative(self.options_, self.panel_.series)
+        known = self.choice_.nonnegative
+        if len(known) in (kept, len(series)):               # what was found before stays, unless a value is below 0
+            nonnegative = (*map(min, nonnegative, known), *nonnegative[len(known):])
+        self.choice_ = replace(self.choice_, nonnegative=nonnegative)
+        if self.blend_ is None:
+            return
+        values = [self.encoding_.transformed(each.y) for each in series]
+        if self.calibration_ is not None and len(values) != len(self.calibration_.spread):
+            self.calibration_ = self.calibration_.for_series(units(values), kept)
+        blend = self.blend_.for_panel(values, kept)
+        if refit and blend.linear is not None:
+            blend = replace(blend, linear=linear.fit(series, self.encoding_, list(map(len, series))))
+        self.blend_ = blend
+
+    def _point(self, series: list[Series], steps: int) -> Float64Array:
+        """Point forecasts [N, steps] as z; past the horizon forecasts are taken for observations."""
+        encoding, horizon = self.encoding_, self.encoding_.horizon
+        if steps > horizon and len(encoding.past[0]):
+            raise ValueError(f"X: past columns are not known beyond horizon={horizon} steps, got {steps}")
+        base = None
+        if self.blend_ is not None:
+            base = self.blend_.base([encoding.transformed(each.y) for each in series], steps)
+            if not self.blend_.count(TRAINED):
+                return base
+        parts: list[Float64Array] = []
+        for start in range(0, steps, horizon):
+            if parts:
+                values = self._values(parts[-1])
+                series = [each.extended(forecast) for each, forecast in zip(series, values, strict=True)]
+            part = self._trained(series)
+            if base is not None:
+                part = part[:, :base.shape[1] - start] + base[:, start:start + horizon]
+            parts.append(part)
+        return np.concatenate(parts, 1)[:, :steps]
+
+    def _values(self, z: Float64Array) -> Float64Array:
+        """Forecasts [N, ...] from their z; counts not below 0."""
+        values = self.encoding_.restored(z)
+        floor = np.where(self.choice_.nonnegative, 0.0, -np.inf).reshape(-1, *(1,) * (z.ndim - 1))
+        return np.maximum(values, floor) if any(self.choice_.nonnegative) else values
+
+    def _quantiles_about(self, z: Float64Array, levels: Sequence[float]) -> Float64Array:
+        """Quantiles [N, steps, Q] of forecasts z; levels rise, and 0.5 stands for the point forecast."""
+        calibration = self._calibration()
+        return self._values(z[..., None] + calibration.spreads(z.shape[1])[..., None] * calibration.errors(levels))
+
+    def _samples_about(self, z: Float64Array, count: int) -> Any:
+        """Sample paths around forecasts z [N, steps], as the kind of table that the panel came in."""
+        rng = check.random_state(self.random_state, "random_state")
+        paths = self._calibration().samples(count, z.shape[1], rng) + z
+        values = self._values(np.moveaxis(paths, 0, -1))
+        if self.panel_.kind == "frame":
+            return tables.table(self.panel_, values, [f"sample{n}" for n in range(1, count + 1)])
+        return np.stack([tables.table(self.panel_, values[..., n]) for n in range(count)])
+
+    def _calibration(self) -> Calibration:
+        """The errors of the past; without a blend those that the networks make where they were trained."""
+        if self.calibration_ is not None:
+            return self.calibration_
+        return trained_errors(self.panel_.series, self.encoding_, self._outputs)
+
+    def _check_quantiles(self) -> None:
+        if not self.options_.quantiles:
+            raise ValueError("quantiles: none were asked for when this forecaster was fitted")
+
+    def _central(self, forecasts: Float64Array) -> Float64Array:
+        """Point forecasts: the median of quantiles."""
+        quantiles = self.options_.quantiles
+        return forecasts[..., quantiles.index(0.5)] if quantiles else forecasts
+
+    def _forecast(self, series: list[Series]) -> Float64Array:
+        """Forecasts [N, horizon] or [N, horizon, Q] of the networks alone, from the ends of series."""
+        return self.encoding_.restored(self._trained(series, whole=True))
+
+    def _trained(self, series: list[Series], whole: bool = False) -> Float64Array:
+        """What trained members add to forecasts from the ends of series, as z [N, horizon]; `whole`: all quantiles."""
+        result = []
+        for start in range(0, len(series), BATCH):
+            batch = series[start:start + BATCH]
+            encoded = [self.encoding_.encode(each) for each in batch]
+            lengths = np.array([len(each) for each in batch])
+            outputs: Any = [None] * len(batch)
+            if self.models_:
+                x = np.zeros((lengths.max(), len(batch), self.encoding_.size), np.float32)
+                for n, each in enumerate(encoded):
+                    x[:len(each.z), n] = each.x
+                outputs = sum(network.last(x, lengths) for network in self.models_) / len(self.models_)
+            for n, (each, row) in enumerate(zip(encoded, outputs, strict=True), start):
+                output = None if row is None else row[None]
+                result.append(self._mixed(each, np.array([len(each.z) - 1]), output, n, whole)[0])
+        return np.stack(result)
+
+    def _mixed(self, encoded: Any, at: IntArray, outputs: Any, n: int, whole: bool = False) -> Float64Array:
+        """What trained members add to forecasts of series n from the steps `at`, as z [len(at), horizon(, Q)]."""
+        quantiles, blend = self.options_.quantiles, self.blend_
+        if outputs is not None:
+            if quantiles:
+                outputs = np.sort(outputs.reshape(len(outputs), -1, len(quantiles)), axis=-1)
+            outputs = outputs.astype(np.float64)
+        if blend is None:
+            z = self.encoding_.placed(encoded, at, outputs)
+            return z if whole else self._central(z)
+        result = np.zeros((len(at), self.encoding_.horizon))
+        varied = self.encoding_.varied(encoded, at)[:, None]        # where nothing has varied outputs do not count
+        if outputs is not None:
+            outputs = self._central(outputs) * varied
+            result += blend.weight("network")[n] * self.encoding_.placed(encoded, at, outputs)
+        if blend.linear is not None:
+            outputs = linear.inputs(encoded, at) @ blend.linear.T.astype(np.float64) * varied
+            result += blend.weight("linear")[n] * self.encoding_.placed(encoded, at, outputs)
+        return result
+
+    def _outputs(self, encoded: Any, at: IntArray) -> Float64Array:
+        """The networks' mean central output [len(at), horizon] at the steps `at`."""
+        outputs: Any = sum(network(encoded.x)[0][at] for network in self.models_) / len(self.models_)
+        quantiles = self.options_.quantiles
+        if quantiles:
+            outputs = np.sort(outputs.reshape(len(at), -1, len(quantiles)), axis=-1)
+        return self._central(outputs.astype(np.float64))
+
+    def _walked(self, series: Series, n: int, at: IntArray) -> tuple[Float64Array, Float64Array | None]:
+        """Forecasts [len(at), horizon] of series n from the steps `at`, and quantiles of them where asked for."""
+        quantiles, encoded, outputs = self.options_.quantiles, self.encoding_.encode(series), None
+        if self.models_:
+            outputs = sum(network(encoded.x)[0][at] for network in self.models_) / len(self.models_)
+        if self.blend_ is None:
+            every = self.encoding_.restored(self._mixed(encoded, at, outputs, n, whole=True))
+            return self._central(every), every if quantiles else None
+        z = self._mixed(encoded, at, outputs, n)
+        z += self.blend_.walked(self.encoding_.transformed(series.y), n, at + 1, self.encoding_.horizon)
+        one = copy.copy(self)
+        one.choice_ = replace(self.choice_, nonnegative=self.choice_.nonnegative[n:n + 1] * len(z))
+        one.calibration_ = replace(self._calibration(),
+                                   spread=np.repeat(self._calibration().spread[n:n + 1], len(z), 0))
+        return one._values(z), one._quantiles_about(z, quantiles) if quantiles else None
