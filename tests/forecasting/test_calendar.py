@@ -131,7 +131,8 @@ def test_zones_agree_with_pandas_and_with_datetime(zone):
 
 
 @pytest.mark.parametrize("change", ["2024-03-28", "2024-10-24", "2024-04-04", "2024-10-03", "2024-12-30"])
-@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata",
+                                  "Pacific/Apia"])
 @pytest.mark.parametrize("name", ["h", "30min", "D", "B", "W-SUN", "MS"])
 def test_clocks_over_the_changes_of_zones(zone, change, name):
     """Hours are elapsed time; days keep their time of day."""
