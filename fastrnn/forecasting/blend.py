@@ -110,9 +110,12 @@ class Blend:
         trained = self.count(TRAINED)
         places = self.naive_places
         if places:
-            table = smoothing.aligned(values)
-            forecasts = smoothing.naive(table, self.seasons, steps, [table.shape[1]])[0][:, places]
-            result += np.einsum("nk,nkh->nh", self.weights[:, trained:trained + len(places)], forecasts)
+            length, weights = max(map(len, values)), self.weights[:, trained:trained + len(places)]
+            for start in range(0, len(values), TOGETHER):
+                part = slice(start, start + TOGETHER)
+                table = smoothing.aligned(values[part], length=length)
+                forecasts = smoothing.naive(table, self.seasons, steps, [table.shape[1]])[0][:, places]
+                result[part] += np.einsum("nk,nkh->nh", weights[part], forecasts)
         if self.parameters is not None and self.state is not None:
             forecasts = smoothing.Ahead(self.parameters, steps).forecasts(self.state)
             result += np.einsum("nk,nkh->nh", self.weights[:, trained + len(places):], forecasts)
