@@ -192,6 +192,7 @@ def test_the_weather_is_read_as_a_table():
     assert np.array_equal(table.numbers("ghi_W_per_m2", "--target"), weather.irradiance)
 
 
+@pytest.mark.slow
 def test_the_examples_run_on_the_weather(tmp_path, monkeypatch, capsys):
     """The first example of each command, one after the other; ``train`` writes the model that the others read."""
     pytest.importorskip("matplotlib")
