@@ -304,7 +304,7 @@ class RNNAnomalyDetector(Estimator):
         --------
         >>> import numpy as np
         >>> from fastrnn.anomaly import RNNAnomalyDetector
-        >>> x = np.sin(np.arange(500) / 8)[:, None]
+        >>> x = np.sin(np.arange(500)[:, None] / 8) + 0.05 * np.random.default_rng(0).standard_normal((500, 1))
         >>> x[450] = 3
         >>> detector = RNNAnomalyDetector(random_state=0).fit(x[:400])
         >>> int(np.argmin(detector.score_samples(x[400:])))
@@ -357,7 +357,7 @@ class RNNAnomalyDetector(Estimator):
         --------
         >>> import numpy as np
         >>> from fastrnn.anomaly import RNNAnomalyDetector
-        >>> x = np.sin(np.arange(500) / 8)[:, None]
+        >>> x = np.sin(np.arange(500)[:, None] / 8) + 0.05 * np.random.default_rng(0).standard_normal((500, 1))
         >>> x[450] = 3
         >>> detector = RNNAnomalyDetector(refractory=20, random_state=0).fit(x[:400])
         >>> np.flatnonzero(detector.predict(x[400:]) == -1)
@@ -463,7 +463,7 @@ class RNNAnomalyDetector(Estimator):
         --------
         >>> import numpy as np
         >>> from fastrnn.anomaly import RNNAnomalyDetector
-        >>> x = np.sin(np.arange(500) / 8)[:, None]
+        >>> x = np.sin(np.arange(500)[:, None] / 8) + 0.05 * np.random.default_rng(0).standard_normal((500, 1))
         >>> x[450] = 3
         >>> values, scores = RNNAnomalyDetector(refractory=20, random_state=0).fit(x[:400]).plot(x[400:])
         >>> values.get_title(), scores.get_xlabel()
