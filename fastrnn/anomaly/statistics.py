@@ -228,9 +228,9 @@ class Records(Numbers):
         P = (K + 0.3) / N (1 + d / (k (m + room)))^-k,   room = margin (high - low)
 
     Independent rows set 1.4 records, on average, among so many rows again as there were (the theory of records);
-    random walks, trends and growth set many, of the size of their steps, and are expected to. A record widens the range
-    by no more than a quarter, and counts for no more than 5 (m + room), so that a glitch does not open the range for
-    all that follows.
+    random walks, trends and growth set many, of the size of their steps, and are expected to. A record counts for no
+    more than 5 (m + room) and widens the range by no more than that or a quarter of it, so that a glitch does not open
+    the range for all that follows.
 
     Parameters
     ----------

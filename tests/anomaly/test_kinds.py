@@ -143,7 +143,8 @@ BASES = {
 
 
 @pytest.mark.parametrize("dirt", DIRT)
-@pytest.mark.parametrize("base", ["wave", *(pytest.param(name, marks=pytest.mark.slow) for name in list(BASES)[1:])])
+@pytest.mark.parametrize("base", ["wave", "constant", *(pytest.param(name, marks=pytest.mark.slow) for name in
+                                                        ("normal", "random walk", "counts"))])
 def test_after_dirt_spikes_and_shifts_are_found_as_without(base, dirt):
     make, sigma = BASES[base]
     x = make(np.random.default_rng(3), np.arange(3600))
@@ -193,6 +194,30 @@ def test_a_level_moves_by_a_bounded_amount():
     assert level.mean - mean == pytest.approx(4 * deviation / 1001) and level.deviation < 1.01 * deviation
     assert level.learn(1e30, True, 0.0) == pytest.approx(4.0)       # a frozen one moves not at all
     assert level.count == 1001
+
+
+def test_the_read_out_learns_from_clipped_errors():
+    """Of an error of 40 scales, within the bounds of what the network reads, four are learnt."""
+    x = np.sin(np.arange(1000) / 20) + 0.01 * np.random.default_rng(0).standard_normal(1000)
+    detector = RNNAnomalyDetector(hidden_size=8, random_state=0).fit(x[:, None])
+    channel = detector._state.channels[0]
+    scale, deviation = channel.scale, channel.level.deviation
+    detector.learn_one(channel.center + 40 * scale)
+    assert channel.residual == pytest.approx(4 * scale / deviation)
+    scale, deviation = channel.scale, channel.level.deviation
+    detector.learn_one(channel.center - 0.5 * scale)
+    assert channel.residual == pytest.approx(-0.5 * scale / deviation)
+
+
+def test_a_glitch_widens_a_range_by_a_bounded_part():
+    records = Records(5000, 0.02)
+    for row, value in enumerate(np.random.default_rng(0).standard_normal(1000).tolist()):
+        records.learn(value, row)
+    low, high, mean_excess = records.low, records.high, records.m
+    records.learn(1e30, 1000)
+    assert records.low == low and high < records.high <= high + 0.5 * (high - low)
+    assert records.m < mean_excess + 0.2 * (high - low)
+    assert high < records.bounded(1e30) < high + 0.5 * (high - low) and records.bounded(0.1) == 0.1
 
 
 def test_the_quantiles_of_a_tail():
