@@ -334,7 +334,7 @@ def fit_blend(series: list[Series], encoding: Encoding, options: Options) -> Fit
     rows = np.arange(N) if N <= most else np.unique(np.linspace(0, N - 1, most).astype(int))
     some = [series[n] for n in rows]
     values = [encoding.transformed(each.y) for each in some]
-    table = smoothing.aligned(values)
+    table = smoothing.aligned(values, smoothing.LONGEST)
     lengths = np.minimum([len(each) for each in values], table.shape[1])
     origins = Origins.of(lengths, table.shape[1], H, numbers)
     allowed = _allowed(options)
@@ -395,7 +395,7 @@ def _picked(series: Sequence[Series], encoding: Encoding, options: Options,
     wanted, parts = np.array([name in names for name in groups]), []
     for start in range(0, len(series), SOME):
         values = [encoding.transformed(each.y) for each in series[start:start + POOL]]
-        table = smoothing.aligned(values)
+        table = smoothing.aligned(values, smoothing.LONGEST)
         lengths = np.minimum([len(each) for each in values], table.shape[1])
         origins = Origins.of(lengths, table.shape[1], encoding.horizon, FEW_ORIGINS)
         parts.append(_recursions(table, options.seasons, wanted, origins, np.arange(len(table)),
@@ -520,7 +520,7 @@ def _calibrated(errors: Float64Array, weights: Float64Array, names: Sequence[str
 def trained_errors(series: Sequence[Series], encoding: Encoding, outputs: Any) -> Calibration:
     """The calibration by errors where networks were trained, which are somewhat smaller than those to come."""
     values = [encoding.transformed(each.y) for each in series]
-    table = smoothing.aligned(values)
+    table = smoothing.aligned(values, smoothing.LONGEST)
     lengths = np.minimum([len(each) for each in values], table.shape[1])
     origins = Origins.of(lengths, table.shape[1], encoding.horizon)
     forecasts = _at_origins(series, encoding, origins, outputs)

@@ -249,7 +249,7 @@ def _proportional(y: Float64Array) -> bool | None:
 
 def _difference(options: Options, values: Sequence[Float64Array]) -> int:
     """1, a season, or 0 (the window's mean): whichever naive forecast was best in the past."""
-    table = smoothing.aligned(values)
+    table = smoothing.aligned(values, smoothing.LONGEST)
     T, H = table.shape[1], options.horizon
     if T < 4:
         return 1

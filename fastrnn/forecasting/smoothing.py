@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 RATES = ("alpha", "beta", "phi", "kappa", "rho", "theta")
 TRAINED = ("network", "linear")
 MEMBERS = (*TRAINED, "naive", "seasonal naive", "drift", "mean", "median", "smoothing", "trend", "theta", "decay")
-LONGEST = 4000          # steps of a series' end that a recursion begins with, at most
+LONGEST = 4000          # steps of a series' end that choices are made by, at most
 
 
 # ---- Members and their parameters -----------------------------------------------------------------
@@ -365,12 +365,13 @@ def _medians(values: Float64Array) -> Float64Array:
     return result
 
 
-def aligned(series: Sequence[Float64Array], longest: int = LONGEST, length: int | None = None) -> Float64Array:
-    """Series as rows [N, T] that end together, of their last `longest` steps, with NaN before each begins.
+def aligned(series: Sequence[Float64Array], longest: int | None = None, length: int | None = None) -> Float64Array:
+    """Series as rows [N, T] that end together, with NaN before each begins; of their last `longest` steps if given.
 
     T is `length`, or that of the longest series.
     """
-    T = min(longest, max(map(len, series)) if length is None else length)
+    T = max(map(len, series)) if length is None else length
+    T = T if longest is None else min(T, longest)
     result = np.full((len(series), T), np.nan)
     for row, z in zip(result, series, strict=True):
         part = z[-T:]

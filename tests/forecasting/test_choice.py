@@ -196,6 +196,11 @@ def test_a_series_longer_than_base_forecasts_look_back():
     truth = 50 + 10 * np.sin(np.arange(4600, 4606) * 2 * np.pi / 12)
     assert np.abs(model.predict() - truth).max() < 1.5
     assert model.choice_.judged == 500
+    stream = RNNForecaster(**FAST, blend=["mean", "smoothing"]).fit(y[:4300]).stream()
+    for value in y[4300:]:
+        stream.step(value)
+    np.testing.assert_allclose(stream.forecast, RNNForecaster(**FAST, blend=["mean", "smoothing"]).fit(y[:4300]).apply(
+        y).predict(), rtol=1e-9)
 
 
 def test_the_future_changes_no_earlier_forecast():

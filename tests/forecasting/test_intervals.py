@@ -16,6 +16,7 @@ def wave(T, seed=0):
     return 50 + 10 * np.sin(np.arange(T) * 2 * np.pi / 12) + np.random.default_rng(seed).standard_normal(T)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["random walk", "noise", "sine"])
 def test_intervals_cover_what_they_say(kind):
     shares = []
