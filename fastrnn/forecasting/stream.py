@@ -28,7 +28,7 @@ class ForecastStream:
     """The running forecast of one series; made by ``RNNForecaster.stream``.
 
     It has its own copy of the networks' weights and state, so that a later ``fit`` does not change it. ``step`` takes
-    the next observation and costs a few microseconds, however long the series is. A stream pickles.
+    the next observation and costs some microseconds, however long the series is. A stream pickles.
 
     Parameters
     ----------
