@@ -86,6 +86,7 @@ NOISE = {"normal": lambda rng: rng.standard_normal(20_000), "uniform": lambda rn
          "heavy tails": lambda rng: rng.standard_t(3, 20_000), "lognormal": lambda rng: rng.lognormal(size=20_000)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", NOISE)
 def test_likelihood_is_calibrated(noise):
     """On noise, p <= 10^-digits comes about so often: near to it at 0.1, and further out as the class says."""
@@ -412,6 +413,7 @@ EXCEPTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Estimator RNNAnomalyDetector does not inherit:UserWarning")
 @pytest.mark.parametrize("options, exceptions", [({}, EXCEPTIONS), ({"contamination": 0.1}, {}),
                                                  ({"updates": 1}, EXCEPTIONS)])

@@ -39,6 +39,7 @@ OPTIONS = {"plain": {}, "refractory": {"refractory": 30}, "lstm, two layers": {"
            "a share": {"contamination": 0.05}, "no forgetting": {"forgetting": 1.0}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("about", OPTIONS)
 def test_it_goes_on_in_mid_stream(about, way, tmp_path):

@@ -114,6 +114,7 @@ def test_messages_begin_with_what_was_typed(name, program, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith(f"{program} inspect: ")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="pipes break otherwise on Windows")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [("info",), ("forecast", "--help"), ("gradients", "--length", "5")])

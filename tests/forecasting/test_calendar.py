@@ -114,6 +114,7 @@ def test_irregular_times_show_what_makes_them_regular():
 
 # ---- Time zones ---------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", ZONES)
 def test_zones_agree_with_pandas_and_with_datetime(zone):
     pandas = pytest.importorskip("pandas")

@@ -231,6 +231,7 @@ STREAMS = {"plain": {}, "log": {"log": True}, "quantiles": {"quantiles": (0.1, 0
            "recursions": {"blend": ["smoothing", "trend", "theta", "decay"]}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [15, 120])
 @pytest.mark.parametrize("name", STREAMS)
 @pytest.mark.filterwarnings("ignore:y. 15 values are too few")

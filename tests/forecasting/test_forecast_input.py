@@ -289,6 +289,7 @@ EXCEPTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Estimator RNNForecaster does not inherit:UserWarning")      # it does not import it
 @pytest.mark.filterwarnings("ignore:y. [0-9]+ values are too few to train a network:UserWarning")   # some checks' data
 def test_check_estimator():

@@ -69,6 +69,7 @@ def future(model, h=4):
     return np.linspace(0, 1, h * model.n_features_in_).reshape(h, -1) if model.n_features_in_ else None
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")          # of short series, of values that are left out
 @pytest.mark.parametrize("way", ways())
 @pytest.mark.parametrize("about", OPTIONS)

@@ -55,6 +55,7 @@ def test_learns_as_the_unswapped_policy_does(env, policy):
     assert found.shape == rewards.shape and np.allclose(found, rewards, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_many_environments_at_once():
     from stable_baselines3.common.env_util import make_vec_env
     models = []
