@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+# Before NumPy and torch are imported, here and in the processes of pytest-xdist: their idle threads would spin on the
+# CPUs that other tests need.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import hypothesis
 import keras_files
 import pytest
