@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..forecasting import RNNForecaster
+from ..forecasting.preparation import read_panel
 from . import tables
 from .common import blame_table, check_resample, resample_parameter
 from .forecasts import Forecasts, print_errors
@@ -161,8 +162,7 @@ def fitted(args: argparse.Namespace, all_series: list[TableSeries]) -> RNNForeca
 def _before(args: argparse.Namespace, model: RNNForecaster, all_series: list[TableSeries]) -> dict[str, Any]:
     """The arguments of ``fit`` without the last steps, which are held out."""
     arguments = fit_arguments(all_series)
-    panel = model._read(arguments["X"], arguments["y"], arguments["past"], arguments["times"],
-                        static=arguments["static"])
+    panel = read_panel(model, **arguments)
     cut = []
     for series, steps in zip(all_series, panel.series, strict=True):
         first = len(steps) - args.held_out          # of the steps that are held out

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .calendar import shown
+from .preparation import read_panel
 
 if TYPE_CHECKING:
     from .forecaster import RNNForecaster
@@ -22,7 +23,7 @@ def read_following(model: RNNForecaster, X: Any, y: Any = None, past: Any = None
     if X is None and y is None:
         raise TypeError("y: expected the rows that follow, got None")
     clock = next((series.clock for series in model.panel_.series), None)
-    return model._read(X, y, past, times, clock, static=static, like=model.panel_)
+    return read_panel(model, X, y, past, times, clock, static=static, like=model.panel_)
 
 
 def following(panel: Panel, new: Panel) -> tuple[list[Series | None], list[Series]]:

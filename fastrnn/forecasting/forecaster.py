@@ -2,32 +2,28 @@
 
 Reading order: ``RNNForecaster.fit`` (what goes in), ``predict``, ``stream``, ``backtest``; then ``encoding`` (what the
 network reads and says), ``network``, ``fitting`` (windows, loss, optimizer), ``options`` (the checks of parameters),
-``series`` (arrays and frames), ``stream`` (one observation at a time), ``backtest`` (errors).
+``preparation`` and ``series`` (arrays and frames), ``stream`` (one observation at a time), ``walk`` and ``backtest``
+(forecasts of the past, and their errors).
 """
 
 from __future__ import annotations
 
 import copy
-import math
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from .._base import validation as check
 from . import choice, tables
-from . import series as _series
-from .backtest import Backtest, naive_forecasts, scale
 from .blend import fit_blend
 from .blended import BlendedForecaster
-from .encoding import LARGEST, LOGARITHMS, Encoding, first_observed
+from .encoding import Encoding
 from .fitting import train
 from .intervals import Interval
 from .options import Options
-from .requests import asks_for_other_series, asks_for_steps
-from .resample import Resampling
+from .preparation import like_fitted, prepared, read_panel, series_number, steps_ahead
+from .requests import asks_for_other_series
 from .stream import ForecastStream
+from .walk import backtest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,9 +32,9 @@ if TYPE_CHECKING:
 
     from .._base.typing import ArrayLike, CellName, RandomState
     from ..training import History
-    from .calendar import Clock
+    from .backtest import Backtest
     from .network import ForecastNetwork
-    from .series import Panel, Series
+    from .series import Panel
 
 
 class RNNForecaster(BlendedForecaster):
@@ -325,12 +321,12 @@ class RNNForecaster(BlendedForecaster):
           seasons: none; logarithm: no; difference: 1
           forecast: 100 % naive (by 25 origins in the last 25 steps)
         """
-        return self._fit(self._read(X, y, past, times, static=static))
+        return self._fit(read_panel(self, X, y, past, times, static=static))
 
     def _fit(self, panel: Panel) -> Self:
         options = Options.of(self)
         panel.series, left_out = choice.without_glitches(panel.series)
-        panel = self._prepared(panel, options)
+        panel = prepared(panel, options)
         options = choice.resolved(options, panel)
         encoding = Encoding(options.horizon, options.window, options.log, options.scaling, options.difference,
                             options.seasons, options.time_features, panel.series)
@@ -386,62 +382,18 @@ class RNNForecaster(BlendedForecaster):
         """
         self._check_fitted()
         other = copy.copy(self)
-        panel = self._read(X, y, past, times, static=static, like=self.panel_)
+        panel = read_panel(self, X, y, past, times, static=static, like=self.panel_)
         panel.series, left_out = choice.without_glitches(panel.series)
-        other.panel_ = self._like_fitted(self._prepared(panel, self.options_))
+        other.panel_ = like_fitted(self, prepared(panel, self.options_))
         other.choice_ = replace(self.choice_, left_out=left_out)
         other._settle()
         return other
-
-    def _read(self, X: ArrayLike | None, y: ArrayLike | None, past: ArrayLike | None, times: ArrayLike | None,
-              clock: Clock | None = None, static: ArrayLike | None = None, like: Panel | None = None) -> Panel:
-        """The arguments of ``fit`` as a Panel; `like` is the one whose categories its columns have."""
-        layout = _series.Layout(
-            _series.check_names(self.target, "target") if self.target is not None else None,
-            _series.check_name(self.time, "time"), _series.check_name(self.series, "series"),
-            _series.check_names(self.known, "known"), _series.check_names(self.past, "past"),
-            _series.check_names(self.static, "static"), _series.check_names(self.categorical, "categorical"),
-            {} if like is None else dict(like.categories), Resampling.of(self.freq, self.resample), clock=clock)
-        return _series.read(X, y, past, times, layout, static)
-
-    def _prepared(self, panel: Panel, options: Options) -> Panel:
-        """The panel with its series cut to begin with a value; ValueError for one that cannot be forecast."""
-        for n, series in enumerate(panel.series):
-            name = f"y[{n}]" if len(panel.series) > 1 else "y"
-            if series.name is not None:
-                name = f"y of series {series.name!r}"
-            first = first_observed(series.y)
-            if len(series) - first < 2:
-                raise ValueError(f"{name}: expected 2 samples or more from the first value on, got "
-                                 f"{len(series) - first} sample{'s' * (len(series) - first != 1)}")
-            if np.nanmax(np.abs(series.y)) > LARGEST:
-                raise ValueError(f"{name}: expected values up to {LARGEST:g} in size, got "
-                                 f"{np.nanmax(np.abs(series.y)):g}")
-            above = LOGARITHMS[options.log].above if options.log in LOGARITHMS else -math.inf
-            if np.nanmin(series.y) <= above:
-                raise ValueError(f"{name}: log={options.log!r} needs values above {above:g}, got "
-                                 f"{np.nanmin(series.y):g}")
-            if options.time_features and series.clock is None:
-                raise ValueError("times: expected them, as time_features are asked for; got None")
-            panel.series[n] = series.part(first, len(series))
-        return panel
-
-    def _like_fitted(self, panel: Panel) -> Panel:
-        """The panel, if its series have the columns that this forecaster was fitted with."""
-        self._check_features(panel.series[0].known.shape[1])
-        count, expected = panel.series[0].past.shape[1], len(self.encoding_.past[0])
-        if count != expected:
-            raise ValueError(f"past: expected {expected} columns, got {count}")
-        static, expected = panel.series[0].static, len(self.encoding_.static[0])
-        if (0 if static is None else len(static)) != expected:
-            raise ValueError(f"static: expected {expected} columns, got {0 if static is None else len(static)}")
-        return panel
 
     def _check_loaded(self) -> None:
         """Raise an error of any kind where what a file holds makes no forecast."""
         if self.__sklearn_is_fitted__():
             Options.of(RNNForecaster(**{**self.get_params(), "random_state": None}))
-            self._like_fitted(self.panel_)
+            like_fitted(self, self.panel_)
             self._point(self.panel_.series, 1)
 
     # ---- Forecasts ------------------------------------------------------------------------------
@@ -492,7 +444,7 @@ class RNNForecaster(BlendedForecaster):
         self._check_fitted()
         if asks_for_other_series(X, self.panel_, self.n_features_in_):
             return self.apply(X).predict(quantiles=quantiles, interval=interval, samples=samples)
-        series, steps = self._ahead(X)
+        series, steps = steps_ahead(self, X)
         if sum([check.flag(quantiles, "quantiles"), interval is not None, samples is not None]) > 1:
             raise ValueError("quantiles, interval, samples: expected one of them at most")
         if quantiles and self.blend_ is None:
@@ -515,22 +467,6 @@ class RNNForecaster(BlendedForecaster):
         if samples is not None:
             return self._samples_about(z, check.size(samples, "samples"))
         return tables.table(self.panel_, self._values(z))
-
-    def _ahead(self, X: Any) -> tuple[list[Series], int]:
-        """The series, with what X says of the steps to come, and how many steps are asked for."""
-        if asks_for_steps(X):
-            if self.n_features_in_:
-                raise ValueError(f"X: expected the {self.n_features_in_} known columns of the steps to come, got {X}")
-            return self.panel_.series, self.encoding_.horizon if X is None else check.size(int(X), "X")
-        known = tables.known_rows(X, self.panel_)
-        self._check_features(known[0].shape[1])
-        if len({len(rows) for rows in known}) > 1:
-            raise ValueError("X: expected as many rows for every series")
-        count, horizon = len(known[0]), self.encoding_.horizon
-        if 0 < count < horizon:
-            warnings.warn(f"X: {count} row{'s' * (count > 1)} of known columns, fewer than horizon={horizon}: the last "
-                          "of them stands for the steps after it", UserWarning, stacklevel=3)
-        return [each.knowing(rows) for each, rows in zip(self.panel_.series, known, strict=True)], len(known[0])
 
     def stream(self, series: int | str = 0, X: ArrayLike | None = None, *,
                interval: float | None = None) -> ForecastStream:
@@ -566,24 +502,13 @@ class RNNForecaster(BlendedForecaster):
         <ForecastStream after 200 observations, horizon 3>
         """
         self._check_fitted()
-        row = self._number(series)
+        row = series_number(self.panel_, series)
         each = self.panel_.series[row]
         if X is not None or self.n_features_in_:
             rows = tables.rows_to_come(X, self.panel_, each)
             self._check_features(rows.shape[1])
             each = each.knowing(check.shaped(rows, "X", (self.encoding_.horizon, self.n_features_in_)))
         return ForecastStream(self, each, row, None if interval is None else check.probability(interval, "interval"))
-
-    def _number(self, series: int | str) -> int:
-        """The number of a series in the panel, from its number or its name."""
-        names = [each.name for each in self.panel_.series]
-        if isinstance(series, (int, np.integer)) and not isinstance(series, bool) and series not in names:
-            if not 0 <= series < len(names):
-                raise ValueError(f"series: expected 0 to {len(names) - 1}, got {series}")
-            return int(series)
-        if series not in names:
-            raise ValueError(f"series: expected a number or one of {', '.join(map(str, names))}, got {series!r}")
-        return names.index(series)
 
     # ---- Backtest -------------------------------------------------------------------------------
 
@@ -622,43 +547,5 @@ class RNNForecaster(BlendedForecaster):
         >>> RNNForecaster(horizon=3, updates=50, random_state=0).backtest(y, start=-20, stride=2)
         <Backtest of 9 forecasts, horizon 3, 1 series>
         """
-        stride, refit = check.size(stride, "stride"), check.flag(refit, "refit")
-        if isinstance(start, bool) or not isinstance(start, (int, np.integer)):
-            raise TypeError(f"start: expected an int, got {type(start).__name__}")
-        panel = self._read(X, y, past, times, static=static, like=None if refit else vars(self).get("panel_"))
-        starts = [int(start) if start >= 0 else len(each) + int(start) for each in panel.series]
-        for n, (begin, each) in enumerate(zip(starts, panel.series, strict=True)):
-            if begin < 2 or begin >= len(each):
-                raise ValueError(f"start: expected a step from 2 to {len(each) - 1} of series {n}, got {begin}")
-        model: RNNForecaster = self
-        if refit:
-            model = RNNForecaster(**self.get_params())
-            heads = [each.part(0, begin) for each, begin in zip(panel.series, starts, strict=True)]
-            model._fit(_series.Panel(heads, "list"))
-        else:
-            self._check_fitted()
-        return replace(model._walk(panel, starts, stride), names=tuple(each.name for each in panel.series),
-                       clocks=tuple(each.clock for each in panel.series))
-
-    def _walk(self, panel: Panel, starts: Sequence[int], stride: int) -> Backtest:
-        """A Backtest of the fitted networks, from one step on in each series."""
-        H, quantiles, parts = self.encoding_.horizon, self.options_.quantiles, []
-        known = [choice.without_glitches_before(*each) for each in zip(panel.series, starts, strict=True)]
-        prepared = self._like_fitted(self._prepared(_series.Panel(known, panel.kind), self.options_))
-        model = copy.copy(self)
-        if len(prepared.series) != len(self.panel_.series):
-            model.panel_ = _series.Panel([each.part(0, max(2, begin - len(whole) + len(each))) for each, whole, begin in
-                                          zip(prepared.series, panel.series, starts, strict=True)], panel.kind)
-            model._settle()
-        for n, (each, whole, begin) in enumerate(zip(prepared.series, panel.series, starts, strict=True)):
-            skipped = len(whole) - len(each)            # steps before its first value
-            at = np.arange(begin - skipped, len(each) - H + 1, stride) - 1      # the last step of what is past
-            if not len(at) or at[0] < 0:
-                raise ValueError(f"start: expected horizon={H} steps from it on, and a value before it, in series {n}")
-            point, every = model._walked(each, n, at)
-            seasons = self.options_.seasons
-            parts.append(Backtest(
-                np.full(len(at), n), at + 1 + skipped, each.y[at[:, None] + np.arange(1, H + 1)],
-                point, every, quantiles,
-                naive_forecasts(each.y, at, H, seasons), np.array([scale(each.y[:at[0] + 1], (*seasons, 1)[0])])))
-        return Backtest._joined(parts)
+        data = {"X": X, "y": y, "past": past, "times": times, "static": static}
+        return backtest(self, data, start, check.size(stride, "stride"), check.flag(refit, "refit"))

@@ -10,6 +10,7 @@ import numpy as np
 
 from .._base import validation as check
 from .._base.figures import finish, new_figure
+from .preparation import series_number
 from .tables import known_rows
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def as_arrays(model: RNNForecaster) -> RNNForecaster:
 def draw_forecast(model: RNNForecaster, X: Any, series: int | str, interval: float, past: int | None,
                   ax: Axes | None) -> Axes:
     """``RNNForecaster.plot``: the end of a series, its forecast and an interval."""
-    number = model._number(series)
+    number = series_number(model.panel_, series)
     each, options = model.panel_.series[number], model.options_
     if model.n_features_in_:
         X = known_rows(X, model.panel_)

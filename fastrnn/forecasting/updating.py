@@ -19,6 +19,7 @@ from .choice import without_glitches
 from .fitting import KnownTargets
 from .following import following
 from .options import LOSSES
+from .preparation import like_fitted, prepared
 from .series import Panel
 from .windows import Prepared, WindowData, Windows, training_windows
 
@@ -51,12 +52,12 @@ def update(model: RNNForecaster, new: Panel, updates: int | None) -> None:
             for each, series in zip(rows, model.panel_.series, strict=True)]
     for each in [*filter(None, rows), *others]:
         model._check_features(each.known.shape[1])
-        model._like_fitted(Panel([each], "list"))
+        like_fitted(model, Panel([each], "list"))
     before = [len(each) for each in model.panel_.series] + [0] * len(others)
     series = [each if more is None else _grown(each, more)
               for each, more in zip(model.panel_.series, rows, strict=True)] + others
     series, left_out = without_glitches(series)
-    panel = model._prepared(replace(model.panel_, series=series), model.options_)
+    panel = prepared(replace(model.panel_, series=series), model.options_)
     count = sum(map(len, panel.series)) - sum(before)
     if updates is None:
         updates = max(1, round(model.options_.updates * count / sum(before))) if count else 0

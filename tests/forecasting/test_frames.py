@@ -12,6 +12,7 @@ from helpers import refuses
 
 from fastrnn.forecasting import RNNForecaster
 from fastrnn.forecasting.categories import ONE_HOT, WIDTH, vectors
+from fastrnn.forecasting.preparation import read_panel
 
 QUICK = SMALL | {"updates": 3}
 COLUMNS = QUICK | {"target": "y", "time": "ds"}
@@ -445,7 +446,7 @@ def test_many_series_are_read_without_work_for_each_row(library):
     order = rng.permutation(120_000)
     frame = table(library, id=np.repeat(np.arange(3000), 40)[order], ds=np.tile(hours, 3000)[order],
                   y=y.ravel()[order])
-    panel = RNNForecaster(**COLUMNS, series="id")._read(frame, None, None, None)
+    panel = read_panel(RNNForecaster(**COLUMNS, series="id"), frame, None, None, None)
     assert len(panel.series) == 3000
     for series in panel.series[::97]:
         np.testing.assert_array_equal(series.y, y[series.name])
