@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from .options import Options
     from .series import Series
 
-POOL = 200              # of more series a sample is judged, and all share its weights
+POOL = 200              # series that are judged at once
+OWN_WEIGHTS = 5_000     # of more series a sample is judged, and all share its weights
 TOGETHER = 400         # series whose recursions are brought to their ends at once
 SOME = 200              # series whose base forecasts are made at once
 ORIGINS = 40, 24        # at which members are judged; before those, at which parameters of base forecasts are compared
@@ -332,32 +333,16 @@ def fit_blend(series: list[Series], encoding: Encoding, options: Options) -> Fit
     each = sum(numbers) * H * (len(groups) + len(options.seasons) + 6)          # errors of one series
     most = int(np.clip(max(HELD, sum(map(len, series)) // 2) / each, MANY, POOL))
     rows = np.arange(N) if N <= most else np.unique(np.linspace(0, N - 1, most).astype(int))
-    some = [series[n] for n in rows]
-    values = [encoding.transformed(each.y) for each in some]
-    table = smoothing.aligned(values, smoothing.LONGEST)
-    lengths = np.minimum([len(each) for each in values], table.shape[1])
-    origins = Origins.of(lengths, table.shape[1], H, numbers)
-    allowed = _allowed(options)
-    simple = [name for name in smoothing.naive_members(options.seasons) if _kind(name) in allowed]
-    places = [smoothing.naive_members(options.seasons).index(name) for name in simple]
-    naive = smoothing.naive(table, options.seasons, H, origins.at)
-    recursive, parameters, forecasts = _recursions(
-        table, options.seasons, np.array([_kind(name) in allowed for name in groups]), origins,
-        np.arange(len(rows)), H)
-    base = np.concatenate([naive[:, :, places], forecasts], 2)
-    trained, judgement = _judge_trained(series, rows, encoding, options, origins, allowed)
-    if not (trained or simple or recursive):        # none of the members named can be had
-        simple, base = ["naive"], naive[:, :, :1]
-    names = [*trained, *simple, *recursive]
-    every = np.concatenate([*(part[:, :, None] for part in trained.values()), base], 2)
-    truth = np.where(origins.usable[..., None], choices.future(table, origins.at, H), np.nan)
-    every -= truth[:, :, None]
-    errors = every
-    weights = _weights(errors, names, origins, _first(options, table))
-    shared = len(rows) < N
+    table = _Table.of(series, rows, encoding, numbers)
+    trained, judgement = _trained(series, rows, encoding, options, table.origins)
+    sample = _judge(table, encoding, options, trained)
+    names, weights, parameters = sample.names, sample.weights, sample.parameters
+    calibration = _calibrated(sample, weights, len(rows) < N, series, encoding)
+    shared = N > OWN_WEIGHTS
     if shared:
         weights = _pruned(weights.mean(0, keepdims=True))
-    calibration = _calibrated(errors, weights, names, origins, table, shared, series, encoding)
+    elif len(rows) < N:
+        weights, parameters, calibration = _each(series, encoding, options, numbers, trained, most, calibration)
     counts = weights.max(0) > 0
     if shared and "naive" in names:
         counts[names.index("naive")] = True
@@ -371,21 +356,104 @@ def fit_blend(series: list[Series], encoding: Encoding, options: Options) -> Fit
     if "linear" in names and counts[names.index("linear")]:
         solution = linear.fit(series, encoding, [len(each) for each in series])
     kept = [k for k in range(len(names)) if counts[k]]
-    last = [k - len(trained) - len(simple) for k in kept if k >= len(trained) + len(simple)]
+    first = len(names) - len(sample.recursive)
+    last = [k - first for k in kept if k >= first]
     picked = parameters.some(slice(None), last) if parameters is not None and last else None
     if picked is not None and shared:
-        picked = _picked(series, encoding, options, [recursive[k] for k in last])
+        picked = _picked(series, encoding, options, [sample.recursive[k] for k in last])
     blend = Blend(tuple(names[k] for k in kept), np.repeat(weights[:, kept], N if shared else 1, 0), options.seasons,
                   solution, picked)
-    judged = errors[origins.judged]
-    sizes = np.nanmean(np.abs(judged), (0, 1, 3)) if np.isfinite(judged).any() else np.ones(len(names))
-    changes = np.abs(naive[origins.judged][:, :, 0] - truth[origins.judged])
-    unit = np.nanmean(changes) if np.isfinite(changes).any() else 0.0
-    chosen = choices.Choice(
-        options.seasons, options.log, options.difference, options.window, options.hidden_size, options.ensemble,
-        options.updates, (), int(origins.judged.sum()), int(table.shape[1] - origins.at[origins.judged][0]),
-        tuple(names), np.repeat(weights, N if shared else 1, 0), sizes / unit if unit > 0 else np.ones(len(names)))
+    chosen = _choice(sample, options, np.repeat(weights, N if shared else 1, 0))
     return Fitted(blend, calibration, chosen, networks, histories)
+
+
+def _choice(sample: _Judged, options: Options, weights: Float64Array) -> choices.Choice:
+    """What is said of the choice: errors of members are those of the series that were judged first."""
+    origins = sample.table.origins
+    judged = sample.errors[origins.judged]
+    sizes = np.nanmean(np.abs(judged), (0, 1, 3)) if np.isfinite(judged).any() else np.ones(len(sample.names))
+    changes = np.abs(sample.naive[origins.judged])
+    unit = np.nanmean(changes) if np.isfinite(changes).any() else 0.0
+    return choices.Choice(
+        options.seasons, options.log, options.difference, options.window, options.hidden_size, options.ensemble,
+        options.updates, (), int(origins.judged.sum()),
+        int(sample.table.values.shape[1] - origins.at[origins.judged][0]), tuple(sample.names), weights,
+        sizes / unit if unit > 0 else np.ones(len(sample.names)))
+
+
+@dataclass
+class _Table:
+    """Series that are judged together, as a table of values that end together, and their origins."""
+
+    series: list[Series]
+    values: Float64Array        # [N, T], NaN before the first value of a shorter series
+    origins: Origins
+
+    @classmethod
+    def of(cls, series: Sequence[Series], rows: Sequence[int] | IntArray, encoding: Encoding,
+           numbers: tuple[int, int]) -> _Table:
+        some = [series[n] for n in rows]
+        values = [encoding.transformed(each.y) for each in some]
+        table = smoothing.aligned(values, smoothing.LONGEST)
+        lengths = np.minimum([len(each) for each in values], table.shape[1])
+        return cls(some, table, Origins.of(lengths, table.shape[1], encoding.horizon, numbers))
+
+
+@dataclass
+class _Judged:
+    """What the origins of a table said of every member."""
+
+    table: _Table
+    names: list[str]
+    recursive: list[str]        # the last of these names
+    parameters: smoothing.SmoothingParameters | None    # of the recursive members
+    errors: Float64Array        # [O, N, members, horizon], NaN where there is none
+    naive: Float64Array         # of the naive forecast [O, N, horizon]
+    weights: Float64Array       # [N, members]
+
+
+def _judge(table: _Table, encoding: Encoding, options: Options, trained: dict[str, Any]) -> _Judged:
+    """The errors of every member at the origins of a table, and the weights that they give."""
+    H, origins, values = encoding.horizon, table.origins, table.values
+    allowed = _allowed(options)
+    groups, _ = smoothing.grid(options.seasons)
+    simple = [name for name in smoothing.naive_members(options.seasons) if _kind(name) in allowed]
+    places = [smoothing.naive_members(options.seasons).index(name) for name in simple]
+    naive = smoothing.naive(values, options.seasons, H, origins.at)
+    recursive, parameters, forecasts = _recursions(
+        values, options.seasons, np.array([_kind(name) in allowed for name in groups]), origins,
+        np.arange(len(values)), H)
+    base = np.concatenate([naive[:, :, places], forecasts], 2)
+    if not (trained or simple or recursive):        # none of the members named can be had
+        simple, base = ["naive"], naive[:, :, :1]
+    names = [*trained, *simple, *recursive]
+    parts = [_at_origins(table.series, encoding, origins, outputs)[:, :, None] for outputs in trained.values()]
+    errors = np.concatenate([*parts, base], 2)
+    truth = np.where(origins.usable[..., None], choices.future(values, origins.at, H), np.nan)
+    errors -= truth[:, :, None]
+    weights = _weights(errors, names, origins, _first(options, values))
+    return _Judged(table, names, recursive, parameters, errors, naive[:, :, 0] - truth, weights)
+
+
+def _each(series: list[Series], encoding: Encoding, options: Options, numbers: tuple[int, int],
+          trained: dict[str, Any], most: int, common: Calibration,
+          ) -> tuple[Float64Array, smoothing.SmoothingParameters | None, Calibration]:
+    """Weights, parameters and sizes of errors of every series of a panel, so many judged at once.
+
+    The shape of the errors' distribution is that of `common`.
+    """
+    weights, parameters, spreads, sizes = [], [], [], []
+    for start in range(0, len(series), most):
+        rows = np.arange(start, min(start + most, len(series)))
+        judged = _judge(_Table.of(series, rows, encoding, numbers), encoding, options, trained)
+        calibration = _calibrated(judged, judged.weights, False, series, encoding)
+        weights.append(judged.weights)
+        spreads.append(calibration.spread)
+        sizes.append(calibration.units)
+        if judged.parameters is not None:
+            parameters.append(judged.parameters)
+    return (np.concatenate(weights), smoothing.SmoothingParameters.joined(parameters) if parameters else None,
+            replace(common, spread=np.concatenate(spreads), units=np.concatenate(sizes)))
 
 
 def _picked(series: Sequence[Series], encoding: Encoding, options: Options,
@@ -408,18 +476,16 @@ def _allowed(options: Options) -> tuple[str, ...]:
     return MEMBERS if options.blend == "auto" else tuple(options.blend)
 
 
-def _judge_trained(series: list[Series], rows: IntArray, encoding: Encoding, options: Options, origins: Origins,
-                   allowed: Sequence[str]) -> tuple[dict[str, Float64Array], Any]:
-    """The forecasts [O, rows, horizon] of trained members, NaN before the judged origins; and the judged network."""
-    result: dict[str, Float64Array] = {}
-    some = [series[n] for n in rows]
+def _trained(series: list[Series], rows: IntArray, encoding: Encoding, options: Options,
+             origins: Origins) -> tuple[dict[str, Any], Any]:
+    """For each trained member a function outputs(encoded, at) of what it forecasts; and the judged network."""
+    result: dict[str, Any] = {}
+    allowed = _allowed(options)
     every_end = _ends(series, rows, origins, encoding.horizon)
     if "linear" in allowed:
         weight = linear.fit(series, encoding, every_end)
         if weight is not None:
-            result["linear"] = _at_origins(
-                some, encoding, origins,
-                lambda encoded, at: linear.inputs(encoded, at) @ weight.T.astype(np.float64))
+            result["linear"] = lambda encoded, at: linear.inputs(encoded, at) @ weight.T.astype(np.float64)
     judgement = None
     steps = sum(max(0, end - encoding.horizon - min(encoding.window, end // 2)) for end in every_end)
     if "network" in allowed and steps < FEWEST:
@@ -442,7 +508,7 @@ def _judge_trained(series: list[Series], rows: IntArray, encoding: Encoding, opt
                     output = np.sort(output.reshape(len(at), -1, len(quantiles)))[..., quantiles.index(0.5)]
                 return output.astype(np.float64)
 
-            result = {"network": _at_origins(some, encoding, origins, outputs), **result}
+            result = {"network": outputs, **result}
     return result, judgement
 
 
@@ -492,9 +558,13 @@ def _weights(errors: Float64Array, names: Sequence[str], origins: Origins, first
     return np.where(exact[:, None], np.arange(K) == winner[:, None], weights)
 
 
-def _calibrated(errors: Float64Array, weights: Float64Array, names: Sequence[str], origins: Origins,
-                table: Float64Array, shared: bool, series: Sequence[Series], encoding: Encoding) -> Calibration:
-    """The calibration by the blend's errors; before the judged origins by those of the base members alone."""
+def _calibrated(judged: _Judged, weights: Float64Array, part: bool, series: Sequence[Series],
+                encoding: Encoding) -> Calibration:
+    """The calibration by the blend's errors; before the judged origins by those of the base members alone.
+
+    Where only a part of the series was judged, it is carried over to all.
+    """
+    errors, names, origins = judged.errors, judged.names, judged.table.origins
     trained = [name in TRAINED for name in names]
     weighted = np.broadcast_to(weights, (errors.shape[1], weights.shape[1]))
     residuals = np.einsum("onkh,nk->onh", np.where(weighted[..., None] > 0, errors, 0.0), weighted)
@@ -511,8 +581,8 @@ def _calibrated(errors: Float64Array, weights: Float64Array, names: Sequence[str
         count = count * 1.5 + 1
     else:
         residuals[early] = np.nan
-    calibration = Calibration.of(residuals, units(list(table)), count)
-    if shared:
+    calibration = Calibration.of(residuals, units(list(judged.table.values)), count)
+    if part:
         calibration = calibration.for_series(units(encoding.transformed(each.y) for each in series))
     return calibration
 
