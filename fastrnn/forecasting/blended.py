@@ -10,8 +10,9 @@ import numpy as np
 
 from .._base import validation as check
 from . import choice, linear, tables
-from .blend import Blend, trained_errors, units
+from .blend import Blend
 from .living import LivingForecaster
+from .residuals import trained_errors, units
 from .smoothing import TRAINED
 
 if TYPE_CHECKING:

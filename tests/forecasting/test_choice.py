@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from helpers import refuses
 
-from fastrnn.forecasting import RNNForecaster, blend
-from fastrnn.forecasting.blend import Origins, simplex_weights
+from fastrnn.forecasting import RNNForecaster, weights
+from fastrnn.forecasting.origins import Origins
+from fastrnn.forecasting.weights import simplex_weights
 
 FAST = {"horizon": 6, "updates": 30, "hidden_size": 4, "random_state": 0}       # for what does not depend on accuracy
 
@@ -323,13 +324,13 @@ def test_where_no_origin_has_a_value_after_it_nothing_is_measured():
 def test_without_errors_before_the_prior_is_for_the_forecast_that_is_first():
     names = ["network", "naive", "seasonal naive 12", "drift", "smoothing 12"]
     unknown = np.full((3, 2, len(names), 4), np.nan)
-    prior = blend._prior(names, "naive", unknown)[0]
+    prior = weights._prior(names, "naive", unknown)[0]
     np.testing.assert_allclose(prior / prior[0], [1, 5, 2, 1, 0.15])
-    prior = blend._prior(names, "seasonal naive 12", unknown)[0]
+    prior = weights._prior(names, "seasonal naive 12", unknown)[0]
     np.testing.assert_allclose(prior / prior[0], [1, 2, 5, 1, 1])
 
 
 def test_where_all_members_err_alike_the_weights_are_the_prior():
     errors = np.repeat(np.random.default_rng(0).standard_normal((1, 40, 1)), 3, 2)
     prior = np.array([[0.6, 0.3, 0.1]])
-    np.testing.assert_allclose(blend.simplex_weights(errors, prior, np.array([4.0])), prior, atol=1e-6)
+    np.testing.assert_allclose(simplex_weights(errors, prior, np.array([4.0])), prior, atol=1e-6)

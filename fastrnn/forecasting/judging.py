@@ -1,0 +1,182 @@
+"""How the members of a blend are judged: what each forecasts at the rolling origins of the past, and how far off."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import choice as choices
+from . import fitting, linear, smoothing
+from .origins import Origins, held_steps, masked_means
+from .smoothing import MEMBERS
+from .weights import first_member, kind_of, weights_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .._base.typing import BoolArray, Float64Array, IntArray
+    from .encoding import Encoding
+    from .options import Options
+    from .series import Series
+
+FEWEST = 20             # steps with targets that a network needs
+ROOM = 500_000          # forecasts of recursions that are held at once
+
+
+@dataclass
+class Table:
+    """Series that are judged together, as a table of values that end together, and their origins."""
+
+    series: list[Series]
+    values: Float64Array        # [N, T], NaN before the first value of a shorter series
+    origins: Origins
+
+    @classmethod
+    def of(cls, series: Sequence[Series], rows: Sequence[int] | IntArray, encoding: Encoding,
+           numbers: tuple[int, int]) -> Table:
+        some = [series[n] for n in rows]
+        values = [encoding.transformed(each.y) for each in some]
+        table = smoothing.aligned(values, smoothing.LONGEST)
+        lengths = np.minimum([len(each) for each in values], table.shape[1])
+        return cls(some, table, Origins.of(lengths, table.shape[1], encoding.horizon, numbers))
+
+
+@dataclass
+class Judged:
+    """What the origins of a table said of every member."""
+
+    table: Table
+    names: list[str]
+    recursive: list[str]        # the last of these names
+    parameters: smoothing.SmoothingParameters | None    # of the recursive members
+    errors: Float64Array        # [O, N, members, horizon], NaN where there is none
+    naive: Float64Array         # of the naive forecast [O, N, horizon]
+    weights: Float64Array       # [N, members]
+
+
+def judge(table: Table, encoding: Encoding, options: Options, trained: dict[str, Any]) -> Judged:
+    """The errors of every member at the origins of a table, and the weights that they give."""
+    H, origins, values = encoding.horizon, table.origins, table.values
+    allowed = allowed_kinds(options)
+    groups, _ = smoothing.grid(options.seasons)
+    simple = [name for name in smoothing.naive_members(options.seasons) if kind_of(name) in allowed]
+    places = [smoothing.naive_members(options.seasons).index(name) for name in simple]
+    naive = smoothing.naive(values, options.seasons, H, origins.at)
+    recursive, parameters, forecasts = recursions(
+        values, options.seasons, np.array([kind_of(name) in allowed for name in groups]), origins,
+        np.arange(len(values)), H)
+    base = np.concatenate([naive[:, :, places], forecasts], 2)
+    if not (trained or simple or recursive):        # none of the members named can be had
+        simple, base = ["naive"], naive[:, :, :1]
+    names = [*trained, *simple, *recursive]
+    parts = [at_origins(table.series, encoding, origins, outputs)[:, :, None] for outputs in trained.values()]
+    errors = np.concatenate([*parts, base], 2)
+    truth = np.where(origins.usable[..., None], choices.future(values, origins.at, H), np.nan)
+    errors -= truth[:, :, None]
+    weights = weights_of(errors, names, origins, first_member(options, values))
+    return Judged(table, names, recursive, parameters, errors, naive[:, :, 0] - truth, weights)
+
+
+def recursions(table: Float64Array, seasons: Sequence[int], allowed: BoolArray, origins: Origins, rows: IntArray,
+                horizon: int, whole: bool = True,
+                ) -> tuple[list[str], smoothing.SmoothingParameters | None, Float64Array]:
+    """Of each recursive member: its name, the parameters that were best by the end, and its forecasts.
+
+    Forecasts [O, N, R, horizon] are made with the parameters that were best before the judged origins; not `whole`:
+    they are left out.
+    """
+    groups, parameters = smoothing.grid(seasons)
+    names = [name for name, wanted in zip(groups, allowed, strict=True) if wanted]
+    if not names:
+        return [], None, np.zeros((len(origins.at), len(table), 0, horizon))
+    members = np.concatenate([groups[name] for name in names])
+    parameters = parameters.some(slice(None), members)
+    bounds = np.cumsum([0, *(len(groups[name]) for name in names)])
+    forecasts = np.empty((len(origins.at), len(table) if whole else 0, len(names), horizon))
+    best = np.empty((len(table), len(names)), int)
+    T = table.shape[1]
+    chunk = max(1, ROOM // (len(members) * horizon * len(origins.at)))
+    for start in range(0, len(table), chunk):
+        part = slice(start, start + chunk)
+        values = table[part]
+        state = smoothing.begin(values, parameters)
+        every = smoothing.advance(state, parameters, values, horizon, origins.at)
+        truth = choices.future(values, origins.at, horizon)
+        known = ~np.isnan(truth) & origins.usable[:, rows[part], None]
+        errors = np.abs(every - np.nan_to_num(truth)[:, :, None])
+        cut = T - (origins.lengths - origins.ends)[rows[part]]
+        before = known & (origins.at[:, None, None] + np.arange(horizon) < cut[:, None])
+        early, late = masked_means(errors, before), masked_means(errors, known)
+        for r in range(len(names)):
+            group = slice(bounds[r], bounds[r + 1])
+            picked = early[:, group].argmin(1) + bounds[r]
+            if whole:
+                forecasts[:, part, r] = np.take_along_axis(every, picked[None, :, None, None], 2)[:, :, 0]
+            best[part, r] = late[:, group].argmin(1) + bounds[r]
+    return names, parameters.taken(best), forecasts
+
+
+def allowed_kinds(options: Options) -> tuple[str, ...]:
+    """The kinds of members that may have a weight."""
+    return MEMBERS if options.blend == "auto" else tuple(options.blend)
+
+
+def trained_members(series: list[Series], rows: IntArray, encoding: Encoding, options: Options,
+             origins: Origins) -> tuple[dict[str, Any], Any]:
+    """For each trained member a function outputs(encoded, at) of what it forecasts; and the judged network."""
+    result: dict[str, Any] = {}
+    allowed = allowed_kinds(options)
+    every_end = _ends(series, rows, origins, encoding.horizon)
+    if "linear" in allowed:
+        weight = linear.fit(series, encoding, every_end)
+        if weight is not None:
+            result["linear"] = lambda encoded, at: linear.inputs(encoded, at) @ weight.T.astype(np.float64)
+    judgement = None
+    steps = sum(max(0, end - encoding.horizon - min(encoding.window, end // 2)) for end in every_end)
+    if "network" in allowed and steps < FEWEST:
+        if any(np.nanmax(each.y) > np.nanmin(each.y) for each in series):
+            warnings.warn(f"y: {max(map(len, series))} values are too few to train a network with horizon="
+                          f"{encoding.horizon}; the forecast is of the other members", UserWarning, stacklevel=5)
+    elif "network" in allowed:
+        places: list[list[int]] = [[] for _ in series]
+        for n, row in enumerate(rows):
+            places[row] = origins.places(n, len(series[row]))
+        judged = fitting.judged(series, encoding, options, every_end, places)
+        if judged is not None:
+            network, history, updates = judged
+            judgement = network, history, replace(options, updates=updates)
+            quantiles = options.quantiles
+
+            def outputs(encoded: Any, at: IntArray) -> Float64Array:
+                output = network(encoded.x)[0][at]
+                if quantiles:
+                    output = np.sort(output.reshape(len(at), -1, len(quantiles)))[..., quantiles.index(0.5)]
+                return output.astype(np.float64)
+
+            result = {"network": outputs, **result}
+    return result, judgement
+
+
+def _ends(series: Sequence[Series], rows: IntArray, origins: Origins, horizon: int) -> list[int]:
+    """How many first steps of every series trained members learn from before they are judged."""
+    held = int((origins.lengths - origins.ends).max())
+    ends = [len(each) - min(held, held_steps(len(each), horizon)) for each in series]
+    for n, row in enumerate(rows):
+        ends[row] = len(series[row]) - int(origins.lengths[n] - origins.ends[n])
+    return ends
+
+
+def at_origins(series: Sequence[Series], encoding: Encoding, origins: Origins, outputs: Any) -> Float64Array:
+    """The forecasts [O, N, horizon] that outputs(encoded, at) stand for; NaN where an origin is not judged."""
+    result = np.full((len(origins.at), len(series), encoding.horizon), np.nan)
+    T = int(origins.at[-1]) + 1
+    for n, each in enumerate(series):
+        mask = origins.judged & origins.usable[:, n]
+        if mask.any():
+            at = len(each) - (T - origins.at[mask]) - 1
+            encoded = encoding.encode(each)
+            result[mask, n] = encoding.placed(encoded, at, outputs(encoded, at))
+    return result
