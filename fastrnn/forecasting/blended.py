@@ -11,6 +11,7 @@ import numpy as np
 from .._base import validation as check
 from . import choice, linear, tables
 from .blend import Blend
+from .encoding import missing_at_end
 from .living import LivingForecaster
 from .residuals import trained_errors, units
 from .smoothing import TRAINED
@@ -90,13 +91,28 @@ class BlendedForecaster(LivingForecaster):
 
     def _quantiles_about(self, z: Float64Array, levels: Sequence[float]) -> Float64Array:
         """Quantiles [N, steps, Q] of forecasts z; levels rise, and 0.5 stands for the point forecast."""
-        calibration = self._calibration()
-        return self._values(z[..., None] + calibration.spreads(z.shape[1])[..., None] * calibration.errors(levels))
+        return self._around(z, self._spreads(z.shape[1]), levels)
+
+    def _around(self, z: Float64Array, spreads: Float64Array, levels: Sequence[float]) -> Float64Array:
+        """Quantiles [N, steps, Q] of forecasts z whose errors have the sizes `spreads` [N, steps]."""
+        return self._values(z[..., None] + spreads[..., None] * self._calibration().errors(levels))
+
+    def _spreads(self, steps: int) -> Float64Array:
+        """The sizes of errors [N, steps]; of a series whose last values are missing, those so many steps further."""
+        gaps, calibration = [missing_at_end(each.y) for each in self.panel_.series], self._calibration()
+        every = calibration.spreads(steps + max(gaps))
+        if not any(gaps):
+            return every
+        return np.stack([row[gap:gap + steps] for row, gap in zip(every, gaps, strict=True)])
 
     def _samples_about(self, z: Float64Array, count: int) -> Any:
         """Sample paths around forecasts z [N, steps], as the kind of table that the panel came in."""
         rng = check.random_state(self.random_state, "random_state")
-        paths = self._calibration().samples(count, z.shape[1], rng) + z
+        gaps, steps = [missing_at_end(each.y) for each in self.panel_.series], z.shape[1]
+        paths = self._calibration().samples(count, steps + max(gaps), rng)
+        if any(gaps):
+            paths = np.stack([paths[:, n, gap:gap + steps] for n, gap in enumerate(gaps)], 1)
+        paths = paths + z
         values = self._values(np.moveaxis(paths, 0, -1))
         if self.panel_.kind == "frame":
             return tables.table(self.panel_, values, [f"sample{n}" for n in range(1, count + 1)])
@@ -179,6 +195,5 @@ class BlendedForecaster(LivingForecaster):
         z += self.blend_.walked(self.encoding_.transformed(series.y), n, at + 1, self.encoding_.horizon)
         one = copy.copy(self)
         one.choice_ = replace(self.choice_, nonnegative=self.choice_.nonnegative[n:n + 1] * len(z))
-        one.calibration_ = replace(self._calibration(),
-                                   spread=np.repeat(self._calibration().spread[n:n + 1], len(z), 0))
-        return one._values(z), one._quantiles_about(z, quantiles) if quantiles else None
+        spread = np.repeat(self._calibration().spread[n:n + 1], len(z), 0)
+        return one._values(z), one._around(z, spread, quantiles) if quantiles else None

@@ -6,7 +6,6 @@ Everything here looks at the series alone, before any training. The weights of t
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,9 +23,7 @@ if TYPE_CHECKING:
     from .series import Panel, Series
 
 SAMPLE = 64             # series of a panel that choices look at
-GLITCH = 30.0           # a value is left out if it is so many times further from the median than all others
-GLITCHES = 3            # values that are left out at most, of a series
-FEWEST = 12             # a shorter series has no glitches
+SHOWN = 5               # values left out that a summary names
 ORIGINS = 24            # origins at which naive forecasts are compared
 
 
@@ -114,58 +111,13 @@ class Choice:
             if any("network" in part for part in parts):
                 lines.append(f"network: {self.ensemble} of {self.hidden_size} units, window {self.window}, "
                              f"{self.updates} updates")
-        for n, row in self.left_out:
-            lines.append(f"left out as a glitch: row {row} of series {n}")
+        lines += [f"left out as a glitch: row {row} of series {n}" for n, row in self.left_out[:SHOWN]]
+        if len(self.left_out) > SHOWN:
+            lines.append(f"and {len(self.left_out) - SHOWN} more")
         return "\n".join(lines)
 
 
-# ---- Values left out, values below 0 --------------------------------------------------------------
-
-def without_glitches(series: Sequence[Series]) -> tuple[list[Series], tuple[tuple[int, int], ...]]:
-    """The series with wild values missing, and (series, row) of each of these; a UserWarning names them."""
-    result, left_out = [], []
-    for n, each in enumerate(series):
-        rows = _glitches(each.y)
-        if len(rows):
-            y = each.y.copy()
-            for row in rows:
-                name = f"series {each.name!r}" if each.name is not None else f"y[{n}]" if len(series) > 1 else "y"
-                warnings.warn(f"{name}: the value {y[row]:g} in row {row} is over {GLITCH:g} times further from the "
-                              "median than every other; it is left out as missing", UserWarning, stacklevel=4)
-                left_out.append((n, int(row)))
-            y[rows] = np.nan
-            each = replace(each, y=y)
-        result.append(each)
-    return result, tuple(left_out)
-
-
-def without_glitches_before(series: Series, stop: int) -> Series:
-    """The series with wild values missing that lie before a step, as ``fit`` with the values before it leaves them out.
-
-    Backtests judge forecasts from that step on; the values that came stay as they are.
-    """
-    rows = _glitches(series.y[:stop])
-    if not rows:
-        return series
-    y = series.y.copy()
-    y[rows] = np.nan
-    return replace(series, y=y)
-
-
-def _glitches(y: Float64Array) -> list[int]:
-    """The rows of values that are far from all others."""
-    observed = np.flatnonzero(~np.isnan(y))
-    if len(observed) < FEWEST:
-        return []
-    distance = np.abs(y[observed] - np.median(y[observed]))
-    top = np.argpartition(distance, -GLITCHES - 1)[-GLITCHES - 1:]
-    top = top[np.argsort(-distance[top])]
-    for count in range(GLITCHES, 0, -1):
-        rest = distance[top[count]]
-        if rest > 0 and distance[top[count - 1]] > GLITCH * rest and np.median(distance) > 0:
-            return sorted(int(observed[k]) for k in top[:count])
-    return []
-
+# ---- Values below 0 --------------------------------------------------------------------------------
 
 def kept_nonnegative(options: Options, series: Sequence[Series]) -> tuple[bool, ...]:
     """For each series, whether forecasts stay at 0 or above: for counts, and for values with zeros, none below."""

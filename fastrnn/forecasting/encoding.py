@@ -249,6 +249,13 @@ def _statistics(values: Float64Array) -> tuple[Float64Array, Float64Array]:
     return mean, np.where(deviation > TINY * np.abs(mean), deviation, 1.0)
 
 
+def missing_at_end(y: Float64Array) -> int:
+    """How many values are missing after the last one."""
+    if len(y) and not math.isnan(y[-1]):
+        return 0
+    return first_observed(y[::-1])
+
+
 def first_observed(y: Float64Array) -> int:
     """The step of the first value; len(y) if all are missing."""
     observed = ~np.isnan(y)

@@ -16,8 +16,9 @@ from .._base import validation as check
 from . import choice, tables
 from .blend import fit_blend
 from .blended import BlendedForecaster
-from .encoding import Encoding
+from .encoding import Encoding, missing_at_end
 from .fitting import train
+from .glitches import without_glitches
 from .intervals import Interval
 from .options import Options
 from .preparation import like_fitted, prepared, read_panel, series_number, steps_ahead
@@ -166,7 +167,7 @@ class RNNForecaster(BlendedForecaster):
     A missing value is NaN (or None). It is taken to be as one season before, or as the last value; if there were any in
     training the network reads that one is missing. Infinite values are errors. Steps are regular: times may be left
     out, which makes their values missing. One to three values that are 30 times further from the median than all others
-    are left out with a UserWarning. A series too short for a network is forecast by the other members, with a warning.
+    are left out with a UserWarning, and so are codes for missing values, such as -9999, in any number of rows. A series too short for a network is forecast by the other members, with a warning.
 
     With z the values or their logarithms, the forecast is sum_j w_j f_j over the members j, w_j >= 0, sum_j w_j = 1.
     The last quarter of a series (at most 20 horizons or 500 steps) has up to 40 origins. The network and the linear
@@ -325,12 +326,13 @@ class RNNForecaster(BlendedForecaster):
 
     def _fit(self, panel: Panel) -> Self:
         options = Options.of(self)
-        panel.series, left_out = choice.without_glitches(panel.series)
+        panel.series, left_out = without_glitches(panel.series)
         panel = prepared(panel, options)
-        options = choice.resolved(options, panel)
+        observed = replace(panel, series=[each.part(0, len(each) - missing_at_end(each.y)) for each in panel.series])
+        options = choice.resolved(options, observed)
         encoding = Encoding(options.horizon, options.window, options.log, options.scaling, options.difference,
-                            options.seasons, options.time_features, panel.series)
-        self._train(panel, encoding, options)
+                            options.seasons, options.time_features, observed.series)
+        self._train(observed, encoding, options)        # nothing is judged where the last values are missing
         self.choice_ = replace(self.choice_, left_out=left_out)
         self.panel_, self.encoding_, self.n_features_in_ = panel, encoding, len(encoding.known[0])
         self._settle()
@@ -383,7 +385,7 @@ class RNNForecaster(BlendedForecaster):
         self._check_fitted()
         other = copy.copy(self)
         panel = read_panel(self, X, y, past, times, static=static, like=self.panel_)
-        panel.series, left_out = choice.without_glitches(panel.series)
+        panel.series, left_out = without_glitches(panel.series)
         other.panel_ = like_fitted(self, prepared(panel, self.options_))
         other.choice_ = replace(self.choice_, left_out=left_out)
         other._settle()

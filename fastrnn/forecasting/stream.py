@@ -12,6 +12,7 @@ from .._base.trees import packed, unpacked
 from .base_stream import AdaptiveInterval, BaseStream
 from .categories import expanded, labels_of
 from .encoding import FLOOR, HARMONICS, LARGEST, LOGARITHMS, PERIODS, TINY
+from .glitches import Guard
 from .intervals import Interval
 from .linear import LAGS
 from .smoothing import TRAINED
@@ -74,6 +75,7 @@ class ForecastStream:
         self._quantiles = forecaster.options_.quantiles
         self._labels = labels_of(forecaster.panel_)
         self._floor = bool(forecaster.choice_.nonnegative[row])
+        self._guard = Guard(series.y)
         blend = forecaster.blend_
         encoded = encoding.encode(series)
         self._networks = forecaster.models_
@@ -275,7 +277,8 @@ class ForecastStream:
         Parameters
         ----------
         value : float
-            The observation; NaN or None where it is missing.
+            The observation; NaN or None where it is missing. One that is 30 times further from the median than all
+            before is left out as missing, with a warning; after three in a row the fourth is taken.
         known : array_like, [F], optional
             Values of the known columns `horizon` steps after this one; needed where there are such columns. Categories
             stand for themselves.
@@ -398,13 +401,20 @@ class ForecastStream:
             except (TypeError, ValueError):
                 raise TypeError(f"value: expected a number, got {type(value).__name__}") from None
             if z == z:
-                if not -LARGEST <= z <= LARGEST:
-                    raise ValueError(f"value: expected a number up to {LARGEST:g} in size, or NaN, got {z:g}")
+                if not self._guard.low <= z <= self._guard.high:
+                    if not -LARGEST <= z <= LARGEST:
+                        raise ValueError(f"value: expected a number up to {LARGEST:g} in size, or NaN, got {z:g}")
+                    if self._guard.leaves_out(z, self._count):
+                        return self._filled(), False
                 if z <= self._above:
                     raise ValueError(f"value: log={encoding.log!r} needs values above {self._above:g}, got {z:g}")
                 return (z if self._log is None else self._log(z)), True
-        fill = encoding.seasons[0] if encoding.seasons else 1
-        return self._z[(self._at + 1 - (fill if self._count >= fill else 1)) % self._size], False
+        return self._filled(), False
+
+    def _filled(self) -> float:
+        """What stands for a missing value: the one a season before, or the last one."""
+        fill = self._encoding.seasons[0] if self._encoding.seasons else 1
+        return self._z[(self._at + 1 - (fill if self._count >= fill else 1)) % self._size]
 
     def _take_columns(self, known: ArrayLike | None, past: ArrayLike | None) -> None:
         """Check a row of columns, then write it to the input, standardised."""

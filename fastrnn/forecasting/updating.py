@@ -15,9 +15,9 @@ import numpy as np
 
 from .. import losses, optim, training
 from ..training.run import fit_data
-from .choice import without_glitches
 from .fitting import KnownTargets
 from .following import following
+from .glitches import without_glitches
 from .options import LOSSES
 from .preparation import like_fitted, prepared
 from .series import Panel

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .backtest import Backtest, naive_forecasts, scale
-from .choice import without_glitches_before
+from .glitches import without_glitches_before
 from .preparation import like_fitted, prepared, read_panel
 from .series import Panel
 
