@@ -10,6 +10,7 @@ import time
 import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from itertools import repeat
 
@@ -52,7 +53,7 @@ class Problem:
 class Contestant:
     run: object                  # run(n): the work, n times
     output: object               # output(): list of arrays to compare
-    about: object = None         # fastrnn: its stream or layer; ONNX Runtime: which way of calling it was the faster
+    about: object = None         # fastrnn: its stream or layer; others: which way of calling them was the fastest
     keep: object = None          # memory that a runtime was given the address of, and does not keep alive itself
 
 
@@ -79,6 +80,31 @@ def small_add(size):
             np.add(a, b, out=c)
 
     return Contestant(run, lambda: [c])
+
+
+def most_threads():
+    """The threads that every contestant may use; peers.py sets them."""
+    return int(os.environ.get("OMP_NUM_THREADS", 1))
+
+
+def thread_counts():
+    """The numbers of threads that a library may choose from: one, or all that it may use."""
+    return sorted({1, most_threads()})
+
+
+def faster(ways):
+    """The quickest of some contestants that compute the same; made anew afterwards, so that its state is fresh."""
+    def seconds(way):
+        contestant = way()
+        contestant.run(2)
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            contestant.run(3)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    return min(ways, key=seconds)() if len(ways) > 1 else ways[0]()
 
 
 def repeated(call):
@@ -175,7 +201,7 @@ class Torch(Peer):
         self.torch, self.onednn, self.cell = torch, onednn, cell
         # said at every mkldnn.flags() by a torch without Intel GPU support
         warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+        torch.set_num_threads(most_threads())
 
     def module(self, problem):
         torch = self.torch
@@ -185,21 +211,26 @@ class Torch(Peer):
                                 for name, w in problem.weights.items()})
         return module
 
-    def contexts(self, inference=True):
+    def contexts(self, threads, inference=True):
         stack = ExitStack()
+        if most_threads() > 1:
+            self.torch.set_num_threads(threads)
         stack.enter_context(self.torch.backends.mkldnn.flags(enabled=self.onednn))
         if inference:
             stack.enter_context(self.torch.inference_mode())
         return stack
 
     def step(self, problem):
+        return faster([partial(self.step_with, threads, problem) for threads in thread_counts()])
+
+    def step_with(self, threads, problem):
         module, state = self.module(problem), None
         x = self.torch.from_numpy(problem.x[0] if self.cell else problem.x[:1])
         lstm, cell, last = problem.cell == "lstm", self.cell, None
 
         def run(n):
             nonlocal state, last
-            with self.contexts():
+            with self.contexts(threads):
                 if cell:
                     for _ in repeat(None, n):
                         state = module(x, state)
@@ -208,19 +239,25 @@ class Torch(Peer):
                     for _ in repeat(None, n):
                         last, state = module(x, state)
 
-        return Contestant(run, lambda: [last.numpy()])
+        return Contestant(run, lambda: [last.numpy()], threads)
 
     def sequence(self, problem):
+        return faster([partial(self.sequence_with, threads, problem) for threads in thread_counts()])
+
+    def sequence_with(self, threads, problem):
         module, x = self.module(problem), self.torch.from_numpy(problem.x)
         loop, last = repeated(lambda: module(x))
 
         def run(n):
-            with self.contexts():
+            with self.contexts(threads):
                 loop(n)
 
-        return Contestant(run, lambda: [last()[0].numpy()])
+        return Contestant(run, lambda: [last()[0].numpy()], threads)
 
     def training(self, problem):
+        return faster([partial(self.training_with, threads, problem) for threads in thread_counts()])
+
+    def training_with(self, threads, problem):
         torch, module = self.torch, self.module(problem)
         x, d_output = torch.from_numpy(problem.x).requires_grad_(), torch.from_numpy(problem.d_output)
         wanted = [x, *(getattr(module, name) for name in problem.weights)]
@@ -232,14 +269,14 @@ class Torch(Peer):
         loop, last = repeated(call)
 
         def run(n):
-            with self.contexts(inference=False):
+            with self.contexts(threads, inference=False):
                 loop(n)
 
         def arrays():
             output, grads = last()
             return [output.detach().numpy(), *(g.numpy() for g in grads)]
 
-        return Contestant(run, arrays)
+        return Contestant(run, arrays, threads)
 
 
 def onnx_model(problem, T, states):
@@ -276,27 +313,16 @@ class OnnxRuntime(Peer):
         import onnxruntime
         self.ort = onnxruntime
 
-    def session(self, problem, T, states):
+    def session(self, problem, T, states, threads):
         options = self.ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         return self.ort.InferenceSession(onnx_model(problem, T, states), options, providers=["CPUExecutionProvider"])
 
-    def faster(self, ways):
-        """The quicker of two contestants that compute the same; called with fresh state afterwards."""
-        def seconds(way):
-            contestant = way()
-            contestant.run(2)
-            times = []
-            for _ in range(5):
-                start = time.perf_counter()
-                contestant.run(3)
-                times.append(time.perf_counter() - start)
-            return min(times)
-
-        return min(ways, key=seconds)()
-
     def step(self, problem):
-        session = self.session(problem, 1, True)
+        return faster([way for threads in thread_counts() for way in self.step_ways(threads, problem)])
+
+    def step_ways(self, threads, problem):
+        session = self.session(problem, 1, True, threads)
         names = [i.name for i in session.get_inputs()][1:]
         outputs = [o.name for o in session.get_outputs()]
         zeros = np.zeros((1, problem.N, problem.H), np.float32)
@@ -312,7 +338,7 @@ class OnnxRuntime(Peer):
                     for name, value in zip(names, last[1:]):
                         feed[name] = value
 
-            return Contestant(run, lambda: [last[0]], "plain run")
+            return Contestant(run, lambda: [last[0]], f"plain run, {threads} threads")
 
         def bound():
             # two sets of states, each the input of one binding and the output of the other: nothing is copied
@@ -336,17 +362,20 @@ class OnnxRuntime(Peer):
                     session.run_with_iobinding(bindings[turn])
                     turn = 1 - turn
 
-            return Contestant(run, lambda: [y.numpy()], "io binding", (x, sides))
+            return Contestant(run, lambda: [y.numpy()], f"io binding, {threads} threads", (x, sides))
 
-        return self.faster([plain, bound])
+        return [plain, bound]
 
     def sequence(self, problem):
-        session = self.session(problem, problem.T, False)
+        return faster([way for threads in thread_counts() for way in self.sequence_ways(threads, problem)])
+
+    def sequence_ways(self, threads, problem):
+        session = self.session(problem, problem.T, False, threads)
 
         def plain():
             feed = {"X": problem.x}
             run, last = repeated(lambda: session.run(None, feed))
-            return Contestant(run, lambda: [last()[0]], "plain run")
+            return Contestant(run, lambda: [last()[0]], f"plain run, {threads} threads")
 
         def bound():
             value = self.ort.OrtValue.ortvalue_from_numpy
@@ -356,9 +385,9 @@ class OnnxRuntime(Peer):
             for o, target in zip(session.get_outputs(), outputs):
                 binding.bind_ortvalue_output(o.name, target)
             run, _ = repeated(lambda: session.run_with_iobinding(binding))
-            return Contestant(run, lambda: [outputs[0].numpy()], "io binding", (x, outputs))
+            return Contestant(run, lambda: [outputs[0].numpy()], f"io binding, {threads} threads", (x, outputs))
 
-        return self.faster([plain, bound])
+        return [plain, bound]
 
 
 class OpenVINO(Peer):
@@ -369,15 +398,18 @@ class OpenVINO(Peer):
         import openvino
         self.ov, self.core = openvino, openvino.Core()
 
-    def request(self, problem, T, states):
+    def request(self, problem, T, states, threads):
         # f32: where the CPU has bfloat16 OpenVINO takes it by default, which is another computation
         model = self.core.read_model(onnx_model(problem, T, states), b"")
         return self.core.compile_model(model, "CPU", {
-            "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": "1", "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": str(threads), "INFERENCE_PRECISION_HINT": "f32",
         }).create_infer_request()
 
     def step(self, problem):
-        request = self.request(problem, 1, True)
+        return faster([partial(self.step_with, threads, problem) for threads in thread_counts()])
+
+    def step_with(self, threads, problem):
+        request = self.request(problem, 1, True, threads)
         # inputs and outputs share memory with NumPy; the states are fed back by one small copy each
         x, states = problem.x[:1], []
         request.set_input_tensor(0, self.ov.Tensor(x, shared_memory=True))
@@ -393,13 +425,16 @@ class OpenVINO(Peer):
                 for state, new in states:
                     state[...] = new
 
-        return Contestant(run, lambda: [y], keep=x)
+        return Contestant(run, lambda: [y], threads, x)
 
     def sequence(self, problem):
-        request = self.request(problem, problem.T, False)
+        return faster([partial(self.sequence_with, threads, problem) for threads in thread_counts()])
+
+    def sequence_with(self, threads, problem):
+        request = self.request(problem, problem.T, False, threads)
         request.set_input_tensor(0, self.ov.Tensor(problem.x, shared_memory=True))
         run, _ = repeated(lambda: request.infer(share_outputs=True))
-        return Contestant(run, lambda: [request.get_output_tensor(0).data], keep=problem)
+        return Contestant(run, lambda: [request.get_output_tensor(0).data], threads, problem)
 
 
 class Jax(Peer):

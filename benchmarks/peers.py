@@ -1,13 +1,17 @@
 """fastrnn beside torch, ONNX Runtime, OpenVINO and JAX: same weights, same inputs, outputs compared.
 
-    python benchmarks/peers.py                         everything, about a quarter of an hour
+    python benchmarks/peers.py                         everything, about half an hour: one thread, then two
     python benchmarks/peers.py --quick                 few rounds, no large cases: a look, not a result
     python benchmarks/peers.py --only step --cell gru
+    python benchmarks/peers.py --threads 2             the tables for two threads alone
     python benchmarks/peers.py --json out/peers.json --plot out/peers.png
 
 How it measures. One process; the contestants of a case take turns within a round, and there are many rounds: a time is
 the median over rounds, a ratio the median of the rounds' ratios, so that a neighbour's noise meets all alike. One CPU
-is pinned and every library has one thread, except for two threads against one, which runs in a process of its own.
+is pinned and every library has one thread. The tables for two threads come from a process of its own, which may use two
+CPUs: there a library that can be given a number of threads for each model takes one or two, whichever was faster in a
+short trial, and 20 ms pass before each turn, in which the idle threads of the others stop spinning. Two threads against
+one, fastrnn against itself, has its own process too.
 A turn lasts at least 2 ms (short calls are repeated in it); a call below 20 ms has one before it that is not timed. A
 turn that other processes cut into (CPU time below 97 % of wall time) is taken anew, three times at most. A contestant
 five times slower than the best peer leaves after three rounds. The limits (the sgemm rate of np.matmul 1024^3, one
@@ -42,6 +46,7 @@ SEQUENCE = [(100, 1, 64, 128), (100, 1, 256, 256), (100, 1, 512, 512), (100, 4, 
 TRAINING = [(100, 1, 64, 128), (50, 8, 32, 64), (100, 16, 128, 128), (100, 32, 256, 256), (50, 128, 128, 128),
             (30, 64, 512, 512), (784, 64, 1, 128)]
 CASES = {"step": STEP, "sequence": SEQUENCE, "training": TRAINING}
+MANY_THREADS = 2
 RAGGED = (100, 64, 128, 128)
 MEMORY_STEPS = 10_000_000
 TOLERANCE = 1e-4
@@ -49,6 +54,7 @@ SUBNORMAL = 1e-40
 SGEMM = 2 * 1024 ** 3                  # operations
 ATTEMPTS = 3
 LONG_CALL = 0.02                       # seconds
+PAUSE = 0.02                           # seconds before a turn with many threads
 SLOW, TRIAL_ROUNDS = 5, 3              # who is SLOW times slower than the best peer leaves after TRIAL_ROUNDS
 UNITS = {"step": (1e6, "us"), "sequence": (1e3, "ms"), "training": (1e3, "ms")}
 
@@ -63,6 +69,9 @@ def arguments():
     parser.add_argument("--isa", metavar="NAME", help="run fastrnn with FASTRNN_ISA=NAME, for example avx2")
     parser.add_argument("--peers", metavar="LIST", help="comma-separated instead of all; 'none' for fastrnn alone")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of every case (default 25)")
+    parser.add_argument("--threads", type=int, metavar="N",
+                        help="threads of every contestant (default: one, then two in tables of their own; "
+                             "with --only, one)")
     parser.add_argument("--json", type=Path, metavar="PATH",
                         help="write everything measured here (default out/peers.json, without --only)")
     parser.add_argument("--plot", type=Path, metavar="PATH",
@@ -72,6 +81,10 @@ def arguments():
     args = parser.parse_args()
     if args.rounds is not None and args.rounds < 1:
         parser.error("--rounds: at least 1")
+    if args.threads is not None and not 1 <= args.threads <= len(usable_cpus()):
+        parser.error(f"--threads: 1 to {len(usable_cpus())}, the CPUs that this process may use")
+    args.both = args.threads is None and args.only is None and args.child is None
+    args.threads = args.threads or 1
     if args.only is None and args.child is None:
         args.json, args.plot = args.json or Path("out/peers.json"), args.plot or Path("out/peers.png")
     args.rounds = args.rounds or (5 if args.quick else 25)
@@ -80,10 +93,15 @@ def arguments():
 
 
 def prepare_process(args):
-    """One thread for every library, one CPU for the process (not for the threads section). Returns the CPU's number."""
+    """As many threads for every library, as many CPUs for the process (all of them for the threads section).
+
+    Returns the number of the CPU where there is one.
+    """
+    threads = getattr(args, "threads", 1)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"
-    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        os.environ[name] = str(threads)
+    os.environ["XLA_FLAGS"] = (f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} "
+                               f"intra_op_parallelism_threads={threads}")
     os.environ["JAX_PLATFORMS"] = "cpu"
     if args.isa:
         os.environ["FASTRNN_ISA"] = args.isa
@@ -95,16 +113,16 @@ def prepare_process(args):
         os.sched_setaffinity(0, args.child)       # a child inherits the parent's one CPU
     if args.only == "threads":
         return None
-    cpu = max(os.sched_getaffinity(0))            # the last: interrupts tend to be served by the first
-    os.sched_setaffinity(0, {cpu})
-    return cpu
+    cpus = usable_cpus()[-threads:]               # the last: interrupts tend to be served by the first
+    os.sched_setaffinity(0, cpus)
+    return cpus[0] if threads == 1 else None
 
 
 class Turns:
     """Takes the times. `interrupted` of `taken` turns had other processes in them even at the last attempt."""
 
-    def __init__(self, rounds, budget):
-        self.rounds, self.budget, self.taken, self.interrupted = rounds, budget, 0, 0
+    def __init__(self, rounds, budget, pause=0):
+        self.rounds, self.budget, self.pause, self.taken, self.interrupted = rounds, budget, pause, 0, 0
 
     def seconds(self, run, n):
         """Wall time of one of n calls."""
@@ -141,6 +159,8 @@ class Turns:
                     staying = [name for name in runs if name not in competing or median(times[name]) <= bound]
                 for name in staying if number % 2 == 0 else staying[::-1]:
                     n, long = calls[name]
+                    if self.pause:
+                        time.sleep(self.pause)
                     if not long:
                         runs[name](1)             # its weights and code are in the caches again
                     times[name].append(self.seconds(runs[name], n))
@@ -160,13 +180,13 @@ class Bench:
     def __init__(self, args, cpu):
         import adapters
         self.args, self.cpu, self.adapters, self.rows, self.bar = args, cpu, adapters, [], None
-        self.turns = Turns(args.rounds, args.budget)
+        self.turns = Turns(args.rounds, args.budget, PAUSE if args.threads > 1 else 0)
         try:
             self.fastrnn = adapters.FastRNN()
         except (ImportError, RuntimeError) as error:       # RuntimeError: an instruction set that is not there
             sys.exit(f"fastrnn cannot be imported: {error}\n(not built? python setup.py build_ext --inplace)")
-        if cpu is not None:
-            self.fastrnn.module.set_num_threads(1)
+        if args.only != "threads":
+            self.fastrnn.module.set_num_threads(args.threads)
         self.isa = self.fastrnn.module.active_isa()
         # what an AVX2 kernel can reach on a machine whose sgemm uses AVX-512
         halved = self.isa == "avx2" and "avx512" in self.fastrnn.module.available_isas()
@@ -191,7 +211,8 @@ class Bench:
             "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "machine": f"{cpu_model()}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}",
             "load": " ".join(f"{x:.2f}" for x in os.getloadavg()) if hasattr(os, "getloadavg") else "unknown",
-            "pinned to": "no CPU" if self.cpu is None else f"CPU {self.cpu}",
+            "pinned to": f"CPUs {', '.join(map(str, usable_cpus()))}" if self.cpu is None else f"CPU {self.cpu}",
+            "threads": self.args.threads,
             "fastrnn": f"{self.fastrnn.version()}, {self.isa} of {', '.join(self.fastrnn.module.available_isas())}",
             "python": platform.python_version(),
             "numpy": f"{np.__version__} with {blas.get('name')} {blas.get('version')}",
@@ -209,7 +230,8 @@ class Bench:
     def run(self):
         """The sections asked for that run in this process."""
         # threads alone are not pinned: they have a process of their own
-        for name in [self.args.only] if self.args.only else SECTIONS[:-1]:
+        sections = list(CASES) if self.args.threads > 1 else SECTIONS[:-1]
+        for name in [self.args.only] if self.args.only else sections:
             getattr(self, name)()
 
     def say(self, text):
@@ -230,7 +252,7 @@ class Bench:
             self.bar = None
 
     def row(self, section, cell, case, **figures):
-        row = {"section": section, "cell": cell, "case": case, "isa": self.isa, **figures}
+        row = {"section": section, "cell": cell, "case": case, "isa": self.isa, "threads": self.args.threads, **figures}
         self.rows.append(row)
         return row
 
@@ -294,6 +316,7 @@ class Bench:
         tail = "  of read" if section == "step" else f"  GFLOP/s{'of sgemm/2' if self.share_of < 1 else 'of sgemm':>11}"
         title = {"step": "one step, N = 1", "sequence": "sequences, forward", "training": "training step"}[section]
         legend = "; a - after the name: without oneDNN" if "torch-" in columns else ""
+        title += "" if self.args.threads == 1 else f", {self.args.threads} threads"
         self.say(f"\n{title}; {UNITS[section][1]} a call; ratio: the best peer's time over ours{legend}"
                  f"\n{'':5}{'T, N, I, H':<18}{heads}   ratio  best    {tail}  max diff")
 
@@ -322,7 +345,8 @@ class Bench:
 
     def sequence(self):
         # a child measures what the AVX2 target asks for, no more
-        self.contests("sequence", [case for case in SEQUENCE if case[1] >= 16 or self.args.child is None])
+        self.contests("sequence", [case for case in SEQUENCE if case[1] >= 16 or self.args.child is None
+                                   or self.args.threads > 1])
 
     def training(self):
         self.contests("training", TRAINING)
@@ -459,7 +483,11 @@ def main():
     if bench.cpu is not None and used > 1.02:
         print(f"\nwarning: {used:.2f} CPUs were used although one was pinned: a library moved its threads elsewhere")
     rows = bench.rows
-    if args.only is None:
+    if args.both and len(cpus) >= MANY_THREADS:
+        print(f"\n{MANY_THREADS} threads, in a process of their own")
+        rows += child(args, cpus, "--threads", str(MANY_THREADS), *(["--peers", args.peers] if args.peers else []),
+                      *(["--isa", args.isa] if args.isa else []))
+    if args.only is None and args.child is None and args.threads == 1:
         rows += child(args, cpus, "--only", "threads", *(["--isa", args.isa] if args.isa else []))
         if bench.isa == "avx512":
             print("\nthe AVX2 kernels, in a process of their own")

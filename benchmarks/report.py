@@ -37,7 +37,7 @@ def check(name, rows, key, bound, most=False, suffix="x"):
 def targets(rows):
     """The targets of the project, each against what was measured."""
     def of(section, wanted=lambda row: True):
-        return [row for row in rows if row["section"] == section and wanted(row)]
+        return [row for row in rows if row["section"] == section and row.get("threads", 1) == 1 and wanted(row)]
 
     found = []
     for name, bound, wanted in (
@@ -60,6 +60,9 @@ def targets(rows):
         found.append(check(f"{section}: share of sgemm, N >= 16 and H >= 128",
                            of(section, lambda r: r["case"][1] >= 16 and r["case"][3] >= 128 and r["isa"] != "avx2"),
                            "share", share, suffix=""))
+    for section in SECTIONS_WITH_CASES:
+        many = [row for row in rows if row["section"] == section and row.get("threads", 1) > 1]
+        found.append(check(f"{section}, two threads: ratio to the best peer, every case", many, "ratio", 1.0))
     for kind in ("sequence", "training"):
         found.append(check(f"two threads over one, {kind}, N >= 16", of("threads", lambda r, k=kind: r["kind"] == k),
                            "value", 1.7))
@@ -74,7 +77,7 @@ def targets(rows):
 
 def summary(bench, rows, found):
     print("\nsummary")
-    rates = [row["sgemm_gflops"] for row in rows if "sgemm_gflops" in row]
+    rates = [row["sgemm_gflops"] for row in rows if "sgemm_gflops" in row and row.get("threads", 1) == 1]
     if rates:
         print(f"  sgemm rate in this run: median {median(rates):.1f} GFLOP/s, {min(rates):.1f} to {max(rates):.1f}")
     print(f"  {bench.turns.interrupted / max(1, bench.turns.taken):.1%} of the turns had other processes in them "
@@ -103,7 +106,9 @@ def plot(rows, header, path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     from matplotlib.ticker import FixedLocator, NullLocator
-    panels = {name: [row for row in rows if row["section"] == name and "ratio" in row] for name in SECTIONS_WITH_CASES}
+    threads = min((row.get("threads", 1) for row in rows), default=1)      # of two tables the first is drawn
+    drawn = [row for row in rows if "ratio" in row and row.get("threads", 1) == threads]
+    panels = {name: [row for row in drawn if row["section"] == name] for name in SECTIONS_WITH_CASES}
     panels = {name: found for name, found in panels.items() if found}
     if not panels:
         print("nothing to draw: no peer was measured")
@@ -144,8 +149,8 @@ def plot(rows, header, path):
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.legend(loc="lower right", fontsize=8, frameon=False)
     line = " " if len(panels) > 1 else "\n"
-    figure.suptitle(f"How many times faster than the best peer{line}(its name beside the bar): float32, one thread",
-                    fontsize=12)
+    figure.suptitle(f"How many times faster than the best peer{line}(its name beside the bar): float32, "
+                    + ("one thread" if threads == 1 else f"{threads} threads"), fontsize=12)
     ours = f"{header['machine']}; fastrnn {header['fastrnn'].split(' of ')[0]};"
     theirs = f"{header['peers']}; {header['date'][:10]}"
     figure.text(0.5, 0.005, f"{ours}{line}{theirs}", ha="center", fontsize=7, color="0.35")
