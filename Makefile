@@ -27,6 +27,12 @@ bench: $(VENV)/.bench  ## fastrnn beside PyTorch, ONNX Runtime, OpenVINO and JAX
 before: $(VENV)/.test  ## this checkout beside an earlier one, bits and times: make before COMMIT=HEAD~1
 	$(BIN)/python benchmarks/before.py $(COMMIT)
 
+cycles: $(VENV)/.test  ## small networks, fixed costs, threads, packed batches: each target, met or MISSED
+	$(BIN)/python benchmarks/cycles.py --json out/cycles.json
+
+small: $(VENV)/.bench  ## steps and short blocks of small networks beside RTNeural, ONNX Runtime, torch and 0c7e2e8
+	$(BIN)/python benchmarks/small.py --json out/small.json $(if $(RTNEURAL),--rtneural $(RTNEURAL))
+
 options: $(VENV)/.test  ## cells with options beside the plain cell and NumPy
 	$(BIN)/python benchmarks/options.py
 

@@ -166,9 +166,9 @@ def built(commit):
     return folder
 
 
-def measure(case, now, before, rounds):
-    """One case: the row of the table."""
-    digests = [tree.ask(case=case)["digest"] for tree in (now, before)]
+def measure(case, now, before, rounds, case_before=None):
+    """One case: the row of the table. With `case_before` the earlier commit does another than this checkout."""
+    digests = [tree.ask(case=of_tree)["digest"] for tree, of_tree in ((now, case), (before, case_before or case))]
     times = max(1, round(TURN / max(now.ask(times=1)["seconds"], 1e-9)))
     times = max(1, round(TURN / max(now.ask(times=times)["seconds"], 1e-9)))
     pairs = []
