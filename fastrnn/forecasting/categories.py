@@ -1,26 +1,49 @@
 """Categories as numbers: a column of names becomes a few columns that a network can read.
 
 Up to ONE_HOT categories have a column each, 1 where a row is of that category and 0 elsewhere. More than that share
-WIDTH columns: each category is embedded as a vector of WIDTH numbers, drawn once from a fixed seed. The network learns
-the weights of these columns. A category that was not there in ``fit``, or a missing one, is NaN, which the encoding
-takes for the mean over all training rows; a warning names the unknown ones.
+WIDTH columns: each category is embedded as a vector of WIDTH numbers, which is drawn from a fixed seed to begin with,
+and which ``embeddings`` then learns from the series. A category that was not there in ``fit``, or a missing one, is
+NaN, which the encoding takes for the mean over all training rows; a warning names the unknown ones.
 """
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._base.trees import storable
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from .._base.typing import Float64Array, IntArray
     from .series import Panel
 
 ONE_HOT = 32
 WIDTH = 16
+
+
+@storable
+@dataclass
+class Vectors:
+    """The categories of a column, and the vectors [categories, columns] that were learnt for them."""
+
+    labels: tuple[Any, ...]
+    table: Float64Array
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.labels)
+
+
+def table_of(categories: Vectors | Sequence[Any]) -> Float64Array:
+    """The vector of each category [categories, columns]."""
+    return categories.table if isinstance(categories, Vectors) else vectors(len(categories))
 
 
 def vectors(count: int) -> Float64Array:
@@ -32,8 +55,8 @@ def vectors(count: int) -> Float64Array:
     return result
 
 
-def embedded(codes: IntArray, labels: Sequence[Any], known: Sequence[Any] | None,
-             name: str) -> tuple[Float64Array, tuple[Any, ...]]:
+def embedded(codes: IntArray, labels: Sequence[Any], known: Vectors | Sequence[Any] | None,
+             name: str) -> tuple[Float64Array, Vectors | tuple[Any, ...]]:
     """The vectors of rows of categories [rows, columns], and the categories that these columns stand for.
 
     Parameters
@@ -42,12 +65,12 @@ def embedded(codes: IntArray, labels: Sequence[Any], known: Sequence[Any] | None
         The number of each row's label, -1 where there is none.
     labels : sequence
         The label of each number.
-    known : sequence or None
+    known : Vectors, sequence or None
         The categories that ``fit`` has seen; None while it sees them.
     name : str
         What messages call the column.
     """
-    every = tuple(labels) if known is None else tuple(known)
+    every = known if isinstance(known, Vectors) else tuple(labels if known is None else known)
     places = {label: place for place, label in enumerate(every)}
     own = np.array([places.get(label, -1) for label in labels] + [-1], np.int64)
     unknown = [label for label, place in zip(labels, own.tolist(), strict=False) if place < 0]
@@ -55,7 +78,8 @@ def embedded(codes: IntArray, labels: Sequence[Any], known: Sequence[Any] | None
         text = ", ".join(repr(label) for label in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         warnings.warn(f"{name}: the categories {text} were not there in fit; they are taken for missing", UserWarning,
                       stacklevel=5)
-    table = np.concatenate([vectors(len(every)), np.full((1, vectors(len(every)).shape[1]), np.nan)])
+    table = table_of(every)
+    table = np.concatenate([table, np.full((1, table.shape[1]), np.nan)])
     result: Float64Array = table[own[codes]]
     return result, every
 

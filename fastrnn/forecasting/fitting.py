@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from .. import training
     from .._base.typing import Array
+    from ..nn.base import Module
     from .encoding import Encoding
     from .options import Options
     from .series import Series
@@ -64,11 +65,11 @@ def train(series: list[Series], encoding: Encoding,
         raise ValueError(f"y: nothing to learn from: expected series of more samples than window={encoding.window} and "
                          f"horizon={encoding.horizon} need, whose values vary; the longest has "
                          f"{max(map(len, series))} samples")
-    windows = _drawn(windows, options, options.updates)
+    windows = drawn(windows, options, options.updates)
     networks, histories = [], []
     for _ in range(options.ensemble):
-        network = _fresh_network(encoding, options)
-        histories.append(_optimise(network, windows, options, options.updates, validation))
+        network = fresh_network(encoding, options)
+        histories.append(optimise(network, windows, options, options.updates, validation))
         networks.append(network)
     return networks, histories
 
@@ -100,12 +101,12 @@ def judged(series: list[Series], encoding: Encoding, options: Options, ends: lis
     if not windows:
         return None
     validation = judged_windows(prepared, options.sequence, ends, origins)
-    windows = _drawn(windows, options, options.updates)
+    windows = drawn(windows, options, options.updates)
     batches = -(-len(windows) // min(options.batch_size, len(windows)))
     repeated = max(1, options.updates // CHECKS // batches)     # so that the origins are looked at CHECKS times
     windows = windows.some(np.tile(np.arange(len(windows)), repeated))
-    network = _fresh_network(encoding, options)
-    history = _optimise(network, windows, options, options.updates, WindowData(validation) if validation else None)
+    network = fresh_network(encoding, options)
+    history = optimise(network, windows, options, options.updates, WindowData(validation) if validation else None)
     batches = -(-len(windows) // min(options.batch_size, len(windows)))
     best = history.epochs if history.best_epoch is None else history.best_epoch + 1
     return network, history, best * batches
@@ -117,14 +118,14 @@ def finished(network: ForecastNetwork, series: list[Series], encoding: Encoding,
     windows = training_windows(Prepared(series, encoding), options.sequence, [len(each) for each in series])
     further = max(1, updates // FURTHER)
     gentle = replace(options, learning_rate=options.learning_rate / FURTHER)
-    networks, histories = [network], [_optimise(network, _drawn(windows, options, further), gentle, further, None)]
+    networks, histories = [network], [optimise(network, drawn(windows, options, further), gentle, further, None)]
     for _ in range(options.ensemble - 1):
-        networks.append(_fresh_network(encoding, options))
-        histories.append(_optimise(networks[-1], _drawn(windows, options, updates), options, updates, None))
+        networks.append(fresh_network(encoding, options))
+        histories.append(optimise(networks[-1], drawn(windows, options, updates), options, updates, None))
     return networks, histories
 
 
-def _drawn(windows: Windows, options: Options, updates: int) -> Windows:
+def drawn(windows: Windows, options: Options, updates: int) -> Windows:
     """The windows, or as many of them, drawn, as the updates can read."""
     batch_size = min(options.batch_size, len(windows))
     if len(windows) > updates * batch_size:
@@ -133,8 +134,8 @@ def _drawn(windows: Windows, options: Options, updates: int) -> Windows:
     return windows
 
 
-def _optimise(network: ForecastNetwork, windows: Windows, options: Options, updates: int,
-              validation: WindowData | None) -> training.History:
+def optimise(network: Module, windows: Windows, options: Options, updates: int,
+             validation: WindowData | None) -> training.History:
     """Train a network for the nearest whole number of passes over the windows."""
     batch_size, quantiles = min(options.batch_size, len(windows)), options.quantiles
     batches = -(-len(windows) // batch_size)
@@ -149,11 +150,14 @@ def _optimise(network: ForecastNetwork, windows: Windows, options: Options, upda
         progress=options.progress)
 
 
-def _fresh_network(encoding: Encoding, options: Options) -> ForecastNetwork:
-    """A network whose forecasts begin near the reference: its linear map is a tenth of the usual size."""
+def fresh_network(encoding: Encoding, options: Options, size: int | None = None) -> ForecastNetwork:
+    """A network whose forecasts begin near the reference: its linear map is a tenth of the usual size.
+
+    `size` is how many values it reads, those of the encoding if it is not given.
+    """
     rng = options.generator
-    layer = LAYERS[options.cell](encoding.size, options.hidden_size, options.num_layers, dropout=options.dropout,
-                                 rng=rng)
+    layer = LAYERS[options.cell](size or encoding.size, options.hidden_size, options.num_layers,
+                                 dropout=options.dropout, rng=rng)
     head = Linear(layer.hidden_size + layer.input_size, encoding.horizon * max(1, len(options.quantiles)), rng=rng)
     with head.updating() as parameters:
         parameters["weight"] *= 0.1

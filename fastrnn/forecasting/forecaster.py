@@ -16,6 +16,7 @@ from .._base import validation as check
 from . import choice, tables
 from .blend import fit_blend
 from .blended import BlendedForecaster
+from .embeddings import with_embeddings
 from .encoding import Encoding, missing_at_end
 from .fitting import train
 from .glitches import without_glitches
@@ -121,8 +122,8 @@ class RNNForecaster(BlendedForecaster):
         Columns of a frame: those known in advance; those known up to now; those that do not change within a series.
     categorical : str or sequence of str
         Those of the known, past and static columns that are categories, of text or of numbers. Up to 32 categories are
-        read one-hot; more are embedded as vectors of 16 numbers. A category that ``fit`` has not seen is taken for a
-        missing one, with a warning.
+        read one-hot; more are embedded as vectors of 16 numbers, which ``fit`` learns. A category that ``fit`` has not
+        seen is taken for a missing one, with a warning.
     freq : str or timedelta, optional
         The frequency of the times, such as "h", "15min", "D", "B" (Monday to Friday), "W-SUN", "MS" and "ME" (starts
         and ends of months), "BME" (last weekdays of months), "QE", "SMS" (the first and the 15th) or "YE"; found from
@@ -167,7 +168,8 @@ class RNNForecaster(BlendedForecaster):
     A missing value is NaN (or None). It is taken to be as one season before, or as the last value; if there were any in
     training the network reads that one is missing. Infinite values are errors. Steps are regular: times may be left
     out, which makes their values missing. One to three values that are 30 times further from the median than all others
-    are left out with a UserWarning, and so are codes for missing values, such as -9999, in any number of rows. A series too short for a network is forecast by the other members, with a warning.
+    are left out with a UserWarning, and so are codes for missing values, such as -9999, in any number of rows. A series
+    too short for a network is forecast by the other members, with a warning.
 
     With z the values or their logarithms, the forecast is sum_j w_j f_j over the members j, w_j >= 0, sum_j w_j = 1.
     The last quarter of a series (at most 20 horizons or 500 steps) has up to 40 origins. The network and the linear
@@ -328,8 +330,9 @@ class RNNForecaster(BlendedForecaster):
         options = Options.of(self)
         panel.series, left_out = without_glitches(panel.series)
         panel = prepared(panel, options)
-        observed = replace(panel, series=[each.part(0, len(each) - missing_at_end(each.y)) for each in panel.series])
-        options = choice.resolved(options, observed)
+        options = choice.resolved(options, _observed(panel))
+        panel = with_embeddings(panel, options)
+        observed = _observed(panel)
         encoding = Encoding(options.horizon, options.window, options.log, options.scaling, options.difference,
                             options.seasons, options.time_features, observed.series)
         self._train(observed, encoding, options)        # nothing is judged where the last values are missing
@@ -551,3 +554,8 @@ class RNNForecaster(BlendedForecaster):
         """
         data = {"X": X, "y": y, "past": past, "times": times, "static": static}
         return backtest(self, data, start, check.size(stride, "stride"), check.flag(refit, "refit"))
+
+
+def _observed(panel: Panel) -> Panel:
+    """The panel without what follows the last value of each series."""
+    return panel.with_series([each.part(0, len(each) - missing_at_end(each.y)) for each in panel.series])

@@ -103,6 +103,13 @@ class Panel:
     kind: str
     layout: Layout | None = None
     categories: dict[str, Any] = field(default_factory=dict)    # of columns that are categories, as fit has seen them
+    columns: dict[str, Sequence[str]] = field(default_factory=dict, init=False)     # names of "static", "past", "known"
+
+    def with_series(self, series: list[Series], kind: str | None = None) -> Panel:
+        """Other series with the same columns, perhaps in another kind of table."""
+        other = Panel(series, kind or self.kind, self.layout, self.categories)
+        other.columns = self.columns
+        return other
 
 
 def read(X: Any, y: Any, past: ArrayLike | None, times: Any, layout: Layout, static: Any = None) -> Panel:
@@ -115,7 +122,7 @@ def read(X: Any, y: Any, past: ArrayLike | None, times: Any, layout: Layout, sta
         raise ValueError("target: expected the name of a column, as others are named; got None")
     panel = _from_arrays(X, y, past, times, layout)
     if static is not None:
-        rows = static_rows(static, len(panel.series), layout.categories)
+        rows, panel.columns["static"] = static_rows(static, len(panel.series), layout.categories)
         panel.categories = layout.categories
         panel.series = [replace(each, static=row) for each, row in zip(panel.series, rows, strict=True)]
     return panel
@@ -326,8 +333,9 @@ def shared_columns(X: Any, name: str, lengths: Sequence[int], kind: str) -> list
     return result
 
 
-def static_rows(static: Any, count: int, categories: dict[str, Any]) -> list[Float64Array]:
-    """Static columns [N, S] of arrays or frames, a row a series; columns of text are categories, which are noted."""
+def static_rows(static: Any, count: int, categories: dict[str, Any]) -> tuple[list[Float64Array], list[str]]:
+    """Static columns [N, S] of arrays or frames, a row a series, and their names; columns of text are categories, which
+    are noted."""
     if hasattr(static, "columns"):
         table = frames.opened(static, "static")
         named = {str(name): table[name].to_numpy() for name in table.columns}
@@ -350,7 +358,7 @@ def static_rows(static: Any, count: int, categories: dict[str, Any]) -> list[Flo
         codes = [-1 if lacks else labels.index(v) for v, lacks in zip(values.tolist(), missing, strict=True)]
         columns_of, categories[name] = embedded(np.array(codes, np.int64), labels, categories.get(name), name)
         parts.append(columns_of)
-    return list(np.concatenate(parts, 1))
+    return list(np.concatenate(parts, 1)), list(named)
 
 
 # ---- Frames -------------------------------------------------------------------------------------
@@ -453,7 +461,9 @@ def _from_frame(frame: Any, layout: Layout) -> Panel:
         series += rows.series(names, labels, table.layout.times, layout.resampling, layout.clock)
     if layout.static:
         series = [replace(each, static=row) for each, row in zip(series, static, strict=True)]
-    return Panel(series, "frame", table.layout, table.layout.categories)
+    panel = Panel(series, "frame", table.layout, table.layout.categories)
+    panel.columns = {"static": layout.static, "past": layout.past, "known": layout.known}
+    return panel
 
 
 # ---- Names of columns ---------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .backtest import Backtest, naive_forecasts, scale
+from .embeddings import with_vectors
 from .glitches import without_glitches_before
 from .preparation import like_fitted, prepared, read_panel
 from .series import Panel
@@ -45,7 +46,8 @@ def backtest(model: RNNForecaster, data: dict[str, Any], start: Any, stride: int
     if refit:
         model = type(model)(**model.get_params())
         heads = [each.part(0, begin) for each, begin in zip(panel.series, starts, strict=True)]
-        model._fit(Panel(heads, "list"))
+        model._fit(panel.with_series(heads, "list"))
+        panel = with_vectors(panel, model.panel_.categories)
     else:
         model._check_fitted()
     return replace(_walked(model, panel, starts, stride), names=tuple(each.name for each in panel.series),
