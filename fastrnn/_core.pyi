@@ -11,6 +11,7 @@ _Array: TypeAlias = NDArray[Any]  # of the model's dtype
 _Lengths: TypeAlias = NDArray[np.int64]
 _State: TypeAlias = _Array | tuple[_Array, _Array]
 _Options: TypeAlias = tuple[Sequence[tuple[str, float, float]], float, bool, bool]
+_Scales: TypeAlias = tuple[_Array, _Array]  # of the rows and of the columns of int8 weights
 _T = TypeVar("_T")
 
 ACTIVATIONS: Final[dict[str, int]]
@@ -26,7 +27,8 @@ class Call:
 class Parameters:
     def __new__(cls, capsule: CapsuleType, kind: str, weight_ih: _Array, weight_hh: _Array, bias_ih: _Array | None,
                 bias_hh: _Array | None, weight_hr: _Array | None, peephole: _Array | None = None,
-                options: _Options | None = None) -> Parameters: ...
+                options: _Options | None = None,
+                scales: tuple[_Scales | None, ...] | None = None) -> Parameters: ...
     @property
     def capsule(self) -> CapsuleType: ...
     @property
@@ -68,7 +70,8 @@ class Batch:
 class Saved: ...
 
 class Dense:
-    def __new__(cls, capsule: CapsuleType, weight: _Array, bias: _Array | None) -> Dense: ...
+    def __new__(cls, capsule: CapsuleType, weight: _Array, bias: _Array | None,
+                scales: _Scales | None = None) -> Dense: ...
     def apply(self, x: _Array, out: _Array, threads: int) -> _Array: ...
 
 def affine_gradients(capsule: CapsuleType, x: _Array, dy: _Array, with_bias: bool,

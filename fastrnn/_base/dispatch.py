@@ -20,7 +20,7 @@ from .validation import size
 if TYPE_CHECKING:
     from typing_extensions import CapsuleType
 
-    Tables = dict[np.dtype[Any], CapsuleType]       # kernel table of each dtype
+    Tables = dict[np.dtype[Any] | str, CapsuleType]         # kernel table of each dtype, and of "int8"
 
 # name -> its number in src/kernel/simd.h; the widest first
 _NUMBERS = {"avx512": 3, "avx2": 2, "baseline": 1}
@@ -28,10 +28,10 @@ _HALF_A_VECTOR = 32         # bytes, of AVX-512
 
 
 def _load(isa: str) -> Tables | None:
-    """The kernel table of each dtype for one instruction set, as capsules; None where it was not built."""
+    """The kernel tables of one instruction set, as capsules; None where it was not built."""
     try:
-        return {np.dtype(name): importlib.import_module(f"fastrnn._{isa}_{name}").table
-                for name in ("float32", "float64")}
+        single, double = (importlib.import_module(f"fastrnn._{isa}_{name}") for name in ("float32", "float64"))
+        return {np.dtype(np.float32): single.table, np.dtype(np.float64): double.table, "int8": single.int8_table}
     except ModuleNotFoundError:
         return None
 
@@ -88,20 +88,20 @@ def use_isa(isa: str) -> None:
     _active = isa
 
 
-def table(dtype: np.dtype[Any]) -> CapsuleType:
-    """The kernel table of the active instruction set."""
-    return _tables[_active][dtype]
+def table(dtype: np.dtype[Any], precision: str | None = None) -> CapsuleType:
+    """The kernel table of the active instruction set, for a dtype or for a narrower precision of its weights."""
+    return _tables[_active][precision or dtype]
 
 
-def layer_table(dtype: np.dtype[Any], hidden_size: int) -> CapsuleType:
+def layer_table(dtype: np.dtype[Any], hidden_size: int, precision: str | None = None) -> CapsuleType:
     """The kernel table for a recurrent layer of so many units.
 
     Where half of a vector of AVX-512 holds all units, AVX2 is taken: a vector without empty lanes costs half as much.
     The bits are the same, since one vector of units leaves no order of sums to choose, and both have FMA.
     """
     if _active == "avx512" and hidden_size * dtype.itemsize <= _HALF_A_VECTOR and "avx2" in _tables:
-        return _tables["avx2"][dtype]
-    return _tables[_active][dtype]
+        return _tables["avx2"][precision or dtype]
+    return _tables[_active][precision or dtype]
 
 
 use_isa(os.environ.get("FASTRNN_ISA") or next(iter(_tables)))

@@ -210,6 +210,14 @@ def array(value: Any, name: str, dtype: np.dtype[Any]) -> Array:
     return a.astype(dtype, copy=False)
 
 
+def exact(value: Any, name: str, dtype: np.dtype[Any]) -> Array:
+    """The value as an array, which has to have this dtype."""
+    a = as_array(value, name)
+    if a.dtype != dtype:
+        raise ValueError(f"{name}: expected dtype {dtype}, got {a.dtype}")
+    return a
+
+
 def _fits(value: Any, dtype: np.dtype[Any]) -> bool:
     """Whether a value is made of Python numbers and of arrays and NumPy scalars that are no wider than the dtype."""
     if isinstance(value, (list, tuple)):

@@ -14,7 +14,7 @@ from .._base.typing import Array, ArrayLike, FloatDType, Parameters, ParametersL
 from . import files, parameters
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar  # its default makes a bare `Gradients` or `Stream` mean Any
+    from typing_extensions import Self, TypeVar  # its default makes a bare `Gradients` or `Stream` mean Any
 
     StateT = TypeVar("StateT", default=Any)
     StateLikeT = TypeVar("StateLikeT", default=Any)
@@ -206,6 +206,11 @@ class Module(Parametrised):
                      need_input: bool = True) -> Gradients[Any, Any]: ...
 
         def _stream_part(self, batch_size: int) -> Any: ...     # of a Sequential's stream: step, run, state, reset
+
+        @property
+        def precision(self) -> str: ...
+
+        def quantized(self, precision: Any) -> Self: ...
 
 
 class Packed(Parametrised, Generic[PackT]):

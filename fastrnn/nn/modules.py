@@ -18,6 +18,9 @@ from .pointwise import Embedding, Linear, Pointwise
 from .recurrent import Recurrent
 from .streams import SequentialStream
 
+if TYPE_CHECKING:
+    from .quantized import Precision
+
 __all__ = ["Container", "Embedding", "Linear", "Pointwise", "Sequential", "recurrent", "sizes"]
 
 # Each module's state in turn; None for a module without one.
@@ -75,6 +78,42 @@ class Container(Module):
     def _parameters(self, values: Parameters) -> None:
         for i, module in enumerate(self.modules):
             module._parameters = {name: values[f"{i}.{name}"] for name in module._parameters}
+
+    @property
+    def precision(self) -> str:
+        """The precision of the modules: the dtype's name, or "int8"."""
+        return next((part.precision for part in self.modules if part.precision != self.dtype.name), self.dtype.name)
+
+    def quantized(self, precision: Precision) -> Self:
+        """Make a model of the same modules with narrow weights, to call, stream and save, without gradients.
+
+        See the method of that name of a layer.
+
+        Parameters
+        ----------
+        precision : {"int8"}
+            The precision of the weights.
+
+        Returns
+        -------
+        model
+            The new model; this one is not changed.
+
+        Raises
+        ------
+        TypeError, ValueError
+            The argument is not one of the precisions, this model is quantized already, or a weight is not finite.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> fastrnn.Sequential(fastrnn.GRU(2, 4, rng=0), fastrnn.Linear(4, 1, rng=1)).quantized("int8")
+        Sequential(GRU(2, 4, precision=int8), Linear(4, 1, precision=int8))
+        """
+        twin = copy.copy(self)
+        twin.modules = tuple(module.quantized(precision) for module in self.modules)
+        twin.dtype = twin.modules[0].dtype
+        return twin
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)         # the modules have frozen their own parameters

@@ -98,7 +98,7 @@ def freeze(a: Array) -> Array:
     return a
 
 
-def undrawn(shape: tuple[int, ...], dtype: FloatDType) -> Array:
+def undrawn(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Read-only zeros that take no memory, in the place of parameters that are loaded next."""
     return np.broadcast_to(dtype.type(0), shape)
 
@@ -134,6 +134,9 @@ def load(mapping: ParametersLike, current: Mapping[str, Array], dtype: FloatDTyp
     loaded = dict(current)
     for name in current:
         if name in values:
-            value = check.shaped(check.array(values[name], name, dtype), name, current[name].shape)
-            loaded[name] = freeze(np.array(value, dtype, order="C", copy=True))
+            stored = current[name].dtype        # the model's dtype, but of narrow weights
+            value = check.array(values[name], name, dtype) if stored.kind == "f" else check.exact(
+                values[name], name, stored)
+            loaded[name] = freeze(np.array(check.shaped(value, name, current[name].shape), stored, order="C",
+                                           copy=True))
     return loaded

@@ -13,7 +13,8 @@ from .._base import validation as check
 from .._base.registry import in_files
 from .._base.typing import Array, ArrayLike, DTypeLike, FloatDType, Parameters, Rng
 from . import parameters
-from .base import Gradients, Module, Packed
+from .base import Gradients, Packed
+from .quantized import Quantizable, scales_of
 
 # What `forward` keeps for `backward`: the module, its parameters at the time, and the input.
 PointwiseCache = tuple["Pointwise", Parameters, Array]
@@ -34,11 +35,17 @@ class StatelessPart:
         """Do nothing: there is no state."""
 
 
-class Pointwise(Module):
+class Pointwise(Quantizable):
     """A module that treats every element of the leading axes alone."""
 
     dtype: FloatDType
     whole_numbers = False       # whether x holds whole numbers and has no last axis of features
+
+    def _shown(self) -> str:
+        """The dtype or the precision, where it is not the default, as the end of a repr's arguments."""
+        if self.precision != self.dtype.name:
+            return f", precision={self.precision}"
+        return f", dtype={self.dtype}" if self.dtype != np.float32 else ""
 
     # What a subclass defines: the checked input, the output's shape, and the map itself.
 
@@ -117,11 +124,13 @@ class Pointwise(Module):
         >>> layer.backward(cache, np.ones_like(output)).parameters["bias"]
         array([5., 5.], dtype=float32)
         """
+        self._needs_gradients()
         x = self._input(x)
         return self._apply(x), None, (self, self._parameters, x.copy())
 
     def _keep(self, x: ArrayLike) -> tuple[Array, None, PointwiseCache]:
         """Compute ``forward`` of an input that nobody will overwrite, without a copy of it."""
+        self._needs_gradients()
         x = self._input(x)
         return self._apply(x), None, (self, self._parameters, x)
 
@@ -186,8 +195,7 @@ class Linear(Pointwise, Packed[_core.Dense]):
         self._parameters = parameters.initialise(shapes, self.in_features, self.dtype, generator)
 
     def __repr__(self) -> str:
-        shown = ("" if self.bias else ", bias=False") + (f", dtype={self.dtype}" if self.dtype != np.float32 else "")
-        return f"Linear({self.in_features}, {self.out_features}{shown})"
+        return f"Linear({self.in_features}, {self.out_features}{'' if self.bias else ', bias=False'}{self._shown()})"
 
     def _input(self, x: ArrayLike) -> Array:
         x = check.array(x, "x", self.dtype)
@@ -213,7 +221,8 @@ class Linear(Pointwise, Packed[_core.Dense]):
         return StatelessPart(step, lambda block: self._apply(self._input(block)))
 
     def _make_pack(self, values: Parameters) -> _core.Dense:
-        return _core.Dense(dispatch.table(self.dtype), values["weight"], values.get("bias"))
+        return _core.Dense(dispatch.table(self.dtype, self._precision), values["weight"], values.get("bias"),
+                           scales_of(values, "weight"))
 
     def backward(self, cache: PointwiseCache, d_output: ArrayLike, d_state: None = None,
                  need_input: bool = True) -> Gradients[None, Any]:
@@ -310,8 +319,7 @@ class Embedding(Pointwise):
         self._parameters = {"weight": weight}
 
     def __repr__(self) -> str:
-        shown = f", dtype={self.dtype}" if self.dtype != np.float32 else ""
-        return f"Embedding({self.num_embeddings}, {self.embedding_dim}{shown})"
+        return f"Embedding({self.num_embeddings}, {self.embedding_dim}{self._shown()})"
 
     def _input(self, x: ArrayLike) -> Array:
         return check.indices(x, "x", self.num_embeddings)
@@ -321,7 +329,8 @@ class Embedding(Pointwise):
 
     def _apply(self, x: Array) -> Array:
         result: Array = self._parameters["weight"][x]
-        return result
+        scales = scales_of(self._parameters, "weight")
+        return result if scales is None else result * scales[1] * scales[0][x][..., None]
 
     def backward(self, cache: PointwiseCache, d_output: ArrayLike, d_state: None = None,
                  need_input: bool = True) -> Gradients[None, None]:

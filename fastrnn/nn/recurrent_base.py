@@ -18,7 +18,8 @@ from .._base import dispatch
 from .._base import validation as check
 from .._base.typing import Activation, Array, ArrayLike, DTypeLike, FloatDType, Parameters, Rng
 from . import parameters
-from .base import Gradients, Module, Packed, StateLikeT, StateT
+from .base import Gradients, Packed, StateLikeT, StateT
+from .quantized import Quantizable, scales_of
 from .streams import Caller, Stream
 
 _QUICK_STATE = 65536        # elements of a state above which a call's fixed cost is nothing beside its work
@@ -36,7 +37,7 @@ class Cache:
         self.unbatched, self.shape, self.layers = unbatched, shape, layers
 
 
-class Recurrent(Module, Packed[Pack], Generic[StateT, StateLikeT]):
+class Recurrent(Quantizable, Packed[Pack], Generic[StateT, StateLikeT]):
     """A stack of recurrent layers: the base of RNN, LSTM and GRU, which document the options.
 
     Dimensions: T steps, N rows, I input_size, H hidden_size, S size of a state (H, or proj_size), L num_layers,
@@ -107,14 +108,17 @@ class Recurrent(Module, Packed[Pack], Generic[StateT, StateLikeT]):
                 np.inf if self.clip is None else self.clip, self.coupled_gates, self.update == "mirror")
 
     def _make_pack(self, values: Parameters) -> Pack:
-        table = dispatch.layer_table(self.dtype, self.hidden_size)
+        table = dispatch.layer_table(self.dtype, self.hidden_size, self._precision)
 
         def packed(layer: int, direction: int) -> _core.Parameters:
             suffix = parameters.layer_suffix(layer, direction)
             weight_ih, weight_hh, *others = (values.get(name + suffix) for name in parameters.NAMES)
             bias_ih, bias_hh, weight_hr, peephole = others
+            scales: Any = None
+            if self._precision is not None:
+                scales = tuple(scales_of(values, name + suffix) for name in ("weight_ih", "weight_hh", "weight_hr"))
             return _core.Parameters(table, self._kind, cast(Array, weight_ih), cast(Array, weight_hh), bias_ih,
-                                    bias_hh, weight_hr, peephole, self._options(direction))
+                                    bias_hh, weight_hr, peephole, self._options(direction), scales)
 
         return [[packed(layer, direction) for direction in range(self._directions)]
                 for layer in range(self.num_layers)]
@@ -123,7 +127,7 @@ class Recurrent(Module, Packed[Pack], Generic[StateT, StateLikeT]):
         options = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False,
                    "reverse": False, "proj_size": 0, "nonlinearity": "tanh", "reset_after": True, "update": "torch",
                    "peephole": False, "coupled_gates": False, "activations": None, "clip": None,
-                   "dtype": np.dtype(np.float32)}
+                   "dtype": np.dtype(np.float32), "precision": self.dtype.name}
         shown = "".join(f", {name}={getattr(self, name)!s}" for name, default in options.items()
                         if getattr(self, name, default) != default)
         return f"{type(self).__name__}({self.input_size}, {self.hidden_size}{shown})"
@@ -236,6 +240,7 @@ class Recurrent(Module, Packed[Pack], Generic[StateT, StateLikeT]):
         >>> layer.backward(cache, np.ones_like(output)).input.shape
         (7, 2, 3)
         """
+        self._needs_gradients()
         generator = check.generator(rng) if self.dropout else None
         output, last, _, cache = self._run(x, state, lengths, reset_mask, None, keep=True, rng=generator)
         return output, last, cache

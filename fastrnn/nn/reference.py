@@ -43,10 +43,61 @@ def sigmoid(x: ArrayLike) -> Array:
     return result
 
 
+def quantise(v: Array, column: Array) -> tuple[Array, Array]:
+    """Rows as int8 numbers q and a scale t each, so that v column is about t q: what int8 weights are multiplied with.
+
+    Parameters
+    ----------
+    v : ndarray of float32 [n, K]
+    column : ndarray of float32 [K], the scales of the weights' columns
+
+    Returns
+    -------
+    q : ndarray of int64 [n, K], values -127 to 127
+    t : ndarray of float32 [n]
+
+    Notes
+    -----
+    With u = v column and m = max |u| of a row, t = m / 127 and q = u (127 / m) rounded to nearest, ties to even, every
+    operation in float32. Where m < 2^-119, t and q are 0. Where a number is NaN, t is NaN and q is 0; else, where
+    numbers are infinite, t is infinite, q is +-1 for them and 0 for the others.
+
+    Examples
+    --------
+    >>> q, t = quantise(np.array([[1, -0.5, 0.1]], np.float32), np.ones(3, np.float32))
+    >>> q, bool(t == np.float32(1) / np.float32(127))
+    (array([[127, -64,  13]]), True)
+    """
+    with np.errstate(over="ignore"):
+        u = v * column
+    m = np.abs(u).max(axis=1, initial=0)
+    normal = np.isfinite(m) & (m >= 2.0**-119)
+    factor = np.float32(127) / np.where(normal, m, np.float32(1))
+    q = np.rint(np.where(normal[:, None], u * factor[:, None], 0))
+    q = np.where(np.isinf(m)[:, None] & np.isinf(u), np.sign(u), q)
+    return q.astype(np.int64), np.where(normal, m / np.float32(127), np.where(np.isfinite(m), np.float32(0), m))
+
+
+def _integer_product(weight: Array, row: Array, column: Array, v: Array) -> Array:
+    """W v of int8 weights with the scales of their rows and columns: exact sums, then float32."""
+    q, t = quantise(v, column)
+    sums = q @ weight.T.astype(np.int64)
+    product: Array = sums.astype(np.float32) * t[:, None] * row
+    # Infinite numbers: an infinity of the sign of w v, NaN where both signs meet, 0 where all those weights are 0.
+    met = np.abs(q) @ np.abs(weight.T.astype(np.int64))
+    infinite = np.where(sums == 0, np.where(met == 0, 0, np.nan), np.where(np.abs(sums) == met, np.sign(sums) * np.inf,
+                                                                       np.nan)).astype(np.float32)
+    return np.where(np.isinf(t)[:, None], infinite, product)
+
+
 def _affine(p: Named, name: str, v: Array, gates: slice = slice(None)) -> Any:
     """a = W v + b, of the given rows of W and b; b is left out where it is None."""
     weight, bias = p["weight_" + name][gates], p.get("bias_" + name)
-    return v @ weight.T if bias is None else v @ weight.T + bias[gates]
+    if weight.dtype == np.int8:
+        product = _integer_product(weight, p["row_scale_" + name][gates], p["column_scale_" + name], v)
+    else:
+        product = v @ weight.T
+    return product if bias is None else product + bias[gates]
 
 
 def _affine_backward(p: Named, gradients: dict[str, Array], name: str, v: Array, da: Array,
@@ -276,7 +327,8 @@ def forward(kind: str, parameters: Named, x: ArrayLike, h_0: ArrayLike, c_0: Arr
     parameters : dict of str to ndarray
         weight_ih [G*H, I], weight_hh [G*H, S], bias_ih and bias_hh [G*H] or None, for an LSTM with projection also
         weight_hr [S, H], with peepholes peephole [3*H] (for i, f, o); all float32 or all float64. All arithmetic is
-        done in this dtype.
+        done in this dtype. Or all weights are int8, with float32 row_scale_ih [G*H], column_scale_ih [I] and so on for
+        each of them: W = row_scale w column_scale; then products are those of `quantise`, and all else is float32.
     x : array_like [T, N, I]
     h_0 : array_like [N, S]
     c_0 : array_like [N, H], LSTM only
@@ -349,6 +401,8 @@ def forward(kind: str, parameters: Named, x: ArrayLike, h_0: ArrayLike, c_0: Arr
         raise TypeError(f"c_0 is needed for kind 'lstm' and for no other; got c_0={type(c_0).__name__} for {kind!r}")
     step, form = _STEPS[kind][0], _Form(kind, options)
     dtype = parameters["weight_ih"].dtype
+    if dtype == np.int8:
+        dtype = np.dtype(np.float32)
     x = np.asarray(x, dtype)
     T, N, _ = x.shape
     lengths = np.full(N, T) if lengths is None else np.asarray(lengths)

@@ -31,7 +31,7 @@ def fingerprint(model: Recurrent[Any, Any]) -> bytes:
     import hashlib  # here: it loads OpenSSL, which most programs never need
     options = model._options(0)
     digest = hashlib.sha256(repr((model._kind, model.input_size, model.hidden_size, model.num_layers, model.proj_size,
-                                  str(model.dtype), *([options] if options else []))).encode())
+                                  model.precision, *([options] if options else []))).encode())
     for name, value in model.parameters.items():
         digest.update(name.encode())
         digest.update(value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes())

@@ -2,7 +2,7 @@
 # tile sums the bias first, then x's k in order, as it does for the recurrent layers: a row has the same bits in any
 # batch, and alone.
 #
-# Uses Buffer (buffers), panel_width, padded_vectors, IN_ORDER (parameters), Call, worthwhile (calls), outer_gradient
+# Uses Buffer (buffers), panel_width, padded_vectors, weights_buffer, pack_scales, IN_ORDER (parameters), Call, worthwhile (calls), outer_gradient
 # (gradients), table_of (_core), matrix, product, outer_product (structs).
 
 cdef class Dense:
@@ -16,6 +16,8 @@ cdef class Dense:
         C-contiguous.
     bias : ndarray, [O], or None
         C-contiguous.
+    scales : tuple (row [O], column [I]), or None
+        Of int8 weights the scales of rows and columns, of the table's dtype.
     """
 
     cdef kernel_table* table
@@ -24,7 +26,7 @@ cdef class Dense:
     cdef isize inputs, outputs
     cdef void* bias
 
-    def __cinit__(self, capsule, cnp.ndarray weight, cnp.ndarray bias):
+    def __cinit__(self, capsule, cnp.ndarray weight, cnp.ndarray bias, tuple scales=None):
         cdef isize O = weight.shape[0], I = weight.shape[1], V, vectors
         cdef Buffer data, packed_bias
         self.table = table_of(capsule)
@@ -35,11 +37,13 @@ cdef class Dense:
         vectors = padded_vectors(vectors)
         self.w.panels = vectors // self.w.width
         self.w.outer, self.w.depth = 1, I
-        data = Buffer(vectors * V, I, self.table.itemsize)
+        data = weights_buffer(self.table, &self.w)
         packed_bias = Buffer(vectors * V, 1, self.table.itemsize, True)
         self.owned = [data, packed_bias]
         self.w.data, self.bias = data.data, packed_bias.data
-        self.table.pack(data.data, cnp.PyArray_DATA(weight), I, 1, O, vectors, IN_ORDER, 1, self.w.width, I)
+        self.table.pack_weights(data.data, cnp.PyArray_DATA(weight), I, 1, O, vectors, IN_ORDER, 1, self.w.width, I)
+        if scales is not None:
+            self.owned += pack_scales(self.table, &self.w, weight, scales, O, IN_ORDER, 1)
         if bias is not None:
             self.table.pack(self.bias, cnp.PyArray_DATA(bias), 1, 0, O, vectors, IN_ORDER, 1, self.w.width, 1)
 
@@ -70,6 +74,8 @@ cdef class Dense:
             args[i].left, args[i].left_row = cnp.PyArray_DATA(x), cnp.PyArray_STRIDE(x, 0) // self.table.itemsize
             args[i].out, args[i].out_row, args[i].columns = cnp.PyArray_DATA(out), self.outputs, self.outputs
             args[i].m0, args[i].m1 = M * i // parts, M * (i + 1) // parts
+            args[i].scratch = call.hold(Buffer(max(<isize>1, self.table.plan_multiply(&self.w)), 1,
+                                               self.table.itemsize))
             args[i].poll = &call.poll
             call.add(<task_function>self.table.multiply, &args[i])
         call.go()

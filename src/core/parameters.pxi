@@ -22,6 +22,35 @@ cdef isize padded_vectors(isize vectors) noexcept:
     return (vectors + width - 1) // width * width
 
 
+cdef inline isize padded_depth(const kernel_table* table, const matrix* m) noexcept:
+    return (m.depth + table.group - 1) // table.group * table.group
+
+
+# Memory for the weights of a matrix whose sizes are set.
+cdef Buffer weights_buffer(const kernel_table* table, const matrix* m):
+    return Buffer(m.panels * m.width * table.vlen, m.outer * padded_depth(table, m), table.weight_size)
+
+
+# Sets what a matrix of int8 weights w [rows, depth] needs beside them, from the scales of its rows and of its columns.
+# Returns the buffers.
+cdef list pack_scales(const kernel_table* table, matrix* m, cnp.ndarray w, tuple row_and_column, isize size,
+                      const int* gate, isize gates):
+    cdef isize vectors = m.panels * m.width
+    cdef cnp.ndarray scale = row_and_column[0], column = row_and_column[1]
+    cdef Buffer columns = Buffer((m.depth + table.vlen - 1) // table.vlen * table.vlen, 1, table.itemsize, True)
+    cdef Buffer scales = Buffer(vectors * table.vlen, 1, table.itemsize, True)
+    cdef Buffer offsets = Buffer(vectors * table.vlen, 1, table.itemsize, True)
+    cdef cnp.ndarray offset
+    table.pack(scales.data, cnp.PyArray_DATA(scale), 1, 0, size, vectors // gates, gate, gates, m.width, 1)
+    m.fast = table.fast
+    if m.fast:      # 128 is added to the numbers of a row
+        offset = np.ascontiguousarray(w.sum(axis=1, dtype=np.int32) * np.int32(-128))
+        table.pack(offsets.data, cnp.PyArray_DATA(offset), 1, 0, size, vectors // gates, gate, gates, m.width, 1)
+    memcpy(columns.data, cnp.PyArray_DATA(column), cnp.PyArray_NBYTES(column))
+    m.scale, m.offset, m.column = scales.data, offsets.data, columns.data
+    return [scales, offsets, columns]
+
+
 cdef bint same_bytes(cnp.ndarray a, cnp.ndarray b) noexcept:
     if a is None or b is None:
         return a is b
@@ -64,11 +93,14 @@ cdef class Parameters:
     peephole : ndarray, [3*H], or None
     options : tuple or None
         None for a plain cell, else ((name, alpha, beta) of the activations f, g, h; clip; coupled; mirror).
+    scales : tuple, or None
+        Of int8 weight_ih, weight_hh and weight_hr (or None): each a tuple of the scales of its rows and of its columns,
+        of the table's dtype. None: the weights are of the table's dtype.
 
     Attributes
     ----------
     dtype : numpy.dtype
-        That of the weights. The arrays that were given are attributes, too.
+        That of inputs, states and biases. The arrays that were given are attributes, too.
     """
 
     cdef kernel_table* table
@@ -77,13 +109,15 @@ cdef class Parameters:
     cdef list owned                  # the buffers that cell points into
     cdef bint transposed, input_transposed
     cdef readonly object dtype, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, peephole, capsule
+    cdef tuple scales
 
     def __cinit__(self, capsule, str kind, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, peephole=None,
-                  options=None):
+                  options=None, tuple scales=None):
         self.capsule = capsule
         self.table = table_of(capsule)
         self.owned = []
-        self.dtype = weight_ih.dtype
+        self.scales = scales or (None, None, None)
+        self.dtype = np.dtype(np.float32 if self.table.itemsize == 4 else np.float64)
         self.weight_ih, self.weight_hh, self.weight_hr = weight_ih, weight_hh, weight_hr
         self.bias_ih, self.bias_hh, self.peephole = bias_ih, bias_hh, peephole
         self.cell.kind = KINDS[kind]
@@ -112,14 +146,17 @@ cdef class Parameters:
 
     cdef int pack_weights(self) except -1:
         cdef packed_cell* cell = &self.cell
-        self.pack(&cell.w_ih, self.weight_ih, IN_ORDER, self.gates, cell.w_ih.width)
+        scale_ih, scale_hh, scale_hr = self.scales
+        self.pack(&cell.w_ih, self.weight_ih, scale_ih, IN_ORDER, self.gates, cell.w_ih.width)
         if cell.kind == GRU_BEFORE:
-            self.pack(&cell.w_hh, self.weight_hh, IN_ORDER, 2, 2)
-            self.pack(&cell.w_hn, self.weight_hh, GATE_N, 1, 1)
+            self.pack(&cell.w_hh, self.weight_hh, scale_hh, IN_ORDER, 2, 2)
+            self.pack(&cell.w_hn, self.weight_hh, scale_hh, GATE_N, 1, 1)
         else:
-            self.pack(&cell.w_hh, self.weight_hh, IN_ORDER, self.gates, cell.w_ih.width)
+            self.pack(&cell.w_hh, self.weight_hh, scale_hh, IN_ORDER, self.gates, cell.w_ih.width)
         if self.weight_hr is not None:
             self.pack_plain(&cell.w_hr, self.weight_hr, cell.hidden, 1, cell.state, cell.hidden)
+            if scale_hr is not None:
+                self.owned += pack_scales(self.table, &cell.w_hr, self.weight_hr, scale_hr, cell.state, IN_ORDER, 1)
         return 0
 
     cdef int set_options(self, tuple options) except -1:
@@ -138,16 +175,18 @@ cdef class Parameters:
             self.cell.peephole = b.data
         return 0
 
-    cdef int pack(self, matrix* m, cnp.ndarray w, const int* gate, isize gates, isize width) except -1:
+    cdef int pack(self, matrix* m, cnp.ndarray w, scale, const int* gate, isize gates, isize width) except -1:
         cdef isize depth = w.shape[1]
         cdef Buffer b
         m.width, m.panels, m.outer, m.depth = width, self.cell.units * gates // width, 1, depth
-        b = Buffer(m.panels * width * self.table.vlen, depth, self.table.itemsize)
+        b = weights_buffer(self.table, m)
         self.owned.append(b)
         with nogil:
-            self.table.pack(b.data, cnp.PyArray_DATA(w), depth, 1, self.cell.hidden, self.cell.units, gate, gates,
-                            width, depth)
+            self.table.pack_weights(b.data, cnp.PyArray_DATA(w), depth, 1, self.cell.hidden, self.cell.units, gate,
+                                    gates, width, depth)
         m.data = b.data
+        if scale is not None:
+            self.owned += pack_scales(self.table, m, w, scale, self.cell.hidden, gate, gates)
         return 0
 
     # A matrix without gates: `size` outputs `row` apart, the summed index `column` apart.
@@ -156,12 +195,12 @@ cdef class Parameters:
         cdef Buffer b
         m.width = panel_width(vectors)
         m.panels = padded_vectors(vectors) // m.width
-        b = Buffer(m.panels * m.width * self.table.vlen, depth, self.table.itemsize)
-        self.owned.append(b)
         m.outer, m.depth = 1, depth
+        b = weights_buffer(self.table, m)
+        self.owned.append(b)
         with nogil:
-            self.table.pack(b.data, cnp.PyArray_DATA(w), row, column, size, m.panels * m.width, IN_ORDER, 1, m.width,
-                            depth)
+            self.table.pack_weights(b.data, cnp.PyArray_DATA(w), row, column, size, m.panels * m.width, IN_ORDER, 1,
+                                    m.width, depth)
         m.data = b.data
         return 0
 
@@ -246,7 +285,7 @@ cdef class Parameters:
                 + (self.cell.hidden * self.cell.state if self.weight_hr is not None else 0))
 
     cdef isize bytes_of(self, const matrix* m) noexcept:
-        return m.panels * m.width * self.table.vlen * m.outer * m.depth * self.table.itemsize
+        return m.panels * m.width * self.table.vlen * m.outer * padded_depth(self.table, m) * self.table.weight_size
 
     @property
     def packed_bytes(self):

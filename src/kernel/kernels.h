@@ -45,6 +45,10 @@ typedef struct {
     const void *data;           /* [parameters] 64-byte aligned */
     isize panels, width;
     isize outer, depth;         /* the summed index: `outer` blocks of `depth` elements */
+    /* int8 (integer_tile.pxi), else NULL: the scale of each output, and what its sums start from, both
+       [panels][width][VLEN], of float and int32; and the scale of each k, float [depth padded to whole vectors]. */
+    const void *scale, *offset, *column;        /* [parameters] */
+    int fast;                   /* the table's, when the weights were packed */
 } matrix;
 
 /* Packed parameters of one direction of one layer. H is the hidden size, S the size of h. */
@@ -159,6 +163,7 @@ typedef struct {
     isize out_row, columns;
     isize m0, m1;               /* the rows of this task */
     const void *bias;           /* [parameters] [panels][width][VLEN], or NULL: zero */
+    void *scratch;              /* [call] this task's alone: as many elements as plan_multiply says */
     poll_state *poll;           /* [call] */
     isize work;
 } product;
@@ -190,12 +195,15 @@ typedef struct {
 
 typedef struct {
     isize vlen, itemsize;
+    isize weight_size, group;   /* bytes of a packed weight; packed matrices have `depth` in whole groups of this size */
+    int fast;                   /* int8: the CPU has instructions for sums of four products, and they are used */
     int (*forward)(forward_args *);     /* every int result: 0, or -1 when cancelled */
     int (*backward)(backward_args *);
     isize (*plan_forward)(forward_args *);      /* before a pass: sets chunk; returns the size of scratch in elements */
     isize (*plan_backward)(backward_args *);    /* returns the size of scratch in elements */
     int (*accumulate)(outer_product *);
     int (*multiply)(product *);
+    isize (*plan_multiply)(const matrix *);     /* returns the size of scratch in elements */
     void (*read)(const void *, isize);  /* reads n bytes once: the least a step must do, for benchmarks */
     void (*tanh)(void *, const void *, isize);
     void (*sigmoid)(void *, const void *, isize);
@@ -206,6 +214,8 @@ typedef struct {
        index in the order [unit][g][VLEN] of the gate gradients. */
     void (*pack)(void *out, const void *w, isize row, isize column, isize size, isize units,
                  const int *gate, isize gates, isize width, isize depth);
+    void (*pack_weights)(void *out, const void *w, isize row, isize column, isize size, isize units,
+                         const int *gate, isize gates, isize width, isize depth);   /* of weight_size bytes each */
     void (*unpack)(void *w, const void *in, isize row, isize column, isize size, isize units,
                    const int *gate, isize gates, isize width, isize depth);
     void (*pack_t)(void *out, const void *w, isize row, isize column, isize size, isize units,

@@ -73,11 +73,13 @@ cdef void sigmoid_array(void* out, const void* x, isize n) noexcept nogil:
 
 cdef kernel_table TABLE
 TABLE.vlen = VLEN
-TABLE.itemsize = sizeof(real)
+TABLE.itemsize = TABLE.weight_size = sizeof(real)
+TABLE.group = 1
 TABLE.forward = forward
 TABLE.backward = backward
 TABLE.accumulate = accumulate
 TABLE.multiply = multiply
+TABLE.plan_multiply = plan_multiply
 TABLE.plan_forward = plan_forward
 TABLE.plan_backward = plan_backward
 TABLE.read = read_once
@@ -85,7 +87,7 @@ TABLE.tanh = tanh_array
 TABLE.sigmoid = sigmoid_array
 TABLE.update = update
 TABLE.squares = squares
-TABLE.pack = pack
+TABLE.pack = TABLE.pack_weights = pack
 TABLE.unpack = unpack
 TABLE.pack_t = pack_t
 

@@ -64,6 +64,21 @@ static inline int cpu_runs(int isa)
 }
 #endif
 
+/* Whether the CPU has AVX-512 VNNI: vpdpbusd, which sums four int8 products. Asked where AVX-512 runs. */
+static inline int cpu_has_dot(void)
+{
+#if defined(__x86_64__) && defined(_MSC_VER)
+    unsigned int features[4];
+    cpuid(7, features);
+    return features[2] >> 11 & 1;
+#elif defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512vnni");
+#else
+    return 0;
+#endif
+}
+
 /* The floating-point mode of a thread. Kernels run in one where subnormal operands and results are zero. Restoring the
  * old mode also drops the exception flags that a kernel raised, which would surface as NumPy warnings. */
 typedef unsigned long long fp_mode;

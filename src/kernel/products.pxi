@@ -32,6 +32,10 @@ cdef int multiply(product* args) noexcept nogil:
     return 0
 
 
+cdef isize plan_multiply(const matrix* w) noexcept nogil:
+    return 0
+
+
 cdef enum: BLOCK = 96       # rows m of a panel of `right` that stay in L1 while all of `left` passes over them
 
 

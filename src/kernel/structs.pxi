@@ -27,6 +27,10 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct matrix:
         const void* data
         isize panels, width, outer, depth
+        const void* scale
+        const void* offset
+        const void* column
+        bint fast
 
     ctypedef struct packed_cell:
         int kind
@@ -105,6 +109,7 @@ cdef extern from "kernels.h" nogil:
         void* out
         isize out_row, columns, m0, m1
         const void* bias
+        void* scratch
         poll_state* poll
         isize work
 
@@ -128,13 +133,15 @@ cdef extern from "kernels.h" nogil:
         void* third
 
     ctypedef struct kernel_table:
-        isize vlen, itemsize
+        isize vlen, itemsize, weight_size, group
+        bint fast
         int (*forward)(forward_args*) noexcept nogil
         int (*backward)(backward_args*) noexcept nogil
         isize (*plan_forward)(forward_args*) noexcept nogil
         isize (*plan_backward)(backward_args*) noexcept nogil
         int (*accumulate)(outer_product*) noexcept nogil
         int (*multiply)(product*) noexcept nogil
+        isize (*plan_multiply)(const matrix*) noexcept nogil
         void (*read)(const void*, isize) noexcept nogil
         void (*tanh)(void*, const void*, isize) noexcept nogil
         void (*sigmoid)(void*, const void*, isize) noexcept nogil
@@ -142,6 +149,8 @@ cdef extern from "kernels.h" nogil:
         double (*squares)(const void*, isize) noexcept nogil
         void (*pack)(void*, const void*, isize, isize, isize, isize, const int*, isize, isize,
                      isize) noexcept nogil
+        void (*pack_weights)(void*, const void*, isize, isize, isize, isize, const int*, isize, isize,
+                             isize) noexcept nogil
         void (*unpack)(void*, const void*, isize, isize, isize, isize, const int*, isize, isize,
                        isize) noexcept nogil
         void (*pack_t)(void*, const void*, isize, isize, isize, isize, const int*, isize, isize, isize,

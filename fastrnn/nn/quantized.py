@@ -1,0 +1,162 @@
+"""Models with int8 weights, for inference: how weights become int8, and what a model of them can and cannot do."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+
+import numpy as np
+
+from .._base import validation as check
+from .._base.typing import Array, Parameters
+from . import parameters
+from .base import Module
+
+if TYPE_CHECKING:
+    Precision: TypeAlias = Literal["int8"]
+
+PRECISIONS = ("int8",)
+_LONGEST = (2**31 - 1) // 127**2      # products of int8 numbers that a sum of int32 holds
+
+
+def is_weight(name: str) -> bool:
+    """Whether the parameter of this name is a matrix of weights, which a narrow precision narrows."""
+    return name.startswith("weight")
+
+
+def scale_names(name: str) -> tuple[str, str]:
+    """The names of the scales of the rows and of the columns of a matrix of int8 weights."""
+    return name.replace("weight", "row_scale", 1), name.replace("weight", "column_scale", 1)
+
+
+def scales_of(values: Parameters, name: str) -> tuple[Array, Array] | None:
+    """The scales of the rows and of the columns of int8 weights; None of other weights, or where there are none."""
+    row, column = scale_names(name)
+    return (values[row], values[column]) if row in values else None
+
+
+def quantise(weight: Array, name: str = "weight") -> tuple[Array, Array, Array]:
+    """Int8 weights [rows, columns], the float32 scale of each row and that of each column, whose product the weight is.
+
+    The scale of a column is the square root of its root mean square, the largest scale being 1: columns become more
+    alike, and the numbers that they are multiplied with take half of their differences. A row's scale then is its
+    largest absolute value / 127, and its weights are divided by it and rounded to nearest, ties to even. A row of zeros
+    has scale 0.
+    """
+    with np.errstate(over="ignore"):
+        if not np.isfinite(weight.astype(np.float32)).all():
+            raise ValueError(f"{name}: expected finite weights, which alone have a scale")
+    if weight.shape[1] > _LONGEST:
+        raise ValueError(f"{name}: expected at most {_LONGEST} columns, whose products an int32 can sum, got "
+                         f"{weight.shape[1]}")
+    exact = weight.astype(np.float64)
+    size = np.sqrt(np.square(exact).mean(axis=0))
+    largest = size.max(initial=0)
+    column = np.ones(len(size), np.float32)
+    if largest > 0:                     # a column of zeros would have no scale
+        column = np.sqrt(np.maximum(size / largest, 1e-6)).astype(np.float32)
+    exact = exact / column
+    row = (np.abs(exact).max(axis=1, initial=0) / 127).astype(np.float32)
+    row[row < 2.0**-126] = 0            # a subnormal number, which kernels take for 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quotients = np.where(row[:, None] > 0, exact / row[:, None], 0)
+    return np.clip(np.rint(quotients), -127, 127).astype(np.int8), row, column
+
+
+def narrow(values: Parameters) -> Parameters:
+    """A module's parameters with int8 weights, each followed by its scales; the others as float32."""
+    result: Parameters = {}
+    for name, value in values.items():
+        names = (name, *scale_names(name)) if is_weight(name) else (name,)
+        parts = quantise(value, name) if is_weight(name) else (value.astype(np.float32),)
+        result.update(zip(names, map(parameters.freeze, parts)))
+    return result
+
+
+def undrawn(values: Parameters) -> Parameters:
+    """Placeholders of what `narrow` makes of such parameters; they take no memory."""
+    result: Parameters = {}
+    for name, value in values.items():
+        result[name] = parameters.undrawn(value.shape, np.dtype(np.int8 if is_weight(name) else np.float32))
+        if is_weight(name):
+            for scale, size in zip(scale_names(name), value.shape):
+                result[scale] = parameters.undrawn((size,), np.dtype(np.float32))
+    return result
+
+
+class Quantizable(Module):
+    """A module that can be had with int8 weights."""
+
+    _precision: str | None = None       # None: the dtype's
+
+    @property
+    def precision(self) -> str:
+        """How weights are stored and multiplied: the dtype's name, or "int8"."""
+        return self._precision or self.dtype.name
+
+    def quantized(self, precision: Precision) -> Self:
+        """Make a model of the same class with narrow weights, to call, stream and save, without gradients.
+
+        It takes and gives float32 as before, has all options of this model, and keeps this model's biases, states and
+        activations in float32. With ``"int8"`` a weight is a whole number w_ij from -127 to 127 times the scale of its
+        row i (one gate of one unit) and that of its column j. Each row of x and of h is quantised, too, anew at every
+        step, with a scale t of its own ::
+
+            W_ij = r_i w_ij c_j         c_j x_j = t q_j,  t = max_j |c_j x_j| / 127
+            (W x)_i = r_i t (sum over j of w_ij q_j)
+
+        The scales of columns even out what would else set the scales of rows: c_j^2 is proportional to the root mean
+        square of the column. The sums are exact, so that streams, batches, chunks and threads agree to the bit as in
+        float32. No calibration is needed, and a row does not depend on the others of its batch.
+
+        Parameters
+        ----------
+        precision : {"int8"}
+            The precision of the weights.
+
+        Returns
+        -------
+        model
+            The new model; this one is not changed. Its ``parameters`` are the int8 weights, their scales
+            (``row_scale_ih_l0`` and ``column_scale_ih_l0`` for ``weight_ih_l0``) and the other parameters.
+
+        Raises
+        ------
+        TypeError
+            The argument is no string.
+        ValueError
+            It is not one of the precisions, this model is quantized already, or a weight is not finite.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> import numpy as np
+        >>> layer = fastrnn.GRU(3, 64, rng=0)
+        >>> narrow = layer.quantized("int8")
+        >>> narrow
+        GRU(3, 64, precision=int8)
+        >>> x = np.ones((20, 3), np.float32)
+        >>> bool(np.abs(narrow(x)[0] - layer(x)[0]).max() < 0.01)
+        True
+        """
+        check.choice(precision, "precision", PRECISIONS)
+        if self._precision is not None:
+            raise ValueError(f"precision: this model is {self._precision} already; quantize the one it was made of")
+        twin = copy.copy(self)
+        twin._narrow_with(precision, narrow(self._parameters))
+        return twin
+
+    def _narrow_with(self, precision: str, values: Parameters) -> None:
+        self._precision, self.dtype, self._parameters = precision, np.dtype(np.float32), values
+
+    def _needs_gradients(self) -> None:
+        """Raise TypeError where gradients are asked of narrow weights."""
+        if self._precision is not None:
+            raise TypeError(f"a model of precision {self._precision} has no gradients: train the float32 model, then "
+                            "quantize it")
+
+    def updating(self) -> Any:
+        self._needs_gradients()
+        return super().updating()
+
+    updating.__doc__ = Module.updating.__doc__

@@ -1,0 +1,278 @@
+# The int8 kernels of one instruction set: a second table, which core uses as it uses the float table.
+#
+# Inputs, states and outputs are float32 as ever; weights are int8. A pass is that of forward.pxi with another way to the
+# gate sums: every row of x and h is quantised once a step, the integer tile sums the products, and on its results, floats
+# again, run the same cells.
+#
+# Uses layer_run, forward_args, matrix, product (structs), the integer tile, step, locate_states, locate_rows,
+# running_rows, reset_rows, prefetch_stores, cells_plain, cells_with_options, split_gru_sums, store_state (forward),
+# between_row, extra_row (gru), tile_args, tile_rows, ROW_PANELS (tile), should_stop_after (kernels).
+
+include "integer_tile.pxi"
+
+cdef extern from "machine.h" nogil:
+    bint cpu_has_dot()
+
+# What a pass keeps in its task's scratch: floats first, then the quantised rows.
+cdef struct narrow_scratch:
+    real* floats                    # args.chunk > 0: W_ih x + b as [panel][step][row][width][VLEN]; else GRU_BEFORE's
+                                    # `between` (gru.pxi)
+    narrow_rows x                   # [args.chunk, or 1][row]
+    narrow_rows h                   # [row]
+    narrow_rows extra               # [row]: r h or m, where the cell has W_hn or W_hr
+
+
+# Gives `rows` its place behind the first `used` elements of scratch; returns how many are used then.
+cdef inline isize place_rows(narrow_rows* rows, const forward_args* args, isize used, isize count,
+                             isize n) noexcept nogil:
+    cdef real* at = <real*>args.run.scratch + used
+    rows.row = narrow_row(n)
+    rows.data = <signed char*>at
+    used += count * rows.row // <isize>sizeof(real)
+    rows.scale = <real*>args.run.scratch + used
+    return used + (count + 15) // 16 * 16
+
+
+# Lays out the scratch of a task; returns its size in elements.
+cdef isize place_scratch(const forward_args* args, narrow_scratch* s) noexcept nogil:
+    cdef const packed_cell* cell = args.run.cell
+    cdef isize rows = args.run.n1 - args.run.n0, used = 0
+    s.floats = <real*>args.run.scratch
+    if cell.kind == GRU_BEFORE:
+        used = rows * cell.units * 2 * VLEN
+    elif args.chunk > 0:
+        used = args.chunk * rows * cell.w_ih.panels * cell.w_ih.width * VLEN
+    used = (used + 15) // 16 * 16
+    used = place_rows(&s.x, args, used, max(args.chunk, <isize>1) * rows, cell.input)
+    used = place_rows(&s.h, args, used, rows, cell.state)
+    if cell.w_hr.data != NULL or cell.w_hn.data != NULL:
+        used = place_rows(&s.extra, args, used, rows, cell.hidden)
+    return used
+
+
+# As plan_forward: a pass of its own over the inputs pays where a step has too few rows to fill a tile, or where the
+# weights exceed L2.
+cdef isize plan_narrow(forward_args* args) noexcept nogil:
+    cdef narrow_scratch s
+    cdef layer_run* run = &args.run
+    cdef const packed_cell* cell = run.cell
+    cdef isize rows = run.n1 - run.n0, width = cell.w_ih.panels * cell.w_ih.width * VLEN
+    cdef isize weights = (cell.w_ih.depth + cell.w_hh.depth) * width, step_rows
+    args.chunk = 0
+    if rows == 0:
+        return 0
+    if run.lengths == NULL and run.T > 1 and cell.kind != GRU_BEFORE and (rows <= 4 or weights > L2):
+        step_rows = max(<isize>L2 // 2 // (width * <isize>sizeof(real)), <isize>24 if rows <= 4 else 8 * rows)
+        args.chunk = max(<isize>1, min(run.T, step_rows // rows))
+    return place_scratch(args, &s)
+
+
+# W_ih x + b of `steps` steps from step `first`.
+cdef int narrow_input_sums(forward_args* args, const narrow_scratch* s, isize first, isize steps) noexcept nogil:
+    cdef const packed_cell* cell = args.run.cell
+    cdef const matrix* w = &cell.w_ih
+    cdef isize P = w.width, rows = args.run.n1 - args.run.n0, p, m, R, t
+    cdef narrow_rows x = s.x
+    for t in range(steps):
+        quantise_rows(w, <const real*>args.x + (first + t) * args.x_t + args.run.n0 * args.x_n, args.x_n, rows, &x)
+        x.data += rows * x.row
+        x.scale += rows
+    for p in range(w.panels):
+        m = 0
+        while m < steps * rows:
+            R = tile_rows(steps * rows - m, DOT_ROWS[P])
+            if should_stop_after(args.run.poll, &args.run.work, R * (w.depth // GROUP) * P):
+                return -1
+            narrow_product(w, p, 1, &s.x, m, <const real*>cell.bias + p * P * VLEN, 0, 0,
+                           s.floats + (p * args.chunk * rows + m) * P * VLEN, P * VLEN, 0, R)
+            m += R
+    return 0
+
+
+# acc[panel][row][gate] of panels p..p+Q, rows n..n+R, as gate_sums gives them.
+cdef inline void narrow_gate_sums(forward_args* args, step* t, const narrow_scratch* s, vf* acc, vf* n_input, isize p,
+                                  isize Q, isize n, isize R) noexcept nogil:
+    cdef vf[32] sums, start
+    cdef const packed_cell* cell = args.run.cell
+    cdef isize P = cell.w_ih.width, i
+    cdef tile_args a
+    if t.input_sums == NULL:
+        narrow_product(&cell.w_ih, p, Q, &s.x, n - args.run.n0, <const real*>cell.bias + p * P * VLEN, 0, P * VLEN,
+                       <real*>sums, P * VLEN, R * P * VLEN, R)
+        a.init = <const real*>sums
+        a.init_panel = R * P * VLEN
+    else:
+        a.init = t.input_sums + p * t.input_panel + (n - args.run.n0) * P * VLEN
+        a.init_panel = t.input_panel
+    if cell.kind == GRU or cell.kind == GRU_BEFORE:
+        split_gru_sums(cell, &a, start, n_input, p, Q, R)
+        a.init = <const real*>start
+        a.init_panel = R * P * VLEN
+    narrow_product(&cell.w_hh, p, Q, &s.h, n - args.run.n0, a.init, P * VLEN, a.init_panel, <real*>acc, P * VLEN,
+                   R * P * VLEN, R)
+    if cell.kind == GRU_BEFORE:
+        for i in range(R):
+            acc[3 * i + 2] = start[3 * i + 2]
+
+
+# As forward_step.
+cdef int narrow_step(forward_args* args, step* t, const narrow_scratch* s) noexcept nogil:
+    cdef vf[32] acc
+    cdef vf[16] n_input
+    cdef layer_run* run = &args.run
+    cdef const packed_cell* cell = run.cell
+    cdef isize P = cell.w_ih.width, panels = cell.w_ih.panels, n0 = run.n0, done = 0, p, Q, n, R
+    cdef isize width = state_width(run)
+    cdef bint one_row = t.active - n0 == 1 and cell.kind != GRU_BEFORE
+    quantise_rows(&cell.w_hh, t.h + n0 * width, width, t.active - n0, &s.h)
+    if t.input_sums == NULL:
+        quantise_rows(&cell.w_ih, t.x + n0 * args.x_n, args.x_n, t.active - n0, &s.x)
+    while done < panels:
+        Q = ROW_PANELS[P] if one_row and done + ROW_PANELS[P] <= panels else 1
+        p = panels - done - Q if (t.index + args.turn) & 1 else done
+        n = n0
+        while n < t.active:
+            R = tile_rows(t.active - n, DOT_ROWS[P])
+            if should_stop_after(run.poll, &run.work, R * Q * P * (cell.input + cell.state) // GROUP):
+                return -1
+            if Q == 1 and t.y != NULL:
+                prefetch_stores(args, t, p, n, R)
+            narrow_gate_sums(args, t, s, acc, n_input, p, Q, n, R)
+            if cell.plain:
+                cells_plain(args, t, acc, n_input, s.floats, p, Q, n, R)
+            else:
+                cells_with_options(args, t, acc, n_input, s.floats, p, Q, n, R)
+            n += R
+        done += Q
+    if cell.kind == GRU_BEFORE:
+        return narrow_gru_before_step(args, t, s)
+    if cell.w_hr.data != NULL:
+        return narrow_project_step(args, t, s)
+    return 0
+
+
+# As gru_before_step: W_hn (r h), and on it the candidate and the new state.
+cdef int narrow_gru_before_step(forward_args* args, step* t, const narrow_scratch* s) noexcept nogil:
+    cdef vf[32] acc
+    cdef layer_run* run = &args.run
+    cdef const matrix* w = &run.cell.w_hn
+    cdef isize width = unit_width(run), p, n, R
+    quantise_rows(w, extra_row(run, t, run.n0), width, t.active - run.n0, &s.extra)
+    for p in range(w.panels):
+        n = run.n0
+        while n < t.active:
+            R = tile_rows(t.active - n, DOT_ROWS[1])
+            if should_stop_after(run.poll, &run.work, R * w.depth // GROUP):
+                return -1
+            narrow_product(w, p, 1, &s.extra, n - run.n0, between_row(run, s.floats, p, n) + VLEN,
+                           run.cell.units * 2 * VLEN, 0, <real*>acc, VLEN, 0, R)
+            if run.cell.plain:
+                gru_before_cells(args, t, acc, s.floats, p, n, R, True)
+            else:
+                gru_before_cells_with_options(args, t, acc, s.floats, p, n, R)
+            n += R
+    return 0
+
+
+# As project_step: h_t = W_hr m_t.
+cdef int narrow_project_step(forward_args* args, step* t, const narrow_scratch* s) noexcept nogil:
+    cdef vf[32] acc
+    cdef vf[4] zero
+    cdef layer_run* run = &args.run
+    cdef const matrix* w = &run.cell.w_hr
+    cdef isize P = w.width, p, n, R, r, j
+    zero[0] = zero[1] = zero[2] = zero[3] = vset(0)
+    quantise_rows(w, extra_row(run, t, run.n0), unit_width(run), t.active - run.n0, &s.extra)
+    for p in range(w.panels):
+        n = run.n0
+        while n < t.active:
+            R = tile_rows(t.active - n, DOT_ROWS[P])
+            if should_stop_after(run.poll, &run.work, R * w.depth * P // GROUP):
+                return -1
+            narrow_product(w, p, 1, &s.extra, n - run.n0, <const real*>zero, 0, 0, <real*>acc, P * VLEN, 0, R)
+            for r in range(R):
+                for j in range(P):
+                    store_state(args, t, acc[r * P + j], p * P + j, n + r)
+            n += R
+    return 0
+
+
+cdef int forward_narrow(forward_args* args) noexcept nogil:
+    cdef step t
+    cdef narrow_scratch s
+    cdef layer_run* run = &args.run
+    cdef isize running = run.N, next_running, rows = run.n1 - run.n0, P = run.cell.w_ih.width
+    check_run(run)
+    place_scratch(args, &s)
+    t.offset = 0
+    t.input_sums = NULL
+    t.input_panel = args.chunk * rows * P * VLEN
+    for t.index in range(run.T):
+        running = running_rows(run, running, t.index)
+        next_running = running_rows(run, running, t.index + 1) if t.index + 1 < run.T else 0
+        if running <= run.n0:
+            break
+        locate_states(run, &t, running, next_running)
+        locate_rows(args, &t)
+        if run.reset != NULL:
+            reset_rows(run, &t)
+        if args.chunk > 0:
+            if t.index % args.chunk == 0 and narrow_input_sums(args, &s, t.index, min(args.chunk, run.T - t.index)):
+                return -1
+            t.input_sums = s.floats + (t.index % args.chunk) * rows * P * VLEN
+        if narrow_step(args, &t, &s):
+            return -1
+        t.offset = t.next_offset
+    return 0
+
+
+# out[m][o] = bias[o] + sum over k of left[m][k] w[k][o] for rows m0..m1, as `multiply`.
+cdef int multiply_narrow(product* args) noexcept nogil:
+    cdef vf[32] acc
+    cdef vf[4] zero
+    cdef const matrix* w = args.w
+    cdef isize P = w.width, p, m = args.m0, R, r, q, first
+    cdef const real* bias = <const real*>args.bias
+    cdef narrow_rows v
+    v.row = narrow_row(w.depth)
+    v.scale = <real*>args.scratch
+    v.data = <signed char*>(v.scale + 16)
+    zero[0] = zero[1] = zero[2] = zero[3] = vset(0)
+    while m < args.m1:
+        R = tile_rows(args.m1 - m, DOT_ROWS[P])
+        quantise_rows(w, <const real*>args.left + m * args.left_row, args.left_row, R, &v)
+        for p in range(w.panels):
+            if should_stop_after(args.poll, &args.work, R * w.depth * P // GROUP):
+                return -1
+            narrow_product(w, p, 1, &v, 0, bias + p * P * VLEN if bias != NULL else <const real*>zero, 0, 0, <real*>acc,
+                           P * VLEN, 0, R)
+            for r in range(R):
+                for q in range(P):
+                    first = (p * P + q) * VLEN
+                    if first < args.columns:
+                        vstore_part(<real*>args.out + (m + r) * args.out_row + first, acc[r * P + q],
+                                    args.columns - first)
+        m += R
+    return 0
+
+
+# Elements of scratch that multiply_narrow needs: 16 scales, and the quantised rows of a tile.
+cdef isize plan_multiply_narrow(const matrix* w) noexcept nogil:
+    return 16 + DOT_ROWS[w.width] * narrow_row(w.depth) // <isize>sizeof(real)
+
+
+cdef kernel_table INT8_TABLE
+INT8_TABLE = TABLE
+INT8_TABLE.forward = forward_narrow
+INT8_TABLE.plan_forward = plan_narrow
+INT8_TABLE.backward = NULL
+INT8_TABLE.plan_backward = NULL
+INT8_TABLE.accumulate = NULL
+INT8_TABLE.multiply = multiply_narrow
+INT8_TABLE.plan_multiply = plan_multiply_narrow
+INT8_TABLE.pack_weights = pack_narrow
+INT8_TABLE.weight_size = 1
+INT8_TABLE.group = GROUP
+INT8_TABLE.fast = HAS_DOT and cpu_has_dot()
+
+int8_table = PyCapsule_New(&INT8_TABLE, "fastrnn.kernel_table", NULL)
