@@ -71,17 +71,20 @@ from .nn import (
     GRUCell,
     Linear,
     LSTMCell,
+    QuantizationReport,
     RNNCell,
     Sequential,
     Stream,
     load,
+    quantize,
 )
 
 if TYPE_CHECKING:
     from . import anomaly, datasets, diagnostics, forecasting, interop, pytorch
 
 __all__ = ["RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "Sequential", "Linear", "Embedding", "Gradients",
-           "Stream", "load", "ModelFormatError", "active_isa", "available_isas", "get_num_threads", "set_num_threads",
+           "Stream", "load", "quantize", "QuantizationReport", "ModelFormatError", "active_isa", "available_isas",
+           "get_num_threads", "set_num_threads",
            "show_config", "threads", "nn", "losses", "optim", "training", "forecasting", "anomaly", "diagnostics",
            "interop", "pytorch", "datasets"]
 

@@ -456,6 +456,7 @@ class _Chain:
                  reset_mask: ArrayLike | None) -> None:
         if not isinstance(model, (Recurrent, Sequential)):
             raise TypeError(f"model: expected an RNN, LSTM, GRU or Sequential, got {type(model).__name__}")
+        model._needs_gradients()
         output, _ = model(x, state, lengths=lengths, reset_mask=reset_mask)     # checks all arguments
         self.batch_first, self.dtype = model.batch_first, model.dtype
         self.unbatched, self.shape = output.ndim == 2, output.shape

@@ -260,6 +260,7 @@ def show_config() -> None:
     instruction set: ...
     threads: ...
     byte order: ..., float32 vector: ... elements
+    int8 products: ...
     """
     from .. import __version__  # set before this module is imported
     print(f"fastrnn {__version__}, NumPy {np.__version__}, Python {platform.python_version()} on {platform.platform()}")
@@ -268,3 +269,5 @@ def show_config() -> None:
     print(f"threads: {get_num_threads()} (usable CPUs: {_usable_cpus()}; environment FASTRNN_NUM_THREADS: "
           f"{os.environ.get('FASTRNN_NUM_THREADS', 'not set')}; Python threads now: {threading.active_count()})")
     print(f"byte order: {sys.byteorder}, float32 vector: {_core.vector_length(table(np.dtype(np.float32)))} elements")
+    products = "vpdpbusd (AVX-512 VNNI)" if _core.use_dot(table(np.dtype(np.float32), "int8")) else "widened to int16"
+    print(f"int8 products: {products}")

@@ -378,6 +378,8 @@ def export(layer: Layer, path: PathLike) -> None:
     """
     if type(layer) not in OPERATORS.values():
         raise TypeError(f"layer: expected an RNN, GRU or LSTM, got {type(layer).__name__}")
+    if layer.precision != layer.dtype.name:
+        raise ValueError(f"layer: float layers can be written, got precision {layer.precision}")
     if layer.proj_size:
         raise ValueError(f"layer: ONNX's LSTM has no projection, got proj_size={layer.proj_size}")
     try:

@@ -6,7 +6,7 @@ import contextlib
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 from .._base import dispatch
 from .._base import validation as check
@@ -14,7 +14,7 @@ from .._base.typing import Array, ArrayLike, FloatDType, Parameters, ParametersL
 from . import files, parameters
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, TypeVar  # its default makes a bare `Gradients` or `Stream` mean Any
+    from typing_extensions import TypeVar  # its default makes a bare `Gradients` or `Stream` mean Any
 
     StateT = TypeVar("StateT", default=Any)
     StateLikeT = TypeVar("StateLikeT", default=Any)
@@ -176,9 +176,13 @@ class Parametrised:
         >>> with layer.updating() as parameters:
         ...     parameters["bias_ih_l0"] += 1.0
         """
+        self._needs_gradients()
         values = self.state_dict()
         yield values
         self._parameters = parameters.load(values, self._parameters, self.dtype, True)
+
+    def _needs_gradients(self) -> None:
+        """Raise TypeError where this model has none."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in self._caches}
@@ -207,8 +211,7 @@ class Module(Parametrised):
 
         def _stream_part(self, batch_size: int) -> Any: ...     # of a Sequential's stream: step, run, state, reset
 
-        @property
-        def precision(self) -> str: ...
+        _precision: str | None
 
         def quantized(self, precision: Any) -> Self: ...
 

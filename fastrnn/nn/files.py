@@ -42,8 +42,9 @@ def save(model: Parametrised, path: PathLike) -> None:
     -----
     The arrays bear the names of ``state_dict()``. The configuration is a JSON object: "version" 1, "class",
     "input_size", "hidden_size", every option of the class by its name, "dtype" as NumPy spells it, "activations" as
-    [name, alpha, beta] each. A Sequential has "modules", a list of such objects, and arrays "0.weight_ih_l0", ... In a
-    .npz the object is the array "fastrnn", its UTF-8 bytes; in a .safetensors file the metadata "fastrnn".
+    [name, alpha, beta] each, and "precision" where weights are narrower than the dtype. A Sequential has "modules", a
+    list of such objects, and arrays "0.weight_ih_l0", ... In a .npz the object is the array "fastrnn", its UTF-8 bytes;
+    in a .safetensors file the metadata "fastrnn".
 
     Examples
     --------
@@ -116,7 +117,9 @@ def configuration(model: Parametrised) -> dict[str, Any]:
     layer = getattr(model, "_layer", model)         # a cell's options are those of its layer
     options = {option: getattr(layer, option) for option in inspect.signature(type(model)).parameters
                if option != "rng"}
-    return {"version": VERSION, "class": name, **options, "dtype": layer.dtype.name}
+    metadata = {"version": VERSION, "class": name, **options, "dtype": layer.dtype.name}
+    precision = getattr(model, "_precision", None)
+    return metadata if precision is None else {**metadata, "precision": precision}
 
 
 def build(metadata: dict[str, Any], tensors: dict[str, Array], path: PathLike, **options: Any) -> Any:
@@ -130,11 +133,16 @@ def build(metadata: dict[str, Any], tensors: dict[str, Array], path: PathLike, *
             return cls(*(build(one, part, path) for one, part in members(metadata, tensors)))
         options = {**metadata, **options}
         del options["class"], options["version"]
+        precision = options.pop("precision", None)
         if isinstance(options.get("num_layers"), int) and options["num_layers"] > len(tensors):
             raise ModelFormatError(f"num_layers {options['num_layers']}, but {len(tensors)} arrays")
         if options.get("dtype") not in ("float32", "float64"):          # NumPy takes far more for a dtype
             raise ModelFormatError(f"dtype: expected float32 or float64, got {options.get('dtype')!r:.200}")
         model = cls(**options, rng=UNDRAWN)
+        if precision is not None:
+            if not hasattr(model, "_expect_narrow"):
+                raise ModelFormatError(f"precision: a {name} has none but its dtype, got {precision!r:.200}")
+            model._expect_narrow(precision)
         model.load_state_dict(tensors)
         return model
 

@@ -15,11 +15,9 @@ from .._base.registry import in_files
 from .._base.typing import Array, ArrayLike, BoolArray, FloatDType, Parameters, Rng
 from .base import Gradients, Module
 from .pointwise import Embedding, Linear, Pointwise
+from .quantized import Quantizable
 from .recurrent import Recurrent
 from .streams import SequentialStream
-
-if TYPE_CHECKING:
-    from .quantized import Precision
 
 __all__ = ["Container", "Embedding", "Linear", "Pointwise", "Sequential", "recurrent", "sizes"]
 
@@ -27,7 +25,7 @@ __all__ = ["Container", "Embedding", "Linear", "Pointwise", "Sequential", "recur
 States = tuple[Any, ...]
 
 
-class Container(Module):
+class Container(Quantizable):
     """A model made of several modules, whose parameters it holds under the modules' numbers.
 
     The parameters are named "0.weight_ih_l0", "0.bias_ih_l0", ..., "1.weight": the number of the module, then its own
@@ -80,36 +78,10 @@ class Container(Module):
             module._parameters = {name: values[f"{i}.{name}"] for name in module._parameters}
 
     @property
-    def precision(self) -> str:
-        """The precision of the modules: the dtype's name, or "int8"."""
-        return next((part.precision for part in self.modules if part.precision != self.dtype.name), self.dtype.name)
+    def _precision(self) -> str | None:         # type: ignore[override]    # that of the modules
+        return next((module._precision for module in self.modules if module._precision is not None), None)
 
-    def quantized(self, precision: Precision) -> Self:
-        """Make a model of the same modules with narrow weights, to call, stream and save, without gradients.
-
-        See the method of that name of a layer.
-
-        Parameters
-        ----------
-        precision : {"int8"}
-            The precision of the weights.
-
-        Returns
-        -------
-        model
-            The new model; this one is not changed.
-
-        Raises
-        ------
-        TypeError, ValueError
-            The argument is not one of the precisions, this model is quantized already, or a weight is not finite.
-
-        Examples
-        --------
-        >>> import fastrnn
-        >>> fastrnn.Sequential(fastrnn.GRU(2, 4, rng=0), fastrnn.Linear(4, 1, rng=1)).quantized("int8")
-        Sequential(GRU(2, 4, precision=int8), Linear(4, 1, precision=int8))
-        """
+    def _narrowed(self, precision: str) -> Self:
         twin = copy.copy(self)
         twin.modules = tuple(module.quantized(precision) for module in self.modules)
         twin.dtype = twin.modules[0].dtype

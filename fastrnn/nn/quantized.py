@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 import numpy as np
 
 from .._base import validation as check
-from .._base.typing import Array, Parameters
+from .._base.typing import Array, FloatDType, Parameters
 from . import parameters
 from .base import Module
 
@@ -87,6 +87,7 @@ def undrawn(values: Parameters) -> Parameters:
 class Quantizable(Module):
     """A module that can be had with int8 weights."""
 
+    dtype: FloatDType
     _precision: str | None = None       # None: the dtype's
 
     @property
@@ -142,21 +143,22 @@ class Quantizable(Module):
         check.choice(precision, "precision", PRECISIONS)
         if self._precision is not None:
             raise ValueError(f"precision: this model is {self._precision} already; quantize the one it was made of")
+        return self._narrowed(precision)
+
+    def _narrowed(self, precision: str) -> Self:
         twin = copy.copy(self)
-        twin._narrow_with(precision, narrow(self._parameters))
+        twin._narrow_to(precision, narrow(self._parameters))
         return twin
 
-    def _narrow_with(self, precision: str, values: Parameters) -> None:
+    def _narrow_to(self, precision: str, values: Parameters) -> None:
         self._precision, self.dtype, self._parameters = precision, np.dtype(np.float32), values
+
+    def _expect_narrow(self, precision: str) -> None:
+        """Become a model of this precision whose parameters are loaded next."""
+        self._narrow_to(check.choice(precision, "precision", PRECISIONS), undrawn(self._parameters))
 
     def _needs_gradients(self) -> None:
         """Raise TypeError where gradients are asked of narrow weights."""
         if self._precision is not None:
             raise TypeError(f"a model of precision {self._precision} has no gradients: train the float32 model, then "
                             "quantize it")
-
-    def updating(self) -> Any:
-        self._needs_gradients()
-        return super().updating()
-
-    updating.__doc__ = Module.updating.__doc__

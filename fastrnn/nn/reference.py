@@ -81,13 +81,14 @@ def quantise(v: Array, column: Array) -> tuple[Array, Array]:
 def _integer_product(weight: Array, row: Array, column: Array, v: Array) -> Array:
     """W v of int8 weights with the scales of their rows and columns: exact sums, then float32."""
     q, t = quantise(v, column)
-    sums = q @ weight.T.astype(np.int64)
-    product: Array = sums.astype(np.float32) * t[:, None] * row
-    # Infinite numbers: an infinity of the sign of w v, NaN where both signs meet, 0 where all those weights are 0.
-    met = np.abs(q) @ np.abs(weight.T.astype(np.int64))
-    infinite = np.where(sums == 0, np.where(met == 0, 0, np.nan), np.where(np.abs(sums) == met, np.sign(sums) * np.inf,
-                                                                       np.nan)).astype(np.float32)
-    return np.where(np.isinf(t)[:, None], infinite, product)
+    w = weight.T.astype(np.int64)
+    with np.errstate(all="ignore"):
+        product: Array = (q @ w).astype(np.float32) * t[:, None] * row
+    for n in np.flatnonzero(np.isinf(t)):
+        # An infinity of the sign of w v, NaN where both signs meet, 0 where the weights of infinite numbers are all 0.
+        up, down = ((sign * q[n][:, None] * w > 0).any(axis=0) for sign in (1, -1))
+        product[n] = np.where(up, np.where(down, np.nan, np.inf), np.where(down, -np.inf, 0))
+    return product
 
 
 def _affine(p: Named, name: str, v: Array, gates: slice = slice(None)) -> Any:

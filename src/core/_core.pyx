@@ -91,6 +91,29 @@ def vector_length(capsule):
     return table_of(capsule).vlen
 
 
+def use_dot(capsule, use=None):
+    """Choose whether an int8 table uses the CPU's instruction for sums of four products, where it has one.
+
+    Parameters are packed for the choice that holds then. Tests turn it off, to run what other CPUs run.
+
+    Parameters
+    ----------
+    capsule : PyCapsule
+        The kernel table.
+    use : bool or None, default None
+        The choice. None: as it was.
+
+    Returns
+    -------
+    bool
+        Whether it is used now.
+    """
+    cdef kernel_table* table = table_of(capsule)
+    if use is not None:
+        table.fast = use and table.has_dot
+    return bool(table.fast)
+
+
 def elementwise(capsule, bint is_tanh, cnp.ndarray x):
     """Apply the kernels' own tanh or sigmoid, subnormals kept: what the accuracy tests measure.
 

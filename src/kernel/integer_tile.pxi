@@ -1,13 +1,15 @@
 # The tile of int8 layers, with exact sums:
 #
-#     out[r][q] = init[r][q] + (sum over k of  w[k][q] * v[r][k]) * v_scale[r] * w_scale[q]      r < R rows, q < P vectors
+#     out[r][q] = init[r][q] + (sum over k of  w[k][q] * v[r][k]) * v_scale[r] * w_scale[q]
+#
+# for R rows r and P vectors of outputs q.
 #
 # w are the weights divided by the scale of their output (a gate row) and that of their column k, v the numbers of a row
 # times those of the columns and divided by the row's own scale: integers in -127...127. Their sum is an int32 without
 # rounding, so that neither its order nor the instruction set changes a bit of it. It is rounded to float, multiplied by
 # both scales and added to init, by one FMA where the machine has that.
 #
-# Rows are quantised by `quantise_rows`, once a step for all panels; the oracle in fastrnn.nn.reference has the same rule:
+# Rows are quantised by `quantise_rows`, once a step for all panels; the oracle, fastrnn.nn.reference, has the same rule:
 #
 #     u[k] = v[k] * column[k]     m = max |u[k]|     v_scale = m / 127     v[k] -> round(u[k] * (127 / m)), ties to even
 #

@@ -196,7 +196,7 @@ typedef struct {
 typedef struct {
     isize vlen, itemsize;
     isize weight_size, group;   /* bytes of a packed weight; packed matrices have `depth` in whole groups of this size */
-    int fast;                   /* int8: the CPU has instructions for sums of four products, and they are used */
+    int has_dot, fast;          /* int8: the CPU has an instruction for sums of four products; it is used */
     int (*forward)(forward_args *);     /* every int result: 0, or -1 when cancelled */
     int (*backward)(backward_args *);
     isize (*plan_forward)(forward_args *);      /* before a pass: sets chunk; returns the size of scratch in elements */

@@ -1,8 +1,8 @@
 # The int8 kernels of one instruction set: a second table, which core uses as it uses the float table.
 #
-# Inputs, states and outputs are float32 as ever; weights are int8. A pass is that of forward.pxi with another way to the
-# gate sums: every row of x and h is quantised once a step, the integer tile sums the products, and on its results, floats
-# again, run the same cells.
+# Inputs, states and outputs are float32 as ever; weights are int8. A pass is that of forward.pxi with another way to
+# the gate sums: every row of x and h is quantised once a step, the integer tile sums the products, and on its results,
+# floats again, run the same cells.
 #
 # Uses layer_run, forward_args, matrix, product (structs), the integer tile, step, locate_states, locate_rows,
 # running_rows, reset_rows, prefetch_stores, cells_plain, cells_with_options, split_gru_sums, store_state (forward),
@@ -15,8 +15,8 @@ cdef extern from "machine.h" nogil:
 
 # What a pass keeps in its task's scratch: floats first, then the quantised rows.
 cdef struct narrow_scratch:
-    real* floats                    # args.chunk > 0: W_ih x + b as [panel][step][row][width][VLEN]; else GRU_BEFORE's
-                                    # `between` (gru.pxi)
+    real* floats                    # args.chunk > 0: W_ih x + b as [panel][step][row][width][VLEN]; GRU_BEFORE: what
+    #                                 gru.pxi calls `between`
     narrow_rows x                   # [args.chunk, or 1][row]
     narrow_rows h                   # [row]
     narrow_rows extra               # [row]: r h or m, where the cell has W_hn or W_hr
@@ -273,6 +273,6 @@ INT8_TABLE.plan_multiply = plan_multiply_narrow
 INT8_TABLE.pack_weights = pack_narrow
 INT8_TABLE.weight_size = 1
 INT8_TABLE.group = GROUP
-INT8_TABLE.fast = HAS_DOT and cpu_has_dot()
+INT8_TABLE.has_dot = INT8_TABLE.fast = HAS_DOT and cpu_has_dot()
 
 int8_table = PyCapsule_New(&INT8_TABLE, "fastrnn.kernel_table", NULL)

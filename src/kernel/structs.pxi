@@ -134,7 +134,7 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct kernel_table:
         isize vlen, itemsize, weight_size, group
-        bint fast
+        bint has_dot, fast
         int (*forward)(forward_args*) noexcept nogil
         int (*backward)(backward_args*) noexcept nogil
         isize (*plan_forward)(forward_args*) noexcept nogil
