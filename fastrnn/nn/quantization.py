@@ -157,9 +157,10 @@ def _compare(name: str, model: Any, narrow: Any, inputs: Pair | None, layers: li
         before, after = (_first(part, k) for part in (model, narrow))
         outputs = _outputs(before, after, inputs)
         own = "" if k is None else f"l{k}"
-        layers.append(LayerReport((name + own).strip(".") or type(model).__name__, *(
-            sum(value.nbytes for key, value in part.parameters.items() if k is None or own in key.split("_"))
-            for part in (before, after)), *_errors(outputs)))
+        bytes_before, bytes_after = (sum(value.nbytes for key, value in part.parameters.items()
+                                         if k is None or own in key.split("_")) for part in (before, after))
+        layers.append(LayerReport((name + own).strip(".") or type(model).__name__, bytes_before, bytes_after,
+                                  *_errors(outputs)))
     return outputs
 
 

@@ -9,7 +9,7 @@
 # rounding, so that neither its order nor the instruction set changes a bit of it. It is rounded to float, multiplied by
 # both scales and added to init, by one FMA where the machine has that.
 #
-# Rows are quantised by `quantise_rows`, once a step for all panels; the oracle, fastrnn.nn.reference, has the same rule:
+# Rows are quantised by `quantise_rows`, once a step for all panels; fastrnn.nn.reference has the same rule:
 #
 #     u[k] = v[k] * column[k]     m = max |u[k]|     v_scale = m / 127     v[k] -> round(u[k] * (127 / m)), ties to even
 #
