@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Self
 
-    from .typing import ArrayLike, Float64Array, PathLike
+    from .typing import Array, ArrayLike, Float64Array, PathLike
 
 CELLS = ("rnn", "gru", "lstm")
 
@@ -301,12 +301,19 @@ def columns(X: ArrayLike | None, name: str = "X", least: int = 1) -> Float64Arra
 
 
 def numbers(values: ArrayLike | Sequence[float | None] | None, name: str) -> Float64Array:
-    """Any array_like of numbers as float64; None and NaN are missing values, infinite ones an error."""
-    array = np.asarray(values)
+    """Any array_like of numbers as float64; None, NaN and what is masked are missing values, infinite ones an error."""
+    if isinstance(values, np.ma.MaskedArray):
+        array: Array = np.array(values.tolist(), object)       # None where it is masked
+    else:
+        array = np.asarray(values)
     if array.dtype.kind == "c":
         raise ValueError(f"{name}: Complex data not supported, got dtype {array.dtype}")
     if array.dtype.kind not in "fiubO":
         raise TypeError(f"{name}: expected numbers, got dtype {array.dtype}")
+    if array.dtype.kind == "O":
+        if not array.ndim and not hasattr(values, "__float__"):
+            raise TypeError(f"{name}: expected an array of numbers, got {type(values).__name__}")
+        array = _without_na(array)
     try:
         result = array.astype(np.float64)
     except (TypeError, ValueError) as error:
@@ -314,6 +321,15 @@ def numbers(values: ArrayLike | Sequence[float | None] | None, name: str) -> Flo
     if np.isinf(result).any():
         raise ValueError(f"{name}: Input {name} contains infinity")
     return result
+
+
+def _without_na(array: Array) -> Array:
+    """Objects with None in place of the missing values of pandas."""
+    missing = np.reshape([type(value).__name__ in ("NAType", "NaTType") for value in array.flat], array.shape)
+    if missing.any():
+        array = array.copy()
+        array[missing] = None
+    return array
 
 
 def _same(a: object, b: object) -> bool:

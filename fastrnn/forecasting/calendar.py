@@ -168,6 +168,11 @@ def checked(times: ArrayLike, name: str, least: int = 2) -> Times:
                             "'datetime64[s]'), years as text, and steps that are only counted need no times")
         result = array.astype("datetime64[us]")
     except (TypeError, ValueError) as error:
+        text = next((each for each in np.asarray(times, object).ravel().tolist() if isinstance(each, str)), None)
+        if text is not None:
+            raise TypeError(f"{name}: expected dates or times, of text those in ISO 8601 such as '2024-01-31' or "
+                            f"'2024-01-31T13:00', got {text!r}; pandas.to_datetime(..., format='%d.%m.%Y') reads "
+                            "other formats") from None
         raise TypeError(f"{name}: expected dates or times, {error}") from None
     if result.ndim != 1 or len(result) < least:
         raise ValueError(f"{name}: expected {'two or more' if least == 2 else least} in one dimension, got shape "
@@ -235,8 +240,11 @@ def check_rising(instants: Times, name: str, zone: str | None = None) -> None:
         return
     before, after = (shown(time) for time in to_local(instants[[np.argmin(gaps), np.argmin(gaps) + 1]], zone))
     if before == after:
-        hint = ("when clocks are put back an hour occurs twice, which only a time zone tells apart" if zone is None else
-                "give one row for each time")
+        local = to_local(instants, zone)
+        hint = ("when clocks are put back an hour occurs twice, which only a time zone tells apart"
+                if zone is None and np.any(local != local.astype("datetime64[D]")) else "give one row for each time")
+        if " of series " not in name and np.sum(gaps <= 0) > len(gaps) / 4:
+            hint = "where rows are of several series, series= names the column that tells them apart"
         raise ValueError(f"{name}: the time {after} is there twice; {hint}, or resample= with resample='mean' or "
                          "another function makes one row of them")
     raise ValueError(f"{name}: expected each to come after the one before, got {after} after {before}")

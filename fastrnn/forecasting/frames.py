@@ -7,7 +7,9 @@ they came as, so that results have the same.
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,17 +33,21 @@ _PERIODS = {"A": ("month", 12), "Y": ("month", 12), "Q": ("month", 3), "M": ("mo
 @storable
 @dataclass(frozen=True)
 class TimeKind:
-    """What times came as: "datetime" of a unit and perhaps a zone, "date", or "period" of a frequency of pandas."""
+    """What times came as: "datetime" of a unit and perhaps a zone, "date", "period" of a frequency of pandas, or
+    "timedelta", which is kept as if it were counted from 1970 on."""
 
     kind: str = "datetime"
     unit: str = "us"
     zone: str | None = None
     period: str | None = None
+    freq: str | None = None             # the name of the frequency that an index of pandas has
 
     @property
     def frequency(self) -> Frequency | None:
-        """The frequency that periods say; None for other times, whose frequency is found."""
+        """The frequency that periods say, or an index; None for other times, whose frequency is found."""
         if self.period is None:
+            with contextlib.suppress(ValueError):       # of a kind that is pandas' alone
+                return None if self.freq is None else Frequency.named(self.freq)
             return None
         digits = self.period[:len(self.period) - len(self.period.lstrip("0123456789"))]
         name = self.period[len(digits):].partition("-")[0]
@@ -49,6 +55,9 @@ class TimeKind:
             return Frequency.named(digits + name)
         unit, count = _PERIODS[name]
         return Frequency(unit, count * int(digits or 1), (1,) if unit == "month" else ())
+
+
+_ISO = re.compile(r"\d{4}-\d{2}(-\d{2}([T ]\d{2}.*)?)?$")
 
 
 def narwhals() -> Any:
@@ -101,9 +110,19 @@ def number_column(table: Any, name: str) -> Float64Array:
         return numbers(values, name)
     except (TypeError, ValueError):
         if column.dtype in (nw.String, nw.Categorical, nw.Enum, nw.Object):
-            raise TypeError(f"{name}: expected numbers, got text or objects such as {column[0]!r}; a known, past or "
-                            f"static column of categories is named by categorical={name!r}, too") from None
+            raise TypeError(f"{name}: expected numbers, got text or objects such as {_no_number(values)!r}; a known, "
+                            f"past or static column of categories is named by categorical={name!r}, too") from None
         raise
+
+
+def _no_number(values: Any) -> Any:
+    """The first value that is no number."""
+    for value in values.tolist():
+        try:
+            float(np.nan if value is None else value)
+        except (TypeError, ValueError):
+            return value
+    return values[0]
 
 
 def time_column(table: Any, name: str) -> tuple[Times, TimeKind]:
@@ -118,6 +137,9 @@ def time_column(table: Any, name: str) -> tuple[Times, TimeKind]:
         return column.dt.timestamp("us").to_numpy().astype(np.int64).astype("datetime64[us]"), kind
     if dtype == nw.Date:
         return column.to_numpy().astype("datetime64[us]"), TimeKind("date")
+    if dtype == nw.Duration:
+        spans = column.to_numpy().astype("timedelta64[us]").view("datetime64[us]")
+        return spans, TimeKind("timedelta", dtype.time_unit)
     if dtype in (nw.String, nw.Categorical, nw.Enum):
         return _times(column.cast(nw.String).to_list(), name)
     native = column.to_native()
@@ -127,15 +149,25 @@ def time_column(table: Any, name: str) -> tuple[Times, TimeKind]:
 
 
 def index_times(index: Any, name: str) -> tuple[Times, TimeKind] | None:
-    """The times of a DatetimeIndex or PeriodIndex of pandas, and what they are; None for another index."""
+    """The times of an index of pandas, and what they are; None for an index of something else.
+
+    It is a DatetimeIndex, a PeriodIndex, a TimedeltaIndex, or one of dates or of text in ISO 8601.
+    """
     kind = type(index).__name__
     if kind == "PeriodIndex":
         return _periods(index.array)
+    if kind == "TimedeltaIndex":
+        spans = index.to_numpy().astype("timedelta64[us]").view("datetime64[us]")
+        return calendar.checked(spans, name, least=0), TimeKind("timedelta", index.unit)
+    if kind == "Index" and len(index) and index.inferred_type in ("date", "datetime", "string"):
+        if index.inferred_type == "string" and not all(_ISO.match(text) for text in index):
+            return None
+        return _times(index.to_numpy(), name)
     if kind != "DatetimeIndex":
         return None
     zone = None if index.tz is None else zone_name(index.tz)
     instants = (index if index.tz is None else index.tz_convert("UTC").tz_localize(None)).to_numpy()
-    return calendar.checked(instants, name, least=0), TimeKind("datetime", index.unit, zone)
+    return calendar.checked(instants, name, least=0), TimeKind("datetime", index.unit, zone, freq=index.freqstr)
 
 
 def array_times(times: Any, name: str) -> tuple[Times, TimeKind]:
@@ -156,7 +188,8 @@ def _times(values: Any, name: str) -> tuple[Times, TimeKind]:
     except ValueError as error:
         raise ValueError(f"{name}: {str(error).partition(': ')[2] or error}") from None
     unit = getattr(getattr(values, "dtype", None), "unit", "us")
-    return calendar.checked(instants, name, least=0), TimeKind("datetime", unit, zone)
+    dates = len(values) and type(values[0]) is date and all(type(each) is date for each in values)
+    return calendar.checked(instants, name, least=0), TimeKind("date" if dates else "datetime", unit, zone)
 
 
 def _periods(array: Any) -> tuple[Times, TimeKind]:
@@ -220,6 +253,9 @@ def times_out(instants: Times, kind: TimeKind, backend: str) -> Any:
     column = nw.new_series("time", np.ascontiguousarray(instants), backend=backend)
     if kind.kind == "date":
         return column.cast(nw.Date)
+    if kind.kind == "timedelta":
+        spans = np.ascontiguousarray(instants).view("timedelta64[us]")
+        return nw.new_series("time", spans, backend=backend).cast(nw.Duration(kind.unit))
     if kind.zone is None:
         return column.cast(nw.Datetime(kind.unit))
     zoned = column.dt.replace_time_zone("UTC").dt.convert_time_zone(kind.zone)
@@ -229,6 +265,8 @@ def times_out(instants: Times, kind: TimeKind, backend: str) -> Any:
 def pandas_index(instants: Times, kind: TimeKind, name: Any = None, frequency: Frequency | None = None) -> Any:
     """Instants as an index of pandas: a DatetimeIndex, with its frequency where pandas has it, or a PeriodIndex."""
     import pandas
+    if kind.kind == "timedelta":
+        return pandas.TimedeltaIndex(instants.view("timedelta64[us]"), name=name).as_unit(kind.unit)
     index = pandas.DatetimeIndex(instants, name=name)
     if kind.period is not None:
         return index.to_period(kind.period)

@@ -279,10 +279,12 @@ def _days(day: Times, gaps: IntArray) -> Frequency | None:
     weekday = (day.astype(np.int64) + 3) % 7            # 0 for Monday
     weeks = (day.astype(np.int64) + 3) // 7
     step = int(gaps.min())
-    if step == 1 and weekday.max() < 5 and weeks[0] < weeks[-1]:
-        return Frequency("weekday")
+    business = Frequency("weekday")
+    business_step = _stepped(business, business.numbers(day)) if weekday.max() < 5 else None
     if not np.any(gaps % step):
-        return Frequency("day", step)
+        grid = np.arange(day[0], day[-1], step)         # weekends are left out where two or more steps would be there
+        weekends = int(((grid.astype(np.int64) + 3) % 7 > 4).sum())
+        return business_step if business_step is not None and weekends > 1 else Frequency("day", step)
     half_months = _half_months(day)
     if half_months is not None:
         return half_months
@@ -290,8 +292,7 @@ def _days(day: Times, gaps: IntArray) -> Frequency | None:
     frequency = Frequency("weekday", weekmask="".join("01"[int(bit)] for bit in present))
     if not present.all() and len(np.unique(weeks)) >= 4 and np.diff(frequency.numbers(day)).min() == 1:
         return frequency
-    business = Frequency("weekday")
-    return business if weekday.max() < 5 and np.diff(business.numbers(day)).min() == 1 else None
+    return business_step
 
 
 def _half_months(day: Times) -> Frequency | None:

@@ -108,6 +108,8 @@ def _blend(blend: Any) -> bool | str | tuple[str, ...]:
         return "auto" if blend else False
     if isinstance(blend, str) and blend == "auto":
         return blend
+    if not isinstance(blend, (str, tuple, list, set, frozenset)):
+        raise TypeError(f"blend: expected \"auto\", False, or some of {', '.join(MEMBERS)}; got {type(blend).__name__}")
     names = (blend,) if isinstance(blend, str) else tuple(blend)
     if not names:
         raise ValueError(f"blend: expected \"auto\", False, or some of {', '.join(MEMBERS)}; got none")
@@ -115,6 +117,8 @@ def _blend(blend: Any) -> bool | str | tuple[str, ...]:
 
 
 def _seasons(seasons: Any) -> tuple[int, ...] | str:
+    if seasons is None:
+        return ()
     if isinstance(seasons, str):
         return str(check.choice(seasons, "seasons", ("auto",)))
     several = seasons if isinstance(seasons, (tuple, list, np.ndarray)) else (seasons,)

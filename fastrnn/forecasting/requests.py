@@ -26,10 +26,12 @@ def asks_for_other_series(X: Any, panel: Panel, known_columns: int) -> bool:
     """
     if asks_for_steps(X):
         return False
-    if isinstance(X, (str, bytes)) or np.isscalar(X):
+    dtype = getattr(X, "dtype", None)
+    if isinstance(X, (str, bytes)) or np.isscalar(X) or hasattr(X, "isoformat") or getattr(dtype, "kind", "") == "M":
         raise TypeError("X: expected a whole number of steps, known columns of the steps to come, or series, got "
-                        f"{type(X).__name__}")
+                        f"{'times' if dtype is not None and not np.isscalar(X) else type(X).__name__}")
     if not known_columns:
+        _refuse_steps_ahead(X)
         return True
     layout = panel.layout
     if panel.kind == "frame" and layout is not None:
@@ -47,6 +49,15 @@ def asks_for_other_series(X: Any, panel: Panel, known_columns: int) -> bool:
                          f"{known_columns}], got one dimension. Reshape your data, for one column with "
                          ".reshape(-1, 1); to forecast another series: apply(X, y).predict(known columns)")
     return False
+
+
+def _refuse_steps_ahead(X: Any) -> None:
+    """Raise ValueError for 1, 2, ... h, which is how other libraries name the steps ahead, and hardly a series."""
+    if (isinstance(X, np.ndarray) and X.ndim != 1) or not isinstance(X, (list, tuple, range, np.ndarray)):
+        return
+    if len(X) and all(isinstance(each, (int, np.integer)) and each == n for n, each in enumerate(X, 1)):
+        raise ValueError(f"X: {len(X)} whole numbers from 1 on look like the steps to forecast: predict({len(X)}) "
+                         "forecasts so many. To forecast a series of these values: apply(X).predict()")
 
 
 def _begins_before_the_end(X: Any, panel: Panel) -> bool:

@@ -41,7 +41,10 @@ class Resampling:
             return cls(frequency, step)
         if function is not None and function not in FUNCTIONS:
             raise ValueError(f"resample: expected one of {', '.join(FUNCTIONS)}, got {function!r}")
-        named = Frequency.named(step, "resample")
+        try:
+            named = Frequency.named(step, "resample")
+        except ValueError as error:
+            raise ValueError(f"{error}; or, beside freq=, a function: one of {', '.join(FUNCTIONS)}") from None
         if frequency is not None and frequency != named:
             raise ValueError(f"freq: expected the step of resample={resample!r}, or None, got {freq!r}")
         return cls(named, function or "mean")

@@ -39,6 +39,7 @@ class Series:
     clock: Clock | None = None
     name: object = None
     static: Float64Array | None = None      # columns that do not change with time [S], NaN where one is missing
+    skipped: int = 0            # rows before the first step, which were cut off
 
     def __len__(self) -> int:
         return len(self.y)
@@ -52,7 +53,8 @@ class Series:
         if start == 0 and stop == len(self):
             return self
         clock = None if self.clock is None else self.clock.moved(start)
-        return replace(self, y=self.y[start:stop], known=self.known[start:], past=self.past[start:stop], clock=clock)
+        return replace(self, y=self.y[start:stop], known=self.known[start:], past=self.past[start:stop], clock=clock,
+                       skipped=self.skipped + start)
 
     def extended(self, y: Float64Array) -> Series:
         """The series with more steps at its end, whose past columns are missing."""
@@ -82,6 +84,7 @@ class Layout:
     times: TimeKind | None = None       # what the times came as
     indexed: bool = False               # the times are the frame's index
     index_name: Any = None              # the name of that index
+    counted: tuple[int, int] | None = None      # first number and step of an index of whole numbers, beside arrays
     clock: Clock | None = None          # of series that these rows follow: their frequency need not be found
 
     @property
@@ -115,6 +118,8 @@ class Panel:
 def read(X: Any, y: Any, past: ArrayLike | None, times: Any, layout: Layout, static: Any = None) -> Panel:
     """A Panel from the arguments of `fit`: a frame if `layout` names a target, else arrays."""
     if layout.target is not None:
+        if X is None and hasattr(y, "columns"):
+            X, y = y, None
         if not (y is None and past is None and times is None and static is None):
             raise ValueError("y, past, times, static: expected None beside a frame, whose columns the estimator names")
         return _from_frame(X, layout)
@@ -189,6 +194,9 @@ def _from_arrays(X: Any, y: Any, past: ArrayLike | None, times: Any, layout: Lay
     indexed = _index_of(y, layout)
     if indexed is not None and times is not None:
         raise ValueError("times: expected None, as y has an index of times")
+    if isinstance(y, str):
+        raise TypeError(f"y: expected an array, got the text {y!r}; the column of a frame is named in the estimator: "
+                        f"RNNForecaster(target={y!r})")
     kind, values = _targets(y)
     lengths = [len(each) for each in values]
     if indexed is not None:
@@ -200,7 +208,8 @@ def _from_arrays(X: Any, y: Any, past: ArrayLike | None, times: Any, layout: Lay
     if times is None and indexed is None:
         if resampling.frequency is not None:
             raise ValueError("freq, resample: they need times; give times=, or name a frame's column with time=")
-        return Panel([Series(*parts) for parts in zip(values, known, past_columns, strict=True)], kind)
+        return Panel([Series(*parts) for parts in zip(values, known, past_columns, strict=True)], kind,
+                     _counted(y, layout))
     layout = replace(layout) if indexed is None else indexed[1]
     instants, layout.times = _times_of_arrays(times, lengths, kind) if indexed is None else (indexed[0], layout.times)
     names = [f"times[{n}]" for n in range(len(values))] if kind == "list" else ["times"] * len(values)
@@ -261,6 +270,22 @@ def _index_of(y: Any, layout: Layout) -> tuple[list[Times], Layout] | None:
         instants = instants * len(names)
     return instants, replace(layout, target=names, times=kind, backend="pandas", indexed=True,
                              index_name=every[0].index.name)
+
+
+def _counted(y: Any, layout: Layout) -> Layout | None:
+    """A layout that says how the index of y goes on, a Series or DataFrame of pandas with evenly spaced whole numbers;
+    None for anything else."""
+    index = getattr(y, "index", None)
+    if index is None or callable(index) or type(index).__name__ not in ("RangeIndex", "Index") or not len(index):
+        return None
+    numbers_of = index.to_numpy()
+    if numbers_of.dtype.kind not in "iu":
+        return None
+    step = index.step if hasattr(index, "step") else int(numbers_of[min(1, len(index) - 1)]) - int(numbers_of[0]) or 1
+    if step < 1 or np.any(np.diff(numbers_of.astype(np.int64)) != step):
+        return None
+    names = tuple(y.columns) if hasattr(y, "columns") else (y.name,)
+    return replace(layout, target=names, backend="pandas", index_name=index.name, counted=(int(numbers_of[0]), step))
 
 
 def _check_same_index(X: Any, name: str, instants: list[Times], kind: str) -> None:

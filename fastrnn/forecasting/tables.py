@@ -128,7 +128,7 @@ def table(panel: Panel, forecasts: Float64Array, names: Sequence[str] | None = N
 
     `names` are those of the Q columns: a frame has a column ``y_name`` for each, ``y`` for the name "".
     """
-    if panel.layout is not None and panel.layout.indexed and panel.kind != "frame":
+    if panel.layout is not None and panel.kind != "frame" and (panel.layout.indexed or panel.layout.counted):
         return _indexed(panel, panel.layout, forecasts, names)
     if panel.kind == "one":
         return forecasts[0]
@@ -180,8 +180,12 @@ def _indexed(panel: Panel, layout: Layout, forecasts: Float64Array, names: Seque
     kind: Any = layout.times
     results = []
     for n, series in enumerate(panel.series):
-        clock = _clock(series)
-        if not n or panel.kind == "list":
+        if layout.counted is not None:
+            first, step = layout.counted
+            start = first + step * (series.skipped + len(series))
+            index = pandas.RangeIndex(start, start + step * forecasts.shape[1], step, name=layout.index_name)
+        elif not n or panel.kind == "list":
+            clock = _clock(series)
             instants = clock.at(len(series) + np.arange(forecasts.shape[1]))
             index = frames.pandas_index(instants, kind, layout.index_name, clock.anchored)
         name = layout.targets[n]

@@ -144,6 +144,51 @@ def test_frames_and_lists_with_an_index():
     assert quantiles.columns.tolist() == ["a_q0.1", "a_q0.5", "a_q0.9"] and quantiles.index.equals(index[60:])
 
 
+@pytest.mark.parametrize("index", ["dates", "text", "spans", "numbers", "counted"])
+def test_every_index_goes_on(index):
+    pandas = pytest.importorskip("pandas")
+    every = {"dates": pandas.Index([day.date() for day in pandas.date_range("2024-02-20", periods=63)]),
+             "text": pandas.Index(pandas.date_range("2024-02-20", periods=63).strftime("%Y-%m-%d")),
+             "spans": pandas.timedelta_range("1h", periods=63, freq="30min"),
+             "numbers": pandas.RangeIndex(10, 136, 2), "counted": pandas.Index(np.arange(1961, 2024))}[index]
+    every = every.rename("when")
+    expected = every[59:62].tolist() if index != "text" else pandas.to_datetime(every[59:62]).tolist()
+    y = np.concatenate([[np.nan, np.nan], wave(57)])
+    model = RNNForecaster(horizon=3, blend=["naive"]).fit(pandas.Series(y, every[:59], name="sold"))
+    forecast = model.predict()
+    assert forecast.index.tolist() == expected and forecast.index.name == "when" and forecast.name == "sold"
+    frame = RNNForecaster(horizon=3, blend=["naive"]).fit(pandas.DataFrame({"a": y, "b": y}, every[:59])).predict()
+    assert frame.index.tolist() == expected and list(frame.columns) == ["a", "b"]
+    later = model.update(pandas.Series([1.0], every[59:60])).predict()
+    assert later.index[0] == (pandas.Timestamp(every[60]) if index == "text" else every[60])
+
+
+def test_an_index_that_tells_nothing_is_left_aside():
+    pandas = pytest.importorskip("pandas")
+    for index in (pandas.Index(list("abcdefghijkl") * 5), pandas.Index(np.r_[0:30, 40:70])):
+        forecast = RNNForecaster(horizon=3, blend=["naive"]).fit(pandas.Series(wave(60), index)).predict()
+        assert isinstance(forecast, np.ndarray)
+
+
+@pytest.mark.parametrize("name", ["B", "BME", "SMS", "W-TUE", "QE-JAN"])
+def test_the_frequency_that_an_index_has_is_taken(name):
+    """Of two or three times none can be told from others."""
+    pandas = pytest.importorskip("pandas")
+    index = pandas.date_range("2024-01-31", periods=8, freq=name)
+    forecast = RNNForecaster(horizon=6, blend=["naive"]).fit(pandas.Series([1.0, 2.0], index[:2])).predict()
+    assert forecast.index.tolist() == index[2:].tolist()
+
+
+def test_time_spans_in_frames():
+    pandas = pytest.importorskip("pandas")
+    for library in ("pandas", "polars"):
+        frame = converted(pandas.DataFrame({"ds": pandas.timedelta_range("0h", periods=60, freq="15min"),
+                                            "y": wave(60)}), library)
+        result = RNNForecaster(horizon=2, blend=["naive"], target="y", time="ds").fit(frame).predict()
+        assert result["ds"].dtype == frame["ds"].dtype
+        assert list(result["ds"]) == [datetime.timedelta(minutes=900), datetime.timedelta(minutes=915)]
+
+
 def test_a_frame_whose_index_is_the_time():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"ds": pandas.date_range("2024", periods=60, freq="MS"), "y": wave(60)}).set_index("ds")
@@ -297,6 +342,54 @@ def test_requests_that_mean_nothing():
             model.predict(X)
     with refuses(ValueError, "X"):
         model.predict(0)
+
+
+def test_habits_of_other_libraries_are_told_what_to_do():
+    pandas = pytest.importorskip("pandas")
+    model = RNNForecaster(horizon=3, blend=["naive"]).fit(wave(60))
+    for steps in ([1, 2, 3], np.arange(1, 4), range(1, 4)):
+        with refuses(ValueError, "X", "predict(3) forecasts so many"):
+            model.predict(steps)
+    assert model.apply([1, 2, 3]).predict(2).tolist() == [3, 3]
+    for times in (pandas.Timestamp("2024-01-01"), pandas.date_range("2024-01-01", periods=3)):
+        with refuses(TypeError, "X", "whole number of steps"):
+            model.predict(times)
+    frame = pandas.DataFrame({"ds": pandas.date_range("2024-01-01", periods=60), "y": wave(60)})
+    with refuses(TypeError, "y", "RNNForecaster(target='y')"):
+        RNNForecaster().fit(frame, "y")
+    same = [RNNForecaster(**COLUMNS).fit(*data) for data in ((frame,), (None, frame))]
+    assert same[0].predict().equals(same[1].predict())
+    assert RNNForecaster(seasons=None, horizon=3).fit(wave(60)).seasons_ == ()
+    with refuses(TypeError, "blend", "NoneType"):
+        RNNForecaster(blend=None).fit(wave(60))
+    with refuses(ValueError, "resample", "one of mean, sum"):
+        RNNForecaster(resample="avg").fit(frame.set_index("ds"))
+
+
+def test_what_else_is_no_number_or_no_time():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"ds": pandas.date_range("2024-01-01", periods=40), "y": wave(40)})
+    with refuses(TypeError, "y", "'n/a'"):
+        RNNForecaster(**COLUMNS).fit(frame.astype({"y": object}).replace({"y": {frame["y"][7]: "n/a"}}))
+    with refuses(TypeError, "ds", "ISO 8601", "'01.01.2024'", "pandas.to_datetime"):
+        RNNForecaster(**COLUMNS).fit(frame.assign(ds=frame["ds"].dt.strftime("%d.%m.%Y")))
+    with refuses(ValueError, "ds", "series= names the column"):
+        RNNForecaster(**COLUMNS).fit(pandas.concat([frame, frame]))
+    with refuses(ValueError, "ds", "give one row for each time"):
+        RNNForecaster(**COLUMNS).fit(pandas.concat([frame, frame[7:8]]))
+    for value in ({1.0, 2.0}, {"a": 1}, (each for each in [1.0, 2.0])):
+        with refuses(TypeError, "y", "expected an array of numbers"):
+            RNNForecaster(horizon=3).fit(value)
+
+
+def test_masked_and_missing_values_of_arrays():
+    pandas = pytest.importorskip("pandas")
+    y = wave(60)
+    expected = RNNForecaster(**QUICK).fit(np.where(np.arange(60) % 9 == 4, np.nan, y)).predict()
+    masked = np.ma.masked_array(y, np.arange(60) % 9 == 4)
+    objects = np.where(np.arange(60) % 9 == 4, pandas.NA, y.astype(object))
+    for values in (masked, objects, pandas.Series(objects).tolist()):
+        np.testing.assert_array_equal(RNNForecaster(**QUICK).fit(values).predict(), expected)
 
 
 def test_series_too_short_are_named():

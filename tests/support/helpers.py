@@ -298,8 +298,10 @@ def arrays(*results):
 
 
 @contextlib.contextmanager
-def refuses(error, name):
-    """Asserts that exception, not one of its subclasses, and that the message begins with the argument's name."""
+def refuses(error, name, *words):
+    """Asserts that exception, not one of its subclasses, and that the message begins with the argument's name; it has
+    the words in it."""
     with pytest.raises(error, match=rf"^{name}\b") as raised:
         yield
     assert raised.type is error
+    assert all(word in str(raised.value) for word in words), raised.value
