@@ -236,7 +236,7 @@ class AdaptiveInterval:
         if not self._spread.any():
             self._spread += 1e-12
         self._p = np.array([[0.5 - level / 2], [0.5 + level / 2]])
-        self._bounds: Float64Array = np.repeat(calibration.quantile(self._p[:, 0])[:, None], horizon, 1)
+        self._bounds: Float64Array = calibration.errors(self._p[:, 0], horizon).T.copy()
         self._made = np.full(horizon * horizon, np.nan)         # forecasts: row t mod horizon
         self._diagonal = (np.arange(horizon) + horizon * np.arange(-1, -horizon - 1, -1)) % (horizon * horizon)
         self._horizon, self._count = horizon, 0

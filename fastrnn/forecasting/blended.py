@@ -95,7 +95,8 @@ class BlendedForecaster(LivingForecaster):
 
     def _around(self, z: Float64Array, spreads: Float64Array, levels: Sequence[float]) -> Float64Array:
         """Quantiles [N, steps, Q] of forecasts z whose errors have the sizes `spreads` [N, steps]."""
-        return self._values(z[..., None] + spreads[..., None] * self._calibration().errors(levels))
+        errors = self._calibration().errors(levels, z.shape[1])
+        return self._values(z[..., None] + spreads[..., None] * errors)
 
     def _spreads(self, steps: int) -> Float64Array:
         """The sizes of errors [N, steps]; of a series whose last values are missing, those so many steps further."""

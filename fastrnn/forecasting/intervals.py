@@ -1,18 +1,20 @@
 """Intervals from the errors that forecasts made in the past: conformal calibration.
 
-At the rolling origins the blend of forecasts was off by r_{n,o,k}, for series n, origin o and k steps ahead (of the
-logarithm, where forecasts are made of it). Their mean size is described by
+At the rolling origins the blend of forecasts was off by r_{n,o,k}, the value that came less the forecast, for series n,
+origin o and k steps ahead (of the logarithm, where forecasts are made of it). Their mean size is described by
 
     s_{n,k} = u_n c_n s_k,
 
-with u_n the mean absolute difference of the series, s_k the mean of |r| / u over series and origins (drawn towards a
-power of k where origins are few), and c_n the series' own ratio (drawn towards 1). The quantile p of a forecast is
+with u_n the mean absolute difference of the series, s_k the mean of |r| / u over series and origins, and c_n the
+series' own ratio (drawn towards 1). At an origin u is that of the values until then, so that errors of a series that
+grows have the units of their time. log s_k is drawn towards m + p log k: m is free, p has the prior N(0.5, 0.4^2), and
+what lies off the line the standard deviation 0.15. The mean of so few errors says what it says with a variance v_k of
+its logarithm; so the quantile p of a forecast is
 
-    f_{n,k} + s_{n,k} q_p,
+    f_{n,k} + s_{n,k} q_p t_p(1 / (2 v_k)) / t_p(inf),
 
-with q_p that of all r / s (of several series, each half of a series' errors over the c_n of the other half); for an
-interval of level 1 - a the level is 1 - a + a min(0.3, 1 / (2 n)), with n the number of residuals that do not overlap.
-Beyond the horizon s_k grows as the power of k does.
+with q_p that of all r / s (of several series, each half of a series' errors over the c_n of the other half), and t_p
+those of Student's distribution. Beyond the horizon s_k grows as a power of k does.
 
 References: Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World (2005); Gibbs & Candes, Adaptive conformal
 inference under distribution shift (2021).
@@ -28,7 +30,6 @@ import numpy as np
 from .._base.trees import storable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
 
     from .._base.typing import ArrayLike, Float64Array
@@ -36,7 +37,12 @@ if TYPE_CHECKING:
 GRID = 401              # probabilities at which quantiles of residuals are kept
 MOST_PATHS = 400        # residual paths that are kept for samples
 SEVERAL = 5             # series from which on each half of a series' errors is measured by the other half
-FEW = 8.0               # so many residuals that do not overlap count as much as the fitted power does
+FEW = 2.0               # so many errors that do not overlap count as much as a normal distribution's shape does
+LOPSIDED = 16.0         # the same, of a shape that is not the same on both sides beside one that is
+LOG_VARIANCE = 0.57     # of the logarithm of a normal error's size: pi / 2 - 1
+POWER = 0.5, 0.4        # of k by which errors grow: mean and standard deviation beforehand
+OFF = 0.15, 0.7         # standard deviation of log s_k about the power, and over how far in log k it is alike
+LEAST_FREEDOM = 3.0     # degrees of freedom, at the least
 
 
 class Interval(NamedTuple):
@@ -81,6 +87,8 @@ class Calibration:
         Errors in units of the spread, from single origins, for samples.
     count : float
         The number of errors that do not overlap.
+    freedom : array of float64, [horizon], or None
+        Degrees of freedom of the quantiles, k steps ahead, as the sizes are known from few errors; None: no limit.
     """
 
     spread: Float64Array
@@ -89,37 +97,47 @@ class Calibration:
     quantiles: Float64Array
     paths: Float64Array
     count: float
+    freedom: Float64Array | None = None
 
     @classmethod
-    def of(cls, residuals: Float64Array, units: Float64Array, count: float) -> Calibration:
-        """The calibration by residuals [O, N, horizon], NaN where there is none, of N of the series with `units`.
+    def of(cls, residuals: Float64Array, units: Float64Array, count: float, known: Float64Array | None = None,
+           past: Float64Array | None = None) -> Calibration:
+        """The calibration by residuals [O, N, horizon], values less forecasts, NaN where there is none.
 
-        `count` is the number of residuals of a series that do not overlap.
+        `units` are those of the N series, and `past` [O, N] those that were known at the origins. `count` is the number
+        of residuals of a series that do not overlap, and `known` [N, horizon] how many of them at each step.
         """
         horizon = residuals.shape[2]
-        scaled = np.abs(residuals) / np.where(units > 0, units, np.inf)[:, None]
         varied = units > 0
-        if not varied.any() or not np.isfinite(scaled[:, varied]).any():
-            return cls(units[:, None] * np.ones((1, horizon)), units, 0.5, _NORMAL, np.zeros((1, horizon)), 1.0)
-        total = max(1.0, count * min(int(varied.sum()), 50))
-        common, growth = _smoothed(_mean(scaled[:, varied], (0, 1)), total)
-        own = _own_sizes(scaled / common, count)
-        spread = (units * own)[:, None] * common
-        standard = residuals / np.where(spread > 0, spread, np.inf)
+        past = np.broadcast_to(units, residuals.shape[:2]) if past is None else past
+        scaled = residuals / np.where(past > 0, past, np.inf)[..., None]
+        observed = np.isfinite(scaled[:, varied])
+        if not observed.any():
+            return cls(units[:, None] * np.ones((1, horizon)), units, 0.5, _NORMAL, np.zeros((1, horizon)), 1.0,
+                       np.full(horizon, LEAST_FREEDOM))
+        if known is None:
+            known = np.minimum(np.isfinite(scaled).sum(0), count * horizon / np.arange(1, horizon + 1))
+        independent = known[varied].sum(0) * _different(scaled[:, varied])
+        common, growth, variance = _sizes(_mean(np.abs(scaled[:, varied]), (0, 1)), independent)
+        sizes = np.abs(scaled) / common
+        own = _own_sizes(sizes, count)
+        standard = scaled / (own[:, None] * common)
         if varied.sum() >= SEVERAL and len(residuals) > 3:      # errors in units that other errors of the series gave
             half = len(residuals) // 2
-            first, second = (_own_sizes(part / common, count / 2) for part in (scaled[:half], scaled[half:]))
+            first, second = (_own_sizes(part, count / 2) for part in (sizes[:half], sizes[half:]))
             standard[:half] *= (own / second)[:, None]
             standard[half:] *= (own / first)[:, None]
-        pool = np.sort(standard[:, varied][np.isfinite(residuals[:, varied])])
-        kept = _quantiles(pool, total)
-        paths = standard[:, varied].reshape(-1, horizon)
+        standard = standard[:, varied]
+        total = float(independent.mean())
+        kept = _quantiles(np.sort(standard[observed]), total)
+        paths = standard.reshape(-1, horizon)
         paths = paths[np.isfinite(paths).all(1)]
         if not len(paths):
-            paths = np.nan_to_num(standard[:, varied].reshape(-1, horizon))
+            paths = np.nan_to_num(standard.reshape(-1, horizon))
         if len(paths) > MOST_PATHS:
             paths = paths[np.linspace(0, len(paths) - 1, MOST_PATHS).astype(int)]
-        return cls(spread, units, growth, kept, paths, total)
+        return cls((units * own)[:, None] * common, units, growth, kept, paths, max(1.0, total),
+                   np.maximum(0.5 / variance, LEAST_FREEDOM))
 
     def for_series(self, units: Float64Array, kept: int = 0) -> Calibration:
         """The calibration of other series, which only their units tell apart; the first `kept` stay as they are."""
@@ -137,20 +155,18 @@ class Calibration:
         further = (np.arange(horizon + 1, steps + 1) / horizon) ** self.growth
         return np.concatenate([self.spread, self.spread[:, -1:] * further], 1)
 
-    def quantile(self, p: ArrayLike) -> Float64Array:
-        """Quantiles of errors in units of the spread."""
-        p = np.asarray(p, np.float64)
-        level = np.abs(2 * p - 1)               # of the interval that p bounds
-        level = level + (1 - level) * min(0.3, 0.5 / self.count)
-        moved = 0.5 + np.sign(p - 0.5) * level / 2
-        result: Float64Array = np.interp(moved, np.linspace(0, 1, len(self.quantiles)), self.quantiles)
-        return result
+    def errors(self, levels: ArrayLike, steps: int) -> Float64Array:
+        """Quantiles [steps, Q] of errors in units of the spread; that of 0.5 is 0, for the point forecast itself.
 
-    def errors(self, levels: Sequence[float]) -> Float64Array:
-        """Quantiles of errors in units of the spread; 0.5 stands for the point forecast itself, and none crosses it."""
+        None crosses it.
+        """
         p = np.asarray(levels, np.float64)
-        errors = self.quantile(p)
-        return np.where(p < 0.5, np.minimum(errors, 0), np.where(p > 0.5, np.maximum(errors, 0), 0.0))
+        errors = np.interp(p, np.linspace(0, 1, len(self.quantiles)), self.quantiles)
+        errors = np.where(p < 0.5, np.minimum(errors, 0), np.where(p > 0.5, np.maximum(errors, 0), 0.0))
+        if self.freedom is None:
+            return np.repeat(errors[None], steps, 0)
+        freedom = self.freedom[np.minimum(np.arange(steps), len(self.freedom) - 1)]
+        return errors * _heavier(p, freedom[:, None])
 
     def samples(self, count: int, steps: int, rng: np.random.Generator) -> Float64Array:
         """Errors [count, N, steps]: whole paths from single origins, so that steps hang together."""
@@ -162,7 +178,26 @@ class Calibration:
             tie = min(1.0, 2 * self.growth) * (horizon / k) ** self.growth
             errors[..., horizon:] = (tie * errors[..., horizon - 1:horizon]
                                      + np.sqrt(1 - tie**2) * errors[..., horizon:])
+        if self.freedom is not None:    # as the sizes are not exactly known: Student's distribution
+            freedom = float(np.median(self.freedom))
+            errors *= np.sqrt(freedom / rng.chisquare(freedom, (count, N, 1)))
         return errors * spreads
+
+
+def _different(scaled: Float64Array) -> float:
+    """How many of N series' errors [O, N, horizon] are as good as independent ones, as a share of N.
+
+    With the mean correlation rho of two series' errors of one time it is 1 / (1 + (N - 1) rho).
+    """
+    observed = np.isfinite(scaled)
+    values = np.where(observed, scaled, 0.0)
+    size = np.sqrt((values**2).sum(0) / np.maximum(observed.sum(0), 1))
+    values = values / np.where(size > 0, size, 1.0)
+    together = (values.sum(1) ** 2 - (values**2).sum(1)).sum()
+    count = observed.sum(1)
+    pairs = (count * (count - 1)).sum()
+    rho = np.clip(together / pairs, 0.0, 1.0) if pairs else 0.0
+    return float(1 / (1 + (scaled.shape[1] - 1) * rho))
 
 
 def _own_sizes(ratios: Float64Array, count: float) -> Float64Array:
@@ -182,23 +217,26 @@ def _mean(values: Float64Array, axes: tuple[int, ...]) -> Float64Array:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _smoothed(sizes: Float64Array, count: float) -> tuple[Float64Array, float]:
-    """Mean sizes of errors [horizon] drawn towards a power of the step, and that power."""
+def _sizes(sizes: Float64Array, count: Float64Array) -> tuple[Float64Array, float, Float64Array]:
+    """Mean sizes of errors [horizon] drawn towards a power of the step; that power; the variance of their logarithms.
+
+    `count` [horizon] is from how many errors each is known. Errors of neighbouring steps overlap, so their means are
+    correlated, as min(k, j) / max(k, j).
+    """
     k = np.arange(1, len(sizes) + 1)
     known = np.isfinite(sizes) & (sizes > 0)
     if not known.any():
-        return np.ones(len(sizes)), 0.5
-    x, y = np.log(k[known]), np.log(sizes[known])
-    weight = 1 / k[known]               # evenly over the logarithm of k
-    centre, middle = np.average(x, weights=weight), np.average(y, weights=weight)
-    variance = np.average((x - centre) ** 2, weights=weight)
-    power = np.average((x - centre) * (y - middle), weights=weight) / variance if variance > 0 else 0.5
-    prior = 4.0 / count
-    power = float(np.clip((power + prior * 0.5) / (1 + prior) if variance > 0 else 0.5, 0.0, 1.0))
-    fitted = middle + power * (np.log(k) - centre)
-    raw = np.where(known, np.log(np.where(known, sizes, 1.0)), fitted)
-    share = count / (count + FEW)
-    return np.exp(share * raw + (1 - share) * fitted), power
+        return np.ones(len(sizes)), 0.5, np.full(len(sizes), LOG_VARIANCE)
+    x, (mean, deviation) = np.log(k), POWER
+    y = np.log(sizes[known]) - mean * x[known]
+    noise = np.sqrt(LOG_VARIANCE / np.maximum(count, 1e-3))
+    noise = np.outer(noise, noise) * np.minimum.outer(k, k) / np.maximum.outer(k, k)
+    prior = 25.0 + deviation**2 * np.outer(x, x) + OFF[0]**2 * np.exp(-np.abs(np.subtract.outer(x, x)) / OFF[1])
+    total = (prior + noise)[np.ix_(known, known)] + 1e-9 * np.eye(known.sum())
+    gain = np.linalg.solve(total, prior[known]).T
+    power = mean + deviation**2 * (x[known] @ np.linalg.solve(total, y))
+    variance = np.diag(prior) - np.einsum("jk,kj->j", gain, prior[known])
+    return np.exp(mean * x + gain @ y), float(np.clip(power, 0.0, 1.0)), np.maximum(variance, 1e-9)
 
 
 def _quantiles(pool: Float64Array, count: float) -> Float64Array:
@@ -207,13 +245,22 @@ def _quantiles(pool: Float64Array, count: float) -> Float64Array:
         return _NORMAL
     p = np.linspace(0, 1, GRID)
     both = np.sort(np.concatenate([pool, -pool]))
-    share = count / (count + 2 * FEW)
+    share = count / (count + LOPSIDED)
     mirrored, own = np.quantile(both, p), np.quantile(pool, p)
     empirical = share * own + (1 - share) * mirrored
-    few = count / (count + FEW / 2)
+    few = count / (count + FEW)
     result = few * empirical + (1 - few) * _NORMAL
     result[0], result[-1] = min(result[0], 1.15 * result[1]), max(result[-1], 1.15 * result[-2])
     return np.maximum.accumulate(result)
+
+
+def _heavier(p: Float64Array, freedom: Float64Array) -> Float64Array:
+    """Quantiles of Student's t distribution over those of the normal one, by the expansion in 1 / freedom."""
+    z = np.interp(p, np.linspace(0, 1, GRID), _NORMAL) * np.sqrt(2 / np.pi)
+    square = z * z
+    result: Float64Array = (1 + (square + 1) / (4 * freedom) + ((5 * square + 16) * square + 3) / (96 * freedom**2)
+                            + (((3 * square + 19) * square + 17) * square - 15) / (384 * freedom**3))
+    return result
 
 
 def _normal_quantiles() -> Float64Array:

@@ -55,6 +55,7 @@ class Judged:
     errors: Float64Array        # [O, N, members, horizon], NaN where there is none
     naive: Float64Array         # of the naive forecast [O, N, horizon]
     weights: Float64Array       # [N, members]
+    first: str                  # the member that is best by itself
 
 
 def judge(table: Table, encoding: Encoding, options: Options, trained: dict[str, Any]) -> Judged:
@@ -76,8 +77,9 @@ def judge(table: Table, encoding: Encoding, options: Options, trained: dict[str,
     errors = np.concatenate([*parts, base], 2)
     truth = np.where(origins.usable[..., None], choices.future(values, origins.at, H), np.nan)
     errors -= truth[:, :, None]
-    weights = weights_of(errors, names, origins, first_member(options, values))
-    return Judged(table, names, recursive, parameters, errors, naive[:, :, 0] - truth, weights)
+    first = first_member(options, values)
+    weights = weights_of(errors, names, origins, first)
+    return Judged(table, names, recursive, parameters, errors, naive[:, :, 0] - truth, weights, first)
 
 
 def recursions(table: Float64Array, seasons: Sequence[int], allowed: BoolArray, origins: Origins, rows: IntArray,
@@ -172,11 +174,10 @@ def _ends(series: Sequence[Series], rows: IntArray, origins: Origins, horizon: i
 def at_origins(series: Sequence[Series], encoding: Encoding, origins: Origins, outputs: Any) -> Float64Array:
     """The forecasts [O, N, horizon] that outputs(encoded, at) stand for; NaN where an origin is not judged."""
     result = np.full((len(origins.at), len(series), encoding.horizon), np.nan)
-    T = int(origins.at[-1]) + 1
     for n, each in enumerate(series):
         mask = origins.judged & origins.usable[:, n]
         if mask.any():
-            at = len(each) - (T - origins.at[mask]) - 1
+            at = len(each) - (origins.steps - origins.at[mask]) - 1
             encoded = encoding.encode(each)
             result[mask, n] = encoding.placed(encoded, at, outputs(encoded, at))
     return result

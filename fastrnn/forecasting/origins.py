@@ -27,6 +27,7 @@ class Origins:
     judged: BoolArray           # which of them are the last ones [O]
     usable: BoolArray           # whether series n has an origin there [O, N]
     count: float                # of judged origins of the longest series, those that do not overlap
+    steps: int                  # of the table
 
     @classmethod
     def of(cls, lengths: IntArray, T: int, horizon: int, numbers: tuple[int, int] = ORIGINS) -> Origins:
@@ -39,13 +40,12 @@ class Origins:
         each_held = np.minimum([held_steps(length, horizon) for length in lengths.tolist()], held)
         judged = every <= held
         usable = np.where(judged[:, None], every[:, None] <= each_held, every[:, None] < lengths - 1)
-        return cls(lengths, lengths - each_held, T - every, judged, usable, held / min(horizon, held))
+        return cls(lengths, lengths - each_held, T - every, judged, usable, held / min(horizon, held), T)
 
     def places(self, n: int, length: int) -> list[int]:
         """The judged origins of series n, which has `length` steps, as so many of its first steps."""
-        T = int(self.at[-1]) + 1
         mask = self.judged & self.usable[:, n]
-        return [int(length - (T - origin)) for origin in self.at[mask]]
+        return [int(length - (self.steps - origin)) for origin in self.at[mask]]
 
 
 def held_steps(T: int, horizon: int) -> int:

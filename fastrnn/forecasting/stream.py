@@ -108,7 +108,7 @@ class ForecastStream:
         if blend is not None and self._quantiles:
             calibration = forecaster._calibration()
             self._spread = (calibration.spreads(encoding.horizon)[row][:, None]
-                            * calibration.errors(self._quantiles))
+                            * calibration.errors(self._quantiles, encoding.horizon))
         self._adaptive = None if interval is None else AdaptiveInterval(
             forecaster._calibration(), row, encoding.horizon, interval)
         self._interval: tuple[Float64Array, ...] | None = None

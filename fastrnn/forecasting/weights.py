@@ -115,7 +115,7 @@ def first_member(options: Options, table: Float64Array) -> str:
 def settled(names: Sequence[str], origins: Origins) -> BoolArray:
     """At which origins [O, N] the seasons of all members have been taken up, which is after two of them."""
     longest = max((int(m) for name in names if kind_of(name) != name for m in name.split()[-1].split("+")), default=0)
-    result: BoolArray = origins.at[:, None] - (int(origins.at[-1]) + 1 - origins.lengths) > 2 * longest
+    result: BoolArray = origins.at[:, None] - (origins.steps - origins.lengths) > 2 * longest
     return result
 
 
