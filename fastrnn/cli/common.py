@@ -272,6 +272,9 @@ def hint_at_times(table: tables.Table) -> None:
         with contextlib.suppress(ValueError):
             times.read(ends, table.dialect.date_format)
             table.note(f"column {name!r} holds times; --time {name!r} dates the rows by it")
+            series = table.series_column(cells)
+            if series is not None:
+                table.note(f"column {series!r} may tell series apart; --series {series!r} makes one of each")
             return
 
 

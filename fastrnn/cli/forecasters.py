@@ -20,7 +20,18 @@ from ..forecasting.preparation import read_panel
 from . import tables
 from .common import blame_table, check_resample, resample_parameter
 from .forecasts import Forecasts, print_errors
-from .parser import Parser, cell_name, fraction, natural, non_negative_float, part, positive_float, positive_int, season
+from .parser import (
+    Parser,
+    cell_name,
+    fraction,
+    natural,
+    non_negative_float,
+    note,
+    part,
+    positive_float,
+    positive_int,
+    season,
+)
 from .series import Roles, TableSeries, fit_arguments
 from .times import TimeStyle
 
@@ -122,6 +133,7 @@ def check_forecaster_options(parser: Parser, args: argparse.Namespace) -> None:
                      "resampled, too; resample the table first")
     if args.dropout and (args.num_layers or 1) == 1:
         parser.error("argument --dropout: it acts between layers and needs --num-layers 2 or more")
+    args.held_out_by_default = args.held_out is None
     if args.held_out is None:
         args.held_out = 2 * args.horizon
     if 0 < args.held_out < args.horizon:
@@ -163,9 +175,16 @@ def _before(args: argparse.Namespace, model: RNNForecaster, all_series: list[Tab
     """The arguments of ``fit`` without the last steps, which are held out."""
     arguments = fit_arguments(all_series)
     panel = read_panel(model, **arguments)
+    shortest = min(map(len, panel.series))
+    if args.held_out_by_default and 1 < shortest < 2 * args.held_out:
+        note(f"{args.file}: {shortest} steps are too few to leave out the last {args.held_out} and measure errors "
+             "there; all are trained on")
+        args.held_out = 0
     cut = []
     for series, steps in zip(all_series, panel.series, strict=True):
         first = len(steps) - args.held_out          # of the steps that are held out
+        if len(steps) < 2:
+            raise tables.TableError(f"{args.file}: series {series.name!r} has {len(steps)} step, expected two or more")
         if first < 2:
             raise tables.TableError(f"{args.file}: series {series.name!r} has {len(steps)} steps, too few to train on "
                                     f"all but the last {args.held_out} (--held-out)")
@@ -184,7 +203,7 @@ def forecast(model: RNNForecaster, origin: Origin, future: int | list[npt.NDArra
     with blame_table(path, origin.names):
         quantiles = model.options_.quantiles
         h = future if isinstance(future, int) else len(future[0])
-        if interval is None and quantiles and h <= model.horizon:
+        if interval is None and quantiles and (h <= model.horizon or model.blend_ is not None):
             values = np.asarray(model.predict(future, quantiles=True))
             bounds = {f"q{q:g}": values[..., n] for n, q in enumerate(quantiles) if q != 0.5}
             values = values[..., quantiles.index(0.5)]

@@ -95,9 +95,22 @@ def _main(argv: list[str]) -> int:
     except MemoryError:
         print(f"{program()} {name}: there is not enough memory for this", file=sys.stderr)
         return 1
+    except FileNotFoundError as error:
+        print(f"{program()} {name}: {_no_such_file(error)}", file=sys.stderr)
+        return 1
     except (OSError, ModelFormatError, TableError, ImportError) as error:
         print(f"{program()} {name}: {printable(error)}", file=sys.stderr)
         return 1
+
+
+def _no_such_file(error: FileNotFoundError) -> str:
+    """That there is no such file, and one of a similar name beside it."""
+    path = str(error.filename or "")
+    folder, file = os.path.split(path)
+    beside = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
+    suggestion = closest(file, beside) if file else None
+    return f"No such file: {printable(path)!r}" + (
+        f", did you mean {printable(os.path.join(folder, suggestion))!r}?" if suggestion else "")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -267,6 +267,18 @@ class Table:
             rows.setdefault(str(cell).strip(), []).append(row)
         return [(series, np.array(own)) for series, own in rows.items()]
 
+    def series_column(self, cells: Iterable[Any]) -> str | None:
+        """A column of text that tells rows of the same time apart, if there is one: it may name series."""
+        texts = list(map(str, cells))
+        if len(set(texts)) == len(texts):
+            return None
+        for name, values in self.columns.items():
+            names = list(map(str, values))
+            if 1 < len(set(names)) <= len(names) / 2 and not any(map(_is_number, names)):
+                if len(set(zip(names, texts, strict=True))) == len(texts):
+                    return name
+        return None
+
     def in_order(self, column: TimeColumn, rows: npt.NDArray[np.intp], series: str | None = None,
                  twice: bool = False) -> npt.NDArray[np.intp]:
         """Some rows in the order of their times, which must all differ if they may not be there twice."""
@@ -281,8 +293,10 @@ class Table:
         if len(same) and not twice:
             first, second = rows[same[0]], rows[same[0] + 1]
             others = f", and {len(same) - 1} more such pairs" if len(same) > 1 else ""
+            like = None if series is not None else self.series_column(column.cells)
+            hint = "" if like is None else f"--series {like!r} tells series apart, "
             raise TableError(f"{self.path}: {self.where(int(first))} and {self.where(int(second))}{of_series} have the "
-                             f"same time, {column.cells[second]}{others} (--resample makes one row of each step)")
+                             f"same time, {column.cells[second]}{others} ({hint}--resample makes one row of each step)")
         self.note("rows are sorted by time")
         return rows
 

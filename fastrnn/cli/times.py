@@ -41,6 +41,9 @@ _PERIODS = {                                            # months and years, and 
     "%Y-Q%q": re.compile(r"(?P<year>[12]\d{3})-Q(?P<quarter>[1-4])"),
 }
 _COMPACT = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+_WORDED = [date + time for time in ("", " %H:%M", " %H:%M:%S") for date in (
+    "%d-%b-%Y", "%d %b %Y", "%d/%b/%Y", "%d %B %Y", "%d. %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y")] + [
+    "%b %Y", "%B %Y", "%b-%Y", "%Y %b", "%Y-%b", "%Y %B", "%m/%Y", "%m.%Y", "%m-%Y"]    # names of months in English
 _DATE_ORDERS = {"ymd": "%Y{0}%m{0}%d", "dmy": "%d{0}%m{0}%Y", "mdy": "%m{0}%d{0}%Y"}
 
 
@@ -156,7 +159,19 @@ def read(cells: Sequence[Any] | npt.NDArray[Any], date_format: str | None = None
     for style, pattern in _PERIODS.items():
         if all(map(pattern.fullmatch, texts)):
             return _read_periods(texts, style, pattern)
+    for style in _WORDED:
+        if _has_format(texts[0], style):
+            column = _read_format(texts, style)
+            return TimeColumn(column.values, texts, column.style, f"read as {style}")
     return _read_any_order(texts)
+
+
+def _has_format(text: str, date_format: str) -> bool:
+    try:
+        datetime.datetime.strptime(text, date_format)
+    except ValueError:
+        return False
+    return True
 
 
 def _text(cell: Any) -> str:
@@ -176,6 +191,8 @@ def _read_iso(texts: list[str]) -> TimeColumn | None:
         times = [datetime.datetime.fromisoformat(text) for text in texts]
     except ValueError:
         return None
+    if all(re.fullmatch(r"\d{4}-W\d\d", text) for text in texts):      # weeks, by their Mondays
+        return _column(times, texts, TimeStyle("%G-W%V"))
     longest = max(texts, key=len)
     match = _TIME.fullmatch(longest)
     if match is None or len(match["first"]) < 4:

@@ -392,7 +392,7 @@ def test_a_file_that_is_none_is_one_line(command, name, words, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (["forecast", "{}", "--target", "load", "--horizon", "12"], "too few"),
+    (["forecast", "{}", "--target", "load", "--horizon", "12", "--held-out", "24"], "too few"),
     (["forecast", "{}", "--target", "load", "--horizon", "2", "--log"], "log"),
     (["forecast", "{}", "--target", "load", "--horizon", "2", "--known", "temperature"], "--known"),
     (["forecast", "{}", "--target", "load", "--horizon", "2", "--out", "out.xlsx"], "--out"),

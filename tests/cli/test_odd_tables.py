@@ -194,7 +194,7 @@ def test_date_and_time_in_two_columns(tmp_path):
     (["2024-01-01", "2024-02-30"], None, "row 1.*no such time"),
     (["31.04.2024"], None, "row 0.*no such time"),
     (["1/31/2024 13:00 PM"], None, "row 0.*no such time"),
-    (["Jan 31, 2024"], None, "row 0.*--date-format"),
+    (["Ja. 31, 2024"], None, "row 0.*--date-format"), (["Jan 31, 2024", "31 Jan 2024"], None, "row 1.*%b %d, %Y"),
     (["45322.5"], None, "row 0.*--date-format"),
     (["7", "8"], None, "row 0.*--date-format"),
     (["2024-01-31", ""], None, "row 1.*expected a time"),
@@ -339,6 +339,51 @@ def test_times_twice_are_named_by_line(command, series, tmp_path, capsys):
     err = capsys.readouterr().err.splitlines()[-1]
     assert f"line 4 and line {len(lines)}" in err and "have the same time, 2024-01-0" in err
     assert ("of series 'a'" in err) == bool(series)
+
+
+@pytest.mark.parametrize("cells, first, later, text", [
+    (["1/2023", "2/2023"], "2023-01-01", "2023-03-01", "03/2023"),
+    (["12.2023", "01.2024"], "2023-12-01", "2024-02-01", "02.2024"),
+    (["2023 Jan", "2023 Feb"], "2023-01-01", "2023-03-01", "2023 Mar"),
+    (["January 2023", "February 2023"], "2023-01-01", "2023-03-01", "March 2023"),
+    (["31-Dec-2023", "1-Jan-2024"], "2023-12-31", "2024-01-02", "02-Jan-2024"),
+    (["Dec 31, 2023", "Jan 1, 2024"], "2023-12-31", "2024-01-02", "Jan 02, 2024"),
+    (["2023-W52", "2024-W01"], "2023-12-25", "2024-01-08", "2024-W02"),
+    (["31 Dec 2023 23:00", "01 Jan 2024 00:00"], "2023-12-31T23:00", "2024-01-01T01:00", "01 Jan 2024 01:00")])
+def test_times_in_words_and_weeks(cells, first, later, text):
+    column = times.read(cells)
+    assert column.values[0] == np.datetime64(first)
+    assert column.style.texts(np.array([later], "datetime64[us]")) == [text]
+
+
+@pytest.mark.parametrize("command", [("detect",), ("forecast", "--horizon", "1", "--blend", "naive")])
+def test_a_column_that_may_tell_series_apart_is_named(command, tmp_path, capsys):
+    lines = ["time,shop,v", *(f"2024-01-{day:02},{name},{day}.5" for name in ("one", "two") for day in range(1, 13))]
+    path, (name, *options) = written(tmp_path / "t.csv", "\n".join(lines)), command
+    assert cli.main([name, str(path), *options, "--time", "time"]) == 1
+    assert "(--series 'shop' tells series apart, --resample" in capsys.readouterr().err
+    assert cli.main([name, str(path), *options]) == 0
+    assert "column 'shop' may tell series apart; --series 'shop' makes one of each" in capsys.readouterr().err
+    assert cli.main([name, str(path), *options, "--time", "time", "--series", "shop"]) == 0
+    assert "may tell series apart" not in capsys.readouterr().err
+
+
+def test_a_table_of_a_few_rows_is_forecast(tmp_path, capsys):
+    path = written(tmp_path / "t.csv", "v\n3\n4\n")
+    assert cli.main(["forecast", str(path), "--horizon", "1", "--blend", "naive", "--out", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("step,v") and "2 steps are too few to leave out the last 2" in err
+    assert cli.main(["forecast", str(path), "--horizon", "1", "--held-out", "2"]) == 1
+    assert "too few to train on all but the last 2 (--held-out)" in capsys.readouterr().err
+    assert cli.main(["forecast", str(written(path, "v\n3\n")), "--horizon", "1"]) == 1
+    assert "series 'v' has 1 step, expected two or more" in capsys.readouterr().err
+
+
+def test_a_file_of_a_similar_name_is_named(tmp_path, capsys):
+    written(tmp_path / "sales.csv", "v\n3\n4\n")
+    assert cli.main(["detect", str(tmp_path / "slaes.csv")]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "No such file: " in err and f"did you mean {str(tmp_path / 'sales.csv')!r}?" in err
 
 
 # ---- Where tables come from ---------------------------------------------------------------------------

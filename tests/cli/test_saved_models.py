@@ -83,6 +83,14 @@ def test_predict_goes_on_from_a_later_table(table, values, tmp_path, capsys):
     np.testing.assert_allclose([float(value) for value in written["Last"]], expected, rtol=1e-6)
 
 
+def test_bounds_of_a_blend_go_past_its_horizon(table, tmp_path, capsys):
+    model = tmp_path / "m.npz"
+    assert run("fit", table, "--time", "Zeit", "--horizon", 3, "--blend", "naive", "--out", model) == 0
+    capsys.readouterr()
+    assert run("predict", model, "--horizon", 5, "--out", "-") == 0
+    assert list(columns(capsys.readouterr().out)) == ["Zeit", "Last", "Last_q0.1", "Last_q0.9"]
+
+
 def test_a_forecaster_that_python_saved(values, tmp_path, capsys):
     model = RNNForecaster(3, 24, updates=5, hidden_size=4, random_state=0).fit(values)
     model.save(tmp_path / "m.npz")
