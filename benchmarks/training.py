@@ -50,7 +50,7 @@ def arguments():
             parser.error(f"--{name}: at least 1")
         setattr(args, name, value or (quick if args.quick else usual))
     args.child = args.only = None           # peers.prepare_process reads these
-    args.input_gradient = False             # accelerate.header reads this
+    args.input_gradient = args.module = False       # accelerate.header reads these
     return args
 
 

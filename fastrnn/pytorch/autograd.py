@@ -15,7 +15,7 @@ from . import internals
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._base.typing import Array, BoolArray
+    from .._base.typing import Array, BoolArray, IntArray
 
 TORCH_NAMES = NAMES[:5]         # the parameters of a direction; torch has no peepholes
 
@@ -37,6 +37,10 @@ class Pass(NamedTuple):
     y_swapped: bool                     # the output is [N, T, D*S]
     threads: int
     reset: BoolArray | None = None      # [T, N]: where a row starts its step from a zero state
+    # The rows of a PackedSequence stand by falling length, those of the states in the caller's order: which of the
+    # caller's rows each row is, and the inverse.
+    sorted_rows: IntArray | None = None
+    unsorted_rows: IntArray | None = None
 
     @property
     def state_size(self) -> int:
@@ -61,7 +65,8 @@ def state_array(tensor: torch.Tensor | None, call: Pass, width: int) -> Array:
     shape = len(call.packs), call.batch.N, width
     if tensor is None:
         return np.zeros(shape, call.packs[0].dtype)
-    return check.contiguous(array(tensor).reshape(shape))
+    a = array(tensor).reshape(shape)
+    return check.contiguous(a if call.sorted_rows is None else a.take(call.sorted_rows, 1))
 
 
 def state_arrays(h: torch.Tensor | None, c: torch.Tensor | None, call: Pass) -> tuple[Array, Array | None]:
@@ -69,6 +74,9 @@ def state_arrays(h: torch.Tensor | None, c: torch.Tensor | None, call: Pass) -> 
 
 
 def state_tensor(a: Array, call: Pass) -> torch.Tensor:
+    """A state from the kernels as the caller's tensor."""
+    if call.unsorted_rows is not None:
+        a = a.take(call.unsorted_rows, 1)
     return torch.from_numpy(a.reshape(*call.state_rows, a.shape[-1]))
 
 
@@ -88,7 +96,7 @@ def forward_pass(call: Pass, x: torch.Tensor, h_0: torch.Tensor | None, c_0: tor
 
 
 def backward_pass(call: Pass, kept: list[_core.Saved], x_shape: torch.Size, d_output: torch.Tensor | None,
-                  d_h: torch.Tensor | None, d_c: torch.Tensor | None, need_input: bool,
+                  d_h: torch.Tensor | None, d_c: torch.Tensor | None, need_input: bool, need_states: bool,
                   need_parameters: bool) -> tuple[torch.Tensor | None, ...]:
     """dL/dx, dL/dh_0, dL/dc_0, then the gradients of the parameters in the order of TORCH_NAMES for each direction.
 
@@ -106,8 +114,8 @@ def backward_pass(call: Pass, kept: list[_core.Saved], x_shape: torch.Size, d_ou
     if dx is not None:
         d_input = torch.from_numpy(dx.swapaxes(0, 1) if call.x_swapped else dx.reshape(x_shape))
     gradients = [direction.get(name) for direction in parameters for name in TORCH_NAMES]
-    return (d_input, *(None if a is None else state_tensor(a, call) for a in (dh_0, dc_0)),
-            *(None if a is None else torch.from_numpy(a) for a in gradients))
+    d_states = [None if a is None or not need_states else state_tensor(a, call) for a in (dh_0, dc_0)]
+    return (d_input, *d_states, *[None if a is None else torch.from_numpy(a) for a in gradients])
 
 
 class FastRNN(torch.autograd.Function):
@@ -122,12 +130,12 @@ class FastRNN(torch.autograd.Function):
         results, kept = forward_pass(call, x, h_0, c_0, True)
         # What the kernels kept is an attribute of a saved tensor, so that it is freed when torch frees that tensor:
         # after backward, or at once in a checkpoint, which calls forward again.
-        token: Any = x.new_empty(0)
+        token: Any = torch.empty(0)
         token.kept = kept
         # Saved tensors may not be changed in place before backward, and torch says so if they are. The derivatives do
         # not depend on the biases, which may be changed, as in torch.
-        ctx.biases = [w for i, w in enumerate(weights) if i % 5 in (2, 3)]
-        ctx.save_for_backward(token, x, h_0, c_0, *(w for i, w in enumerate(weights) if i % 5 not in (2, 3)))
+        ctx.biases = (*weights[2:4], *weights[7:9])
+        ctx.save_for_backward(token, x, h_0, c_0, *weights[:2], *weights[4:7], *weights[9:])
         ctx.set_materialize_grads(False)
         ctx.call = call
         return results
@@ -144,13 +152,19 @@ class FastRNN(torch.autograd.Function):
             h_0, c_0 = inputs[:2]
             kept = forward_pass(ctx.call, x, h_0, c_0, True)[1]
         needed: Sequence[bool] = ctx.needs_input_grad
-        gradients = backward_pass(ctx.call, kept, x.shape, d_output, d_h, d_c, needed[1], any(needed[4:]))
-        gradients = tuple(d if need else None for d, need in zip(gradients, needed[1:], strict=True))
+        gradients = backward_pass(ctx.call, kept, x.shape, d_output, d_h, d_c, needed[1], needed[2] or needed[3],
+                                  any(needed[4:]))
+        gradients = tuple([d if need else None for d, need in zip(gradients, needed[1:], strict=True)])
         if torch.is_grad_enabled():     # with create_graph, and the gradients may be differentiated again
             count = len(gradients)
             once: Any = Once.apply
             gradients = once(count, *gradients, d_output, d_h, d_c, x, *inputs, *ctx.biases)[:count]
         return None, *gradients
+
+
+# FastRNN.apply without what torch does in Python before its compiled part: only functorch's transforms need that, and
+# the modules run torch's own code where one is active.
+apply: Any = super(torch.autograd.Function, FastRNN).apply
 
 
 class Once(torch.autograd.Function):

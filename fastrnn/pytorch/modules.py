@@ -219,15 +219,19 @@ class _Layers(Fast, _LayerBase):
             return resets.by_torch(self, input, hx, reset_mask)
         return super(Fast, self).forward(input, hx)
 
-    def _extent(self, input: Any, x: torch.Tensor) -> tuple[int, int, IntArray | None, bool] | None:
-        """Steps, rows, the rows' lengths where they differ, whether there is an axis of rows; None for no sequence."""
+    def _batch(self, input: Any, x: torch.Tensor) -> tuple[_core.Batch, bool] | None:
+        """How the rows are ordered, and whether there is an axis of rows; None for no sequence, or an empty one."""
+        axes = x.dim()
         if isinstance(input, PackedSequence):
-            T, lengths = len(input.batch_sizes), calls.row_lengths(x, input.batch_sizes.numpy())
-            return None if lengths is None else (T, len(lengths), lengths if lengths[-1] < T else None, True)
-        if x.dim() == 3:
+            batch = _core.packed_batch(input.batch_sizes.numpy(), x.shape[0]) if axes == 2 else None
+            return None if batch is None else (batch, True)
+        if axes == 2:
+            T, N = x.shape[0], 1
+        elif axes == 3:
             T, N = (x.shape[1], x.shape[0]) if self.batch_first else x.shape[:2]
-            return T, N, None, True
-        return (x.shape[0], 1, None, False) if x.dim() == 2 else None
+        else:
+            return None
+        return (_core.Batch(T, N, None, None), axes == 3) if T * N else None
 
     def _fast(self, input: Any, hx: Any, reset_mask: Any = None) -> tuple[Any, Any] | None:
         packed = isinstance(input, PackedSequence)
@@ -237,73 +241,75 @@ class _Layers(Fast, _LayerBase):
         names = internals.weight_names(self)
         if kind is None or states is None or names is None or not suits((x, *states)):
             return None
-        extent = self._extent(input, x)
-        if extent is None:
+        extent = self._batch(input, x)
+        if extent is None or x.shape[-1] != self.input_size:
             return None
-        T, N, _, batched = extent
-        H, S, D = self.hidden_size, self.proj_size or self.hidden_size, 2 if self.bidirectional else 1
-        if x.shape[-1] != self.input_size or not T * N:
-            return None
+        batch, batched = extent
+        T, N, H, S, D = batch.T, batch.N, self.hidden_size, self.proj_size or self.hidden_size, 1 + self.bidirectional
         for s, width in zip(states, (S, H)):
             if s.shape != ((self.num_layers * D, N, width) if batched else (self.num_layers * D, width)):
                 return None
         parametrised = internals.parametrised_weights(self)
         weights = [self._direction(of_direction, parametrised) for of_direction in names]
-        mask = resets.array(reset_mask, T, N, batched, input.sorted_indices if packed else None)
-        size, trains = GATES[kind] * H * (self.input_size + H), calls.trains(x, *states, *weights[0])
-        may_step_aside = mask is None and not parametrised and kind != "lstm"
-        if may_step_aside and not _gains(kind, T, x.numel() // self.input_size, size, trains):
-            return None
+        mask = None
+        if reset_mask is not None:
+            mask = resets.array(reset_mask, T, N, batched, input.sorted_indices if packed else None)
+        trains = calls.trains(x, *states, *weights[0])
+        if mask is None and kind != "lstm" and not parametrised:
+            size = GATES[kind] * H * (self.input_size + H)
+            if not _gains(kind, T, x.numel() // self.input_size, size, trains):
+                return None
         packs = [self._packed(kind, i, five, DTYPES[x.dtype], self.input_size if i < D else D * S, self.proj_size)
                  for i, five in enumerate(weights)]
         if None in packs:
             return None
+        order = None
         if packed and input.sorted_indices is not None:
-            states = tuple(s.index_select(1, input.sorted_indices) for s in states)
-        ragged = extent[2]
-        if mask is not None and ragged is not None:     # with a mask the kernels take padded rows
+            order = input.sorted_indices.numpy(), input.unsorted_indices.numpy()
+        lengths = None if mask is None else batch.lengths
+        if lengths is not None:         # with a mask the kernels take padded rows
             x, _ = pad_packed_sequence(PackedSequence(x, input.batch_sizes))
-        x, finals = self._run_layers(x, states, extent, weights, packs, mask)  # type: ignore[arg-type]  # no None there
-        if mask is not None and ragged is not None:
-            x = pack_padded_sequence(x, torch.from_numpy(ragged)).data
-        if packed:
-            if input.unsorted_indices is not None:
-                finals = [s.index_select(1, input.unsorted_indices) for s in finals]
-            return PackedSequence(x, *input[1:]), tuple(finals) if kind == "lstm" else finals[0]
-        return x, tuple(finals) if kind == "lstm" else finals[0]
+            batch = _core.Batch(T, N, lengths, np.arange(N))
+        x, finals = self._run_layers(x, states, batch, batched, weights, packs, mask, order)  # type: ignore[arg-type]  # no None there
+        if lengths is not None:
+            x = pack_padded_sequence(x, torch.from_numpy(lengths)).data
+        last = tuple(finals) if kind == "lstm" else finals[0]
+        return (PackedSequence(x, *input[1:]) if packed else x), last
 
-    def _run_layers(self, x: torch.Tensor, states: Sequence[torch.Tensor],
-                    extent: tuple[int, int, IntArray | None, bool], weights: Sequence[Tensors],
-                    packs: list[_core.Parameters], mask: BoolArray | None) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def _run_layers(self, x: torch.Tensor, states: Sequence[torch.Tensor], batch: _core.Batch, batched: bool,
+                    weights: Sequence[Tensors], packs: list[_core.Parameters], mask: BoolArray | None,
+                    order: tuple[IntArray, IntArray] | None) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
         """The output and the final states of all layers, one after the other."""
-        T, N, lengths, batched = extent
-        D, threads, ragged = 2 if self.bidirectional else 1, calls.threads(), lengths is not None and mask is None
-        order = None if lengths is None or ragged else np.arange(N)     # of padded rows
-        batch, hidden = _core.Batch(T, N, lengths, order, ragged), self.hidden_size if self.mode == "LSTM" else None
-        state_rows = (D, N) if batched else (D,)
+        D, L, threads = 1 + self.bidirectional, self.num_layers, calls.threads()
+        ragged = batch.lengths is not None and batch.order is None
+        hidden = self.hidden_size if self.mode == "LSTM" else None
+        state_rows = (D, batch.N) if batched else (D,)
         rows, finals = tuple(x.shape[:-1]), []
-        swapped = self.batch_first and x.dim() == 3 and lengths is None
-        x, x_swapped = self._kept_input(x, swapped, states, [w for five in weights[:D] for w in five])
-        for k in range(self.num_layers):
-            last, own = k == self.num_layers - 1, slice(k * D, (k + 1) * D)
+        swapped = self.batch_first and x.dim() == 3 and batch.lengths is None
+        first = weights[0] if D == 1 else [*weights[0], *weights[1]]
+        trains = calls.trains(x, *states, *first)
+        x, x_swapped = self._kept_input(x, swapped, first, trains)
+        for k in range(L):
+            last, own = k == L - 1, slice(k * D, (k + 1) * D)
+            of_layer = first if k == 0 else [w for five in weights[own] for w in five]
+            initial = states if L == 1 else [s[own] for s in states]
             # between layers time comes first, as in torch's: dropout masks are drawn in that order
-            call = Pass(packs[own], batch, ragged, hidden, (T, N) if swapped and not last else rows, state_rows,
-                        x_swapped and k == 0, swapped and last, threads, mask)
-            x, *new = calls.run(call, x, states if self.num_layers == 1 else [s[own] for s in states],
-                           [w for five in weights[own] for w in five])
+            call = Pass(packs[own], batch, ragged, hidden, (batch.T, batch.N) if swapped and not last else rows,
+                        state_rows, x_swapped and k == 0, swapped and last, threads, mask, *(order or ()))
+            x, *new = calls.run(call, x, initial, of_layer, trains if k == 0 else calls.trains(x, *initial, *of_layer))
             finals.append(new)
             if self.dropout and self.training and not last:
                 x = torch.dropout(x, self.dropout, True)
-        return x, finals[0] if self.num_layers == 1 else [torch.cat(parts) for parts in zip(*finals)]
+        return x, finals[0] if L == 1 else [torch.cat(parts) for parts in zip(*finals)]
 
-    def _kept_input(self, x: torch.Tensor, swapped: bool, states: Sequence[torch.Tensor],
-                    weights: Tensors) -> tuple[torch.Tensor, bool]:
+    def _kept_input(self, x: torch.Tensor, swapped: bool, weights: Tensors,
+                    trains: bool) -> tuple[torch.Tensor, bool]:
         """The first layer's input as the kernels may keep it until backward, and whether it is [N, T, I].
 
         A caller may change x in place after the call wherever torch's modules have made a copy of it, with batch_first,
         or do not need it, where no weight of this layer is trained. Elsewhere backward raises torch's error.
         """
-        if not calls.trains(x, *states, *weights):
+        if not trains:
             return x, swapped
         if swapped:
             return x.transpose(0, 1).contiguous(), False
@@ -473,14 +479,14 @@ class _Cell(Fast, _CellBase):
             return None
         weights = [*self._tensors(TORCH_NAMES[:4]), None]
         size = GATES[kind] * self.hidden_size * (self.input_size + self.hidden_size)
-        pack = None
-        if parametrize.is_parametrized(self) or _gains(kind, 1, N, size, calls.trains(input, *states, *weights)):
+        pack, trains = None, calls.trains(input, *states, *weights)
+        if parametrize.is_parametrized(self) or _gains(kind, 1, N, size, trains):
             pack = self._packed(kind, 0, weights, DTYPES[input.dtype], self.input_size)
         if pack is None:
             return None
         call = Pass([pack], _core.Batch(1, N, None, None), False, self.hidden_size if kind == "lstm" else None,
                     rows, rows, False, False, calls.threads())
-        h, _, *c = calls.run(call, input, states, weights)
+        h, _, *c = calls.run(call, input, states, weights, trains)
         return (h, *c) if kind == "lstm" else h
 
 

@@ -87,7 +87,7 @@ def _layer_gradients(d_output: Tensor | None, d_h: Tensor | None, d_c: Tensor | 
     else:                       # something on the way gave back a copy: forward again
         call = _call(x, h_0, weights, reset_mask, kind, bias)
         saved = forward_pass(call, x, h_0, c_0, True)[1]
-    gradients = backward_pass(call, saved, x.shape, d_output, d_h, d_c if c_0 is not None else None, True, True)
+    gradients = backward_pass(call, saved, x.shape, d_output, d_h, d_c if c_0 is not None else None, True, True, True)
     result: list[Tensor] = []
     for gradient in gradients:
         if gradient is not None:        # one memory for two gradients is nothing that an operator may return

@@ -38,9 +38,12 @@ class Weights:
 
     def are_of(self, tensors: Tensors) -> bool:
         """Whether the arrays show what these tensors contain now."""
-        return len(self.tensors) == len(tensors) and all(
-            t is mine and (t is None or (t.data_ptr() == place and t.is_contiguous()))
-            for t, mine, place in zip(tensors, self.tensors, self.places))
+        if len(self.tensors) != len(tensors):
+            return False
+        for t, mine, place in zip(tensors, self.tensors, self.places):
+            if t is not mine or (t is not None and (t.data_ptr() != place or not t.is_contiguous())):
+                return False
+        return True
 
 
 class Cache(dict[tuple[Any, ...], Weights]):
@@ -55,6 +58,10 @@ class Cache(dict[tuple[Any, ...], Weights]):
 def suits(tensors: Tensors) -> bool:
     """Whether all are plain tensors in memory, of one dtype that the kernels have. None is passed over."""
     dtype = getattr(tensors[0], "dtype", None)
-    return dtype in DTYPES and all(
-        t is None or (type(t) in PLAIN and t.dtype is dtype and t.is_cpu and t.layout is torch.strided
-                      and not t.is_neg()) for t in tensors)
+    if dtype not in DTYPES:
+        return False
+    for t in tensors:
+        if t is not None and not (type(t) in PLAIN and t.dtype is dtype and t.is_cpu and t.layout is torch.strided
+                                  and not t.is_neg()):
+            return False
+    return True

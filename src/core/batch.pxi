@@ -42,8 +42,9 @@ cdef class Batch:
         self.T, self.N, self.lengths, self.order = T, N, lengths, order
         self.rows = T * N
         if lengths is not None:
-            self.rows = lengths.sum()
             self.length = <const isize*>cnp.PyArray_DATA(lengths)
+            if not packed:
+                self.rows = lengths.sum()
         if order is not None:
             self.row = <const isize*>cnp.PyArray_DATA(order)
         if packed:
@@ -54,6 +55,7 @@ cdef class Batch:
                     running -= 1
                 offset[t] = total
                 total += running
+            self.rows = total
 
     cdef isize first_rows(self) noexcept:
         """Rows that run at step 0."""
@@ -118,6 +120,48 @@ cdef class Batch:
                 return n
             done += self.length[n]
         return self.N
+
+
+def packed_batch(cnp.ndarray sizes, isize rows):
+    """Make the batch of packed rows of which sizes[t] belong to time index t, like batch_sizes of a PackedSequence.
+
+    Parameters
+    ----------
+    sizes : ndarray of int64, [T]
+    rows : int
+        How many packed rows there are.
+
+    Returns
+    -------
+    Batch or None
+        With the lengths of its rows where they differ. None where the sizes do not fall, or do not fit the rows.
+    """
+    cdef isize t = 0, n, T, N, size, last, total = 0
+    cdef isize* length
+    cdef cnp.ndarray lengths
+    if cnp.PyArray_NDIM(sizes) != 1 or cnp.PyArray_TYPE(sizes) != cnp.NPY_INT64 or cnp.PyArray_DIM(sizes, 0) == 0:
+        return None
+    T = cnp.PyArray_DIM(sizes, 0)
+    N = last = (<const isize*>cnp.PyArray_DATA(sizes))[0]
+    for t in range(T):
+        size = (<const isize*>(<const char*>cnp.PyArray_DATA(sizes) + t * cnp.PyArray_STRIDE(sizes, 0)))[0]
+        if size < 1 or size > last or size > rows - total:
+            return None
+        last = size
+        total += size
+    if total != rows:
+        return None
+    if last == N:
+        return Batch(T, N, None, None)
+    lengths = cnp.PyArray_EMPTY(1, <cnp.npy_intp*>&N, cnp.NPY_INT64, 0)
+    length = <isize*>cnp.PyArray_DATA(lengths)
+    last = 0
+    for t in range(T - 1, -1, -1):      # the rows that are not in any later time index end at this one
+        size = (<const isize*>(<const char*>cnp.PyArray_DATA(sizes) + t * cnp.PyArray_STRIDE(sizes, 0)))[0]
+        for n in range(last, size):
+            length[n] = t + 1
+        last = size
+    return Batch(T, N, lengths, None, True)
 
 
 # Where a kernel accesses columns `first`.. of the caller's [T, N, ...] in place: the data, the strides in elements from

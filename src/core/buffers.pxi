@@ -56,11 +56,12 @@ cdef class Buffer:
             memset(cnp.PyArray_DATA(self.memory), 0, size)
         self.data = <void*>((<uintptr_t>cnp.PyArray_DATA(self.memory) + 63) & ~<uintptr_t>63)
 
-    # The smallest free block of this size or up to a quarter more, or None.
+    # The smallest free block of this size or up to a quarter more, or None; of equal ones the one released last, which
+    # the caches still hold.
     cdef cnp.ndarray reuse(self, isize size):
         cdef list blocks = free_list(size)
         cdef isize i, length, best = -1, least = size + size // 4 + 1
-        for i in range(len(blocks)):
+        for i in range(len(blocks) - 1, -1, -1):
             length = cnp.PyArray_DIM(<cnp.ndarray>blocks[i], 0)
             if size <= length < least:
                 best, least = i, length

@@ -109,3 +109,24 @@ def test_parameters_know_their_bytes():
         assert packed.holds(*given)
     assert not packed.holds(*given[:2], None, *given[3:])
     assert not packed.holds(given[0][:-1], *given[1:])
+
+
+def test_the_batch_of_packed_rows():
+    """From the sizes alone come the lengths; those of rows of one length are left out."""
+    running = LENGTHS[LENGTHS > 0]
+    sizes = np.array([np.count_nonzero(t < running) for t in range(T)])
+    for given in (sizes, np.repeat(sizes, 2)[::2]):         # strided, too
+        batch = _core.packed_batch(given, int(sizes.sum()))
+        assert (batch.T, batch.N, batch.rows) == (T, len(running), sizes.sum())
+        np.testing.assert_array_equal(batch.lengths, running)
+        assert batch.order is None
+    even = _core.packed_batch(np.array([3, 3]), 6)
+    assert (even.T, even.N, even.rows, even.lengths) == (2, 3, 6, None)
+
+
+@pytest.mark.parametrize(("sizes", "rows"), [
+    ([2, 3], 5), ([3, 2], 6), ([3, 2], 4), ([3, 0], 3), ([0, 0], 0), ([-1], -1), ([3, -3], 0),
+    (np.array([], np.int64), 0), ([2 ** 62, 2 ** 62], 8), ([[2]], 2), (np.array([2, 1], np.int32), 3),
+    (np.array([2.0, 1.0]), 3)])
+def test_sizes_that_fit_no_packed_rows(sizes, rows):
+    assert _core.packed_batch(np.array(sizes), rows) is None
