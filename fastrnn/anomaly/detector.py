@@ -1,65 +1,74 @@
 """Anomaly detection on streams: a recurrent network forecasts the next row, and unexpected rows score high.
 
-Reading order: ``RNNAnomalyDetector``, then ``state`` (one stream: network, read-out, channels), ``readout`` (recursive
-least squares), ``likelihood`` (how unlikely one value is), ``fitting`` (back-propagation).
+Reading order: ``RNNAnomalyDetector``, then ``online`` (single rows, snapshots), ``state`` (one stream: network,
+read-out, channels), ``readout`` (recursive least squares), ``likelihood`` (how unlikely one value is), ``repair``
+(forecasts without doubtful values), ``fitting`` (back-propagation).
 """
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
 from .._base import validation as check
-from .._base.estimator import Estimator, cell_name, columns, numbers
-from .._base.reading import refusing
-from .._base.trees import check_attribute, packed, unpacked
+from .._base.estimator import cell_name
 from ..nn import GRU, LSTM, RNN, Linear, Sequential
-from .clock import Clock, seconds
+from .clock import Clock
 from .fitting import train
 from .joint import Joint
-from .likelihood import RULES, Channel, score_of
+from .likelihood import RULES, Channel
+from .online import OnlineDetector
 from .plots import draw_scores
 from .readout import Readout
+from .rows import channel_names, checked_rows, row_moments, told_rows
 from .state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from typing import Self, TypeAlias
+    from collections.abc import Callable, Sequence
+    from typing import Self
 
     import numpy.typing as npt
     from matplotlib.axes import Axes
 
-    from .._base.typing import Array, ArrayLike, CellName, Float64Array, IntArray, RandomState
-
-    Row: TypeAlias = ArrayLike | dict[str, Any] | None
+    from .._base.typing import ArrayLike, CellName, Float64Array, IntArray, RandomState
 
 LAYERS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
 AUTO = -5.0             # log10 of the probability below which predict calls a row an outlier
 MOST_LAGS = 16          # rows that the read-out reads of one channel or two; of more channels fewer
-LARGEST = 1e100         # of the values' size: squares of larger ones would overflow
 
 
-class RNNAnomalyDetector(Estimator):
+class RNNAnomalyDetector(OnlineDetector):
     """Score how unusual each row of a time series is, as rows come.
 
     A recurrent network reads the rows, scaled by their running mean and standard deviation. A linear read-out of its
     state, of the last `lags` rows and of the time of the row to come forecasts the next row. The read-out starts from
     "as the last row" and is refitted at every row by recursive least squares with forgetting. For every channel, with
-    the error e_t and its scale s_t (the geometric mean of the mean |e| of about 32 rows and of about 2000)::
+    the error e_t, its long-run scale S_t (the mean |e| of about 2000 rows) and its scale of now s_t (the geometric mean
+    of S_t and the mean |e| of about 32 rows)::
 
-        w_t = sqrt(|e_t| / s_t)
-        a_t = running mean of w over about 4 rows, each clipped
+        w_t = sqrt(|e_t| / S_t)
+        a_t = running mean of sqrt(|e| / s) over about 4 rows, each clipped
         p   = the least of   P(w > w_t),   P(a > a_t),   P(the value leaves its range by so much),
                              P(the mean of the last 10 values leaves theirs by so much),
               corrected for the choice among these and for the number of channels (Bonferroni)
         score = d / 6 up to d = 5,   d / (d + 1) beyond,   d = -log10(p)
 
+    So a row's own error is judged alike in calm and in stormy times, and the average of errors is not.
+
     The tails P(w > x) and P(a > x) follow the quantiles that a tenth and a fiftieth of the rows exceed; beyond, they
     are exponential, as wide as the excesses were (extreme-value theory, peaks over threshold). Leaving a range is as
-    unlikely as records were: growth, trends and random walks set many, and are expected to. With several channels,
-    their errors are judged together, too, by Mahalanobis' distance, which finds what every channel hides.
+    unlikely as records were: growth, trends and random walks set many, and are expected to. In noise, a value far out
+    and a large error are the same evidence; where forecasts explain the values (a part R^2 of their variance), they are
+    two, and g R^2 (d_w - 1) is added to the digits of the ranges, with d_w = -log10 P(w > w_t) if above 1 and g = 0.6
+    for values, 1.2 for means. With several channels, their errors are judged together, too, by Mahalanobis' distance,
+    which finds what every channel hides.
+
+    **A spike does not spoil the rows behind it.** While a doubtful value (w among its highest 0.3 %) is among the
+    last rows that the read-out reads there are two forecasts: of the rows as they came, and of these with what was
+    expected in place of doubtful values. The next value is judged by the nearer one: behind a glitch that is the
+    second, behind a change that lasts the first.
 
     **One anomaly does not spoil what follows.** What is learnt from a row is bounded by what was likely: the network
     reads and the statistics take in clipped values, the read-out learns clipped errors (Huber 1964), quantiles move by
@@ -136,14 +145,15 @@ class RNNAnomalyDetector(Estimator):
     the rest. ``score_samples`` is log10 p itself, without a bound; a row scores above 5/6 where p < 1e-5.
 
     On series of 5,000 rows with nothing unusual (independent noise of several distributions, random walks, trends,
-    growth, GARCH, counts, days and weeks) p < 0.1 comes at 8 to 11 % of the rows, p < 0.001 at up to 0.3 % where tails
-    are heavy, and p < 1e-5 at none to two of 4,250 rows.
+    growth, GARCH, counts, days and weeks) p < 0.1 comes at 9 to 11 % of the rows (15 to 23 % where the level drifts),
+    p < 0.001 at up to 0.4 %, and p < 1e-5 at none to three of 4,250 rows.
 
     With ``times=`` (``time=`` for one row), or a frame whose index is datetimes, the forecast knows the time of the row
     to come. Times are those of the wall clock; they may be irregular. Give them with every row or with none.
 
-    The spans of the averages and how the rules are weighed against each other were chosen on synthetic series and on
-    the Numenta Anomaly Benchmark; ``benchmarks/nab.py --sensitivity`` shows what other choices would give there.
+    The spans of the averages and how the rules are weighed against each other were chosen on synthetic series with
+    planted anomalies (``benchmarks/anomaly_planted.py``) and on the Numenta Anomaly Benchmark; ``benchmarks/nab.py
+    --sensitivity`` shows what other choices would give there.
 
     References
     ----------
@@ -175,11 +185,9 @@ class RNNAnomalyDetector(Estimator):
     """
 
     _estimator_type = "outlier_detector"
-    _state: State | None = None             # from the first row on
+    _state_version = 2
 
-    feature_names_in_: Array
     offset_: float
-    model_: Any
 
     def __init__(self, cell: CellName = "gru", hidden_size: int = 32, num_layers: int = 1, *, updates: int = 0,
                  batch_size: int = 16, learning_rate: float = 0.01, forgetting: float = 0.999, memory: int = 5000,
@@ -224,13 +232,13 @@ class RNNAnomalyDetector(Estimator):
         >>> RNNAnomalyDetector(random_state=0).fit(np.sin(np.arange(500) / 8)[:, None])
         RNNAnomalyDetector(random_state=0)
         """
-        rows = _checked_rows(X)
+        rows = checked_rows(X)
         share = None if self.contamination == "auto" else check.number(self.contamination, "contamination")
         if share is not None and not 0 < share <= 0.5:
             raise ValueError(f"contamination: expected 'auto' or a number above 0 and up to 0.5, got {share}")
         moments = self._moments(X, times, len(rows))
-        state = self._begin(rows.shape[1], _channel_names(X), rows, moments)
-        for row in _told(state, rows, moments):
+        state = self._begin(rows.shape[1], channel_names(X), rows, moments)
+        for row in told_rows(state, rows, moments):
             state.learn(row)
         state.share = self._adapt
         if share is not None:
@@ -268,12 +276,12 @@ class RNNAnomalyDetector(Estimator):
         >>> detector.partial_fit(x[300:]).n_features_in_
         1
         """
-        rows = _checked_rows(X)
+        rows = checked_rows(X)
         moments = self._moments(X, times, len(rows))
-        state = self._state or self._begin(rows.shape[1], _channel_names(X), times=moments)
+        state = self._state or self._begin(rows.shape[1], channel_names(X), times=moments)
         self._check_features(rows.shape[1])
-        self._check_names(_channel_names(X))
-        for row in _told(state, rows, moments):
+        self._check_names(channel_names(X))
+        for row in told_rows(state, rows, moments):
             state.learn(row)
         return self
 
@@ -424,15 +432,19 @@ class RNNAnomalyDetector(Estimator):
     def _follow(self, X: ArrayLike, times: ArrayLike | None, look: Callable[[State, list[float]], Any]) -> Float64Array:
         """look(state, row) for every row, learning along on a copy."""
         self._check_fitted()
-        rows = _checked_rows(X)
+        rows = checked_rows(X)
         self._check_features(rows.shape[1])
-        self._check_names(_channel_names(X))
+        self._check_names(channel_names(X))
         moments = self._moments(X, times, len(rows))
         state, results = copy.deepcopy(cast(State, self._state)), []
-        for row in _told(state, rows, moments):
+        for row in told_rows(state, rows, moments):
             results.append(look(state, row))
             state.learn(row)
         return np.array(results)
+
+    def _moments(self, X: object, times: ArrayLike | None, rows: int) -> Float64Array | None:
+        """The times of X's rows in seconds; None where the detector does not learn from times."""
+        return row_moments(X, times, rows) if self.time_features else None
 
     def plot(self, X: ArrayLike, *, times: ArrayLike | None = None,
              ax: Sequence[Axes] | npt.NDArray[np.object_] | None = None) -> tuple[Axes, Axes]:
@@ -469,262 +481,10 @@ class RNNAnomalyDetector(Estimator):
         >>> values.get_title(), scores.get_xlabel()
         ('1 outlier in 100 rows', 'row')
         """
-        rows, names = _checked_rows(X), list(map(str, getattr(self, "feature_names_in_", ())))
+        rows, names = checked_rows(X), list(map(str, getattr(self, "feature_names_in_", ())))
         known = times if self._state is not None and self._state.clock is not None else None
         return draw_scores(rows, -self.score_samples(X, times=known), self.explain(X, times=known), -self.offset_,
                            names=names, times=times, label="anomaly score: -log10 p", ax=ax)
-
-    # ---- Row by row: river's methods --------------------------------------------------------------
-
-    def score_one(self, x: Row, time: Any = None) -> float:
-        """Compute the anomaly score of the row that comes next; nothing is learnt.
-
-        Parameters
-        ----------
-        x : float, array_like or dict of str to float
-            A value for each channel, [channels]; a bare number where there is one channel; or values by name. NaN or
-            None, or a name left out, where a value is missing.
-        time : datetime, datetime64, str or None
-            When the row is, where the detector learns from times.
-
-        Returns
-        -------
-        float
-            From 0 to below 1 (most unusual): a sixth of -log10 p up to 5/6, then d / (d + 1) with d = -log10 p.
-
-        Raises
-        ------
-        TypeError, ValueError
-            Something else than numbers, infinite numbers, or not one for each channel.
-
-        Examples
-        --------
-        >>> from fastrnn.anomaly import RNNAnomalyDetector
-        >>> detector = RNNAnomalyDetector(random_state=0)
-        >>> for n in range(200):
-        ...     detector.learn_one(float(n % 2))
-        >>> detector.score_one(9.0) > 5 / 6
-        True
-        """
-        state = self._state
-        if state is None:
-            return 0.0
-        row = self._row(x)
-        if time is not None or state.clock is not None:
-            self._tell(state, time)
-        return score_of(state.digits(row))
-
-    def learn_one(self, x: Row, time: Any = None) -> None:
-        """Learn a row: the statistics of the channels, the read-out, the network's state.
-
-        The first row of a detector that was not fitted determines how many channels there are, and their names.
-
-        Parameters
-        ----------
-        x : float, array_like or dict of str to float
-            The row, as for ``score_one``.
-        time : datetime, datetime64, str or None
-            When the row is, where the detector learns from times.
-
-        Raises
-        ------
-        TypeError, ValueError
-            An unsuitable row; nothing is learnt from it.
-
-        Examples
-        --------
-        >>> from fastrnn.anomaly import RNNAnomalyDetector
-        >>> detector = RNNAnomalyDetector(random_state=0)
-        >>> detector.learn_one({"load": 1.5, "heat": 20.0})
-        >>> list(detector.feature_names_in_)
-        ['load', 'heat']
-        """
-        state = self._state
-        if state is None:
-            count = len(x) if isinstance(x, dict) else max(1, np.size(cast("ArrayLike", x)))
-            times = seconds([time], "time") if time is not None and self.time_features else None
-            state = self._begin(count, _channel_names(x), times=times)
-        row = self._row(x)
-        if time is not None or state.clock is not None:
-            self._tell(state, time)
-        state.learn(row)
-
-    @overload
-    def explain_one(self, x: dict[str, Any], time: Any = None) -> dict[str, float]: ...
-
-    @overload
-    def explain_one(self, x: ArrayLike | None, time: Any = None) -> Float64Array: ...
-
-    def explain_one(self, x: Row, time: Any = None) -> Float64Array | dict[str, float]:
-        """Compute the score of every channel of the row that comes next; nothing is learnt.
-
-        Parameters
-        ----------
-        x : float, array_like or dict of str to float
-            The row, as for ``score_one``.
-        time : datetime, datetime64, str or None
-            When the row is, where the detector learns from times.
-
-        Returns
-        -------
-        array of float64, [channels], or dict of str to float
-            From 0 to 1 (most unusual); by name where x is a dict.
-
-        Raises
-        ------
-        TypeError, ValueError
-            An unsuitable row.
-        NotFittedError
-            No row was learnt yet.
-
-        Examples
-        --------
-        >>> from fastrnn.anomaly import RNNAnomalyDetector
-        >>> detector = RNNAnomalyDetector(random_state=0)
-        >>> for n in range(200):
-        ...     detector.learn_one({"load": n % 2, "heat": n % 3})
-        >>> scores = detector.explain_one({"load": 0.0, "heat": 9.0})
-        >>> max(scores, key=scores.get)
-        'heat'
-        """
-        self._check_fitted()
-        state, row = cast(State, self._state), self._row(x)
-        if time is not None or state.clock is not None:
-            self._tell(state, time)
-        scores = state.channel_scores(row)
-        return (dict(zip(self.feature_names_in_.tolist(), scores, strict=True)) if isinstance(x, dict)
-                else np.array(scores))
-
-    def _tell(self, state: State, time: Any) -> None:
-        """Tell the state the next row's time, which must be given with every row or with none."""
-        if not self.time_features:
-            return
-        if state.clock is None:
-            raise ValueError("time: expected None, as the rows before had no times")
-        if time is None:
-            raise ValueError("time: expected the time of the row, as the rows before had times; got None")
-        state.tell(float(seconds([time], "time")[0]))
-
-    def _moments(self, X: object, times: ArrayLike | None, rows: int) -> Float64Array | None:
-        """The times of X's rows in seconds: those given, or a frame's index of datetimes; None where there are none."""
-        if not self.time_features:
-            return None
-        if times is None:
-            index = getattr(X, "index", None)
-            if getattr(getattr(index, "dtype", None), "kind", "") != "M":
-                return None
-            times = cast("ArrayLike", index)
-        result = seconds(times)
-        if len(result) != rows:
-            raise ValueError(f"times: expected {rows} of them, one a row, got {len(result)}")
-        return result
-
-    def _row(self, x: Row) -> list[float]:
-        """x as a list of floats, one a channel, NaN where a value is missing."""
-        row: list[float]
-        if type(x) is float:
-            row = [x]
-        elif isinstance(x, dict):
-            names = getattr(self, "feature_names_in_", ())
-            if not set(x) <= set(names):
-                raise ValueError(f"x: expected values of {', '.join(names) or 'channels without names'}, "
-                                 f"got {', '.join(map(str, x))}")
-            row = numbers([x.get(name) for name in names], "x").tolist()
-        else:
-            values = numbers(x, "x")
-            if values.ndim > 1:
-                raise ValueError(f"x: expected one row, a number a channel, got shape {values.shape}")
-            row = np.atleast_1d(values).tolist()
-        if len(row) != self.n_features_in_:
-            raise ValueError(f"x: expected {self.n_features_in_} channels, got {len(row)}")
-        for value in row:
-            if not -LARGEST < value < LARGEST and value == value:
-                raise ValueError(f"x: expected numbers within {LARGEST:g}, got {value}")
-        return row
-
-    # ---- Snapshots ------------------------------------------------------------------------------
-
-    def snapshot(self) -> bytes:
-        """Write where the detector is in its stream to bytes, without the network's weights, for ``restore``.
-
-        Returns
-        -------
-        bytes
-            The state, a hash of the weights, a version and a checksum; no pickle. Any store of bytes can keep it.
-
-        Raises
-        ------
-        NotFittedError
-            No row was learnt yet.
-
-        Examples
-        --------
-        >>> from fastrnn.anomaly import RNNAnomalyDetector
-        >>> detector = RNNAnomalyDetector(hidden_size=8, random_state=0)
-        >>> for n in range(200):
-        ...     detector.learn_one(n % 2)
-        >>> snapshot, score = detector.snapshot(), detector.score_one(0.0)
-        >>> detector.learn_one(9.0)
-        >>> detector.restore(snapshot)
-        >>> detector.score_one(0.0) == score
-        True
-        """
-        self._check_fitted()
-        return packed(self._fitted_attributes(), type(self).__name__, list(self.model_.parameters.values()))
-
-    def restore(self, snapshot: bytes) -> None:
-        """Bring the detector to where a snapshot was made, of this one or of another with the same network.
-
-        Detectors with the same parameters, an int for `random_state` among them, and `updates` of 0 have the same
-        network for the same number of channels.
-
-        Parameters
-        ----------
-        snapshot : bytes
-            From ``snapshot``.
-
-        Raises
-        ------
-        TypeError, ValueError
-            It is no snapshot of a detector, damaged, or of another network; the detector stays as it was.
-        NotFittedError
-            This detector has no network yet, as it learnt no row.
-
-        Examples
-        --------
-        >>> from fastrnn.anomaly import RNNAnomalyDetector
-        >>> first, second = (RNNAnomalyDetector(hidden_size=8, random_state=0) for _ in range(2))
-        >>> for n in range(200):
-        ...     first.learn_one(n % 2)
-        >>> second.learn_one(0.0)
-        >>> second.restore(first.snapshot())
-        >>> second.score_one(5.0) == first.score_one(5.0)
-        True
-        """
-        self._check_fitted()
-        attributes = unpacked(snapshot, type(self).__name__, list(self.model_.parameters.values()))
-        other = type(self)(**self.get_params())
-        with refusing("snapshot"):
-            for name, value in attributes.items():
-                check_attribute(type(self), name)
-                setattr(other, name, value)
-            other._check_loaded()
-        for name in self._fitted_attributes():
-            delattr(self, name)
-        vars(self).update(other._fitted_attributes())
-
-    def _fitted_attributes(self) -> dict[str, Any]:
-        parameters = self._defaults()
-        return {name: value for name, value in vars(self).items() if name not in parameters}
-
-    def _check_loaded(self) -> None:
-        """Raise an error of any kind where what a file holds cannot score a row and learn it."""
-        if self._state is not None:
-            state = copy.deepcopy(self._state)
-            for value in (0.0, float("nan")):
-                row = self._row([value] * self.n_features_in_)
-                float(state.digits(row))
-                state.learn(row)
 
     # ---- The beginning ----------------------------------------------------------------------------
 
@@ -749,7 +509,7 @@ class RNNAnomalyDetector(Estimator):
         with head.updating() as parameters:     # at first the forecast's change from the last row is none
             parameters["weight"][:], parameters["bias"][:] = 0, 0
         readout = Readout(channels, layer.hidden_size, self.forgetting, lags, waves)
-        statistics = [Channel(self.memory, self.margin, rules) for _ in range(channels)]
+        statistics = [Channel(self.memory, self.margin, rules, channels) for _ in range(channels)]
         if updates and rows is not None and len(rows) > 2:
             read = None if not waves or times is None else np.array([clock.features(time) for time in times.tolist()])
             train(Sequential(layer, head), rows, updates, batch_size, learning_rate, rng, read)
@@ -762,28 +522,3 @@ class RNNAnomalyDetector(Estimator):
         joint = Joint(channels) if channels > 1 and "joint" in rules else None
         self._state = State(layer.stream(), readout, statistics, joint, clock if waves else None, refractory)
         return self._state
-
-
-def _told(state: State, rows: Float64Array, times: Float64Array | None) -> Iterator[list[float]]:
-    """The rows one by one; the state is told the time of each before."""
-    if (times is None) != (state.clock is None):
-        raise ValueError("times: expected " + ("None, as the rows before had no times" if state.clock is None else
-                                               "the time of every row, as the rows before had times; got None"))
-    for number, row in enumerate(rows.tolist()):
-        if times is not None:
-            state.tell(float(times[number]))
-        yield row
-
-
-def _checked_rows(X: ArrayLike) -> Float64Array:
-    """X as float64 [rows, channels]."""
-    rows = columns(X)
-    if (np.abs(rows) >= LARGEST).any():
-        raise ValueError(f"X: expected numbers within {LARGEST:g}, got {np.nanmax(np.abs(rows))}")
-    return rows
-
-
-def _channel_names(X: object) -> list[str] | None:
-    """Names of a frame's columns or a dict's keys, where all of them are text."""
-    names: list[Any] = list(X if isinstance(X, dict) else getattr(X, "columns", ()))
-    return names if names and all(isinstance(name, str) for name in names) else None

@@ -73,7 +73,10 @@ class Readout:
             end = hidden + self.channels * self.lags
             features[hidden + self.channels:end] = features[hidden:end - self.channels]
         features[:hidden] = h
-        features[hidden:hidden + self.channels] = z
+        if len(z) == 1:                         # one number is written much faster than a list
+            features[hidden] = z[0]
+        else:
+            features[hidden:hidden + self.channels] = z
         return self.again(times)
 
     def again(self, times: list[float] | None = None) -> list[float]:
@@ -83,13 +86,28 @@ class Readout:
         self.arrays.dot(self.features, self.product)
         return [CLIP if y > CLIP else -CLIP if y < -CLIP else y for y in self.product[self.size:].tolist()]
 
+    @property
+    def lagged(self) -> Float64Array:
+        """The last rows, the latest first [lags * channels], a view."""
+        return self.features[self.hidden:self.hidden + self.lags * self.channels]
+
+    def otherwise(self, lagged: Float64Array) -> list[float]:
+        """The forecast by the features as they are, with other last rows in place of these."""
+        forecast = self.weight.dot(self.features) + self.weight[:, self.hidden:][:, :len(lagged)].dot(
+            lagged - self.lagged)
+        result: list[float] = np.clip(forecast, -CLIP, CLIP).tolist()
+        return result
+
     def learn(self, errors: list[float], share: float = 1.0) -> None:
         """Learn from the last forecast's errors, clipped, with the weight `share`; 0 where the value is missing."""
         product, size, scale = self.product, self.size, self.scale
         gain = product[:size]
         forgetting = self.forgetting if share == 1.0 else self.forgetting ** share
         part = share * scale / (forgetting + share * scale * float(self.features.dot(gain)))
-        product[size:] = [-error for error in errors]
+        if len(errors) == 1:                    # one number is written much faster than a list
+            product[size] = -errors[0]
+        else:
+            product[size:] = [-error for error in errors]
         product *= math.sqrt(part)             # on both sides of the outer product, so that P stays symmetric
         self.arrays -= np.dot(product[:, None], gain[None], self.step)
         self.trace -= float(gain.dot(gain))

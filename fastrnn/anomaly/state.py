@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._base.trees import storable
 from .likelihood import score_of
+from .repair import Repair
 from .statistics import SETTLING
 
 if TYPE_CHECKING:
@@ -50,6 +51,14 @@ class State:
         self.count = 0                              # rows so far
         # (row, digits) of the last `refractory` rows with falling digits: the first is the highest.
         self.peaks: deque[tuple[int, float]] = deque()
+        self.repair = Repair(len(channels), readout.lags)
+
+    def __setstate__(self, values: dict[str, Any]) -> None:
+        vars(self).update(values)
+        if "repair" not in values:                  # of version 1
+            self.repair = Repair(len(self.channels), self.readout.lags)
+            for channel in self.channels:
+                channel.upgrade(len(self.channels))
 
     def __repr__(self) -> str:
         return f"<State of a detector after {self.count} rows of {len(self.channels)} channels>"
@@ -66,8 +75,7 @@ class State:
             if clock.last != clock.last:            # the first time: the step to the next one is not known
                 clock.last = second
             clock.next = second
-            for channel, forecast in zip(self.channels, self.readout.again(clock.features(second))):
-                channel.expect(forecast)
+            self._expect(self.readout.again(clock.features(second)))
 
     def digits(self, row: list[float]) -> float:
         """-log10 of the probability of the row that comes next; nothing is learnt."""
@@ -117,16 +125,33 @@ class State:
                 if any(errors):
                     self.joint.learn(errors, share)
         self.count += 1
+        repair, doubted = self.repair, False
+        for channel in channels:
+            if channel.doubted:
+                doubted = True
+        if doubted or repair.left:
+            repair.learn(self.readout.lagged, [channel.expected if channel.doubted else value
+                                               for channel, value in zip(channels, z)], doubted)
         if clock is None:
-            self.x[:] = z
+            if len(z) == 1:                         # one number is written much faster than a list
+                self.x[0] = z[0]
+            else:
+                self.x[:] = z
             forecasts = self.readout.forecast(self.stream.step(self.x, self.h), z)
         else:
             clock.advance()
             times = clock.features(clock.next)
             self.x[:] = z + times
             forecasts = self.readout.forecast(self.stream.step(self.x, self.h), z, times)
-        for channel, forecast in zip(channels, forecasts):
+        self._expect(forecasts)
+
+    def _expect(self, forecasts: list[float]) -> None:
+        """Tell every channel its forecast; and, for some rows after a doubtful value, the forecast without it."""
+        for channel, forecast in zip(self.channels, forecasts):
             channel.expect(forecast)
+        if self.repair.left:
+            for channel, other in zip(self.channels, self.readout.otherwise(self.repair.lagged)):
+                channel.other = other
 
     def _remember(self, digits: float) -> None:
         """Keep the peaks of the last `refractory` rows: one goes when it is too old, or a later one is as high."""

@@ -15,6 +15,7 @@ ACCEPTED = 20           # rows in a row further away than that: this is the new 
 FAST, SLOW = 32, 2000   # rows that the two means of an error's size look back on
 QUIET = 200             # rows without an excess, after which quantiles fall faster
 MOST = 4.0              # mean excesses that an excess counts for
+SEEN = 48.0             # excesses that a tail's mean excess looks back on
 CHANGES = 3             # changes of what was constant until the smallest of them gives a scale
 APART = 10              # rows after which an excess, or a change of what was constant, is no more of the same run
 CAP = 5.0               # a mean of errors' sizes takes in no more than so many times itself
@@ -210,7 +211,7 @@ class Tail(Numbers):
         else:
             self.q += 9.0 * step
             self.u = max(u + 49.0 * step, 1.05 * self.q)
-            if self.k < 64.0:
+            if self.k < SEEN:
                 self.k += share
             most = MOST if self.since >= APART else self.following
             self.since = 0
