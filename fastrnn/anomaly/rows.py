@@ -68,7 +68,7 @@ def checked_row(x: Row, count: int, names: Sequence[str]) -> list[float]:
                              f"got {', '.join(map(str, x))}")
         row = numbers([x.get(name) for name in names], "x").tolist()
     else:
-        values = numbers(x, "x")
+        values = numbers(np.nan if x is None else x, "x")
         if values.ndim > 1:
             raise ValueError(f"x: expected one row, a number a channel, got shape {values.shape}")
         row = np.atleast_1d(values).tolist()
