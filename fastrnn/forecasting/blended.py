@@ -91,25 +91,21 @@ class BlendedForecaster(LivingForecaster):
 
     def _quantiles_about(self, z: Float64Array, levels: Sequence[float]) -> Float64Array:
         """Quantiles [N, steps, Q] of forecasts z; levels rise, and 0.5 stands for the point forecast."""
-        return self._around(z, self._spreads(z.shape[1]), levels)
+        gaps, steps = self._gaps(), z.shape[1]
+        calibration, longest = self._calibration(), z.shape[1] + max(gaps)
+        bounds = calibration.spreads(longest)[..., None] * calibration.errors(levels, longest)
+        if any(gaps):
+            bounds = np.stack([row[gap:gap + steps] for row, gap in zip(bounds, gaps, strict=True)])
+        return self._values(z[..., None] + bounds)
 
-    def _around(self, z: Float64Array, spreads: Float64Array, levels: Sequence[float]) -> Float64Array:
-        """Quantiles [N, steps, Q] of forecasts z whose errors have the sizes `spreads` [N, steps]."""
-        errors = self._calibration().errors(levels, z.shape[1])
-        return self._values(z[..., None] + spreads[..., None] * errors)
-
-    def _spreads(self, steps: int) -> Float64Array:
-        """The sizes of errors [N, steps]; of a series whose last values are missing, those so many steps further."""
-        gaps, calibration = [missing_at_end(each.y) for each in self.panel_.series], self._calibration()
-        every = calibration.spreads(steps + max(gaps))
-        if not any(gaps):
-            return every
-        return np.stack([row[gap:gap + steps] for row, gap in zip(every, gaps, strict=True)])
+    def _gaps(self) -> list[int]:
+        """How many of the last values of each series are missing: its errors are those of so many steps further."""
+        return [missing_at_end(each.y) for each in self.panel_.series]
 
     def _samples_about(self, z: Float64Array, count: int) -> Any:
         """Sample paths around forecasts z [N, steps], as the kind of table that the panel came in."""
         rng = check.random_state(self.random_state, "random_state")
-        gaps, steps = [missing_at_end(each.y) for each in self.panel_.series], z.shape[1]
+        gaps, steps = self._gaps(), z.shape[1]
         paths = self._calibration().samples(count, steps + max(gaps), rng)
         if any(gaps):
             paths = np.stack([paths[:, n, gap:gap + steps] for n, gap in enumerate(gaps)], 1)
@@ -197,4 +193,7 @@ class BlendedForecaster(LivingForecaster):
         one = copy.copy(self)
         one.choice_ = replace(self.choice_, nonnegative=self.choice_.nonnegative[n:n + 1] * len(z))
         spread = np.repeat(self._calibration().spread[n:n + 1], len(z), 0)
-        return one._values(z), one._around(z, spread, quantiles) if quantiles else None
+        if not quantiles:
+            return one._values(z), None
+        errors = self._calibration().errors(quantiles, z.shape[1])
+        return one._values(z), one._values(z[..., None] + spread[..., None] * errors)
