@@ -6,6 +6,7 @@ Rows of a frame may come in any order: they are sorted by time within each serie
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -471,6 +472,11 @@ def _from_frame(frame: Any, layout: Layout) -> Panel:
     if len(layout.targets) > 1 and layout.static:
         raise ValueError("static: expected none where several targets are series, which share all columns, got "
                          f"{layout.static!r}")
+    for argument in ("known", "static"):
+        for name in getattr(layout, argument):
+            if name in layout.targets:
+                raise ValueError(f"{argument}: expected columns other than the target, whose values to come are not "
+                                 f"known, got {name!r}")
     for name in layout.categorical:
         if name not in (*layout.known, *layout.past, *layout.static):
             raise ValueError(f"categorical: expected names of known, past or static columns, got {name!r}")
@@ -497,10 +503,12 @@ def check_names(value: str | Sequence[str] | None, name: str) -> tuple[str, ...]
     """A tuple of column names, from None, one or several."""
     if value is None:
         return ()
-    names = (value,) if isinstance(value, str) else tuple(value)
-    for each in names:
+    names = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+    for n, each in enumerate(names):
         if not isinstance(each, str):
-            raise TypeError(f"{name}: expected names of columns, got {type(each).__name__}")
+            raise TypeError(f"{name}: expected names of columns, which are text, got {type(each).__name__}")
+        if each in names[:n]:
+            raise ValueError(f"{name}: expected names that all differ, {each!r} is there twice")
     return names
 
 

@@ -48,6 +48,8 @@ def rows_to_come(X: Any, panel: Panel, series: Series) -> Float64Array:
 def _known_of_frame(X: Any, panel: Panel) -> list[Float64Array]:
     layout: Any = panel.layout
     table = read_table(X, layout, layout.known)
+    if table.layout.times is not None:
+        _check_zone(table.layout.times.zone, layout.times.zone, layout.time or "index of X")
     places = {label: n for n, label in enumerate(table.labels)}
     known, parts, steps = table.stacked(layout.known), [], []
     for series in panel.series:
@@ -106,6 +108,13 @@ def _check_complete(steps: list[IntArray], panel: Panel) -> None:
                      f"missing are {'; '.join(words)}{more}")
 
 
+def _check_zone(zone: str | None, own: str | None, name: str) -> None:
+    """Raise ValueError where times have a zone and those of the series have none, or the other way round."""
+    if (zone is None) != (own is None):
+        words = ["without a zone" if each is None else f"in the zone {each}" for each in (own, zone)]
+        raise ValueError(f"{name}: expected times {words[0]}, as in fit, got times {words[1]}")
+
+
 def _check_index(X: Any, series: Series, panel: Panel) -> None:
     """Raise ValueError where X has an index of times that are not those which follow the series."""
     index = getattr(X, "index", None)
@@ -114,6 +123,7 @@ def _check_index(X: Any, series: Series, panel: Panel) -> None:
     times = frames.index_times(index, "X")
     if times is None:
         return
+    _check_zone(times[1].zone, series.clock.zone, "index of X")
     expected = series.clock.at(len(series) + np.arange(len(index)))
     if not np.array_equal(expected, times[0]):
         zone, odd = series.clock.zone, int(np.argmax(expected != times[0]))

@@ -382,6 +382,33 @@ def test_what_else_is_no_number_or_no_time():
             RNNForecaster(horizon=3).fit(value)
 
 
+def test_columns_that_cannot_be_meant():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"ds": pandas.date_range("2024-01-01", periods=40), "y": wave(40), "x": np.arange(40) % 3})
+    with refuses(ValueError, "X", "'y' is there twice"):
+        RNNForecaster(**COLUMNS).fit(pandas.concat([frame, frame[["y"]]], axis=1))
+    with refuses(ValueError, "target", "'y' is there twice"):
+        RNNForecaster(**COLUMNS | {"target": ["y", "y"]}).fit(frame)
+    with refuses(TypeError, "target", "got int"):
+        RNNForecaster(**COLUMNS | {"target": 0}).fit(frame)
+    with refuses(ValueError, "known", "other than the target", "'y'"):
+        RNNForecaster(**COLUMNS, known=("x", "y")).fit(frame)
+
+
+@pytest.mark.parametrize("zone", [None, "UTC"])
+def test_a_plan_with_a_zone_beside_series_without_one(zone):
+    pandas = pytest.importorskip("pandas")
+    other = "UTC" if zone is None else None
+    index = pandas.date_range("2024-01-01", periods=44, tz=zone)
+    frame = pandas.DataFrame({"ds": index, "y": wave(44), "x": np.arange(44) % 3})
+    plan = frame[40:].assign(ds=pandas.date_range("2024-02-10", periods=4, tz=other))
+    with refuses(ValueError, "ds", "as in fit"):
+        RNNForecaster(**COLUMNS, known="x").fit(frame[:40]).predict(plan)
+    with refuses(ValueError, "index of X", "as in fit"):
+        RNNForecaster(**QUICK).fit(frame[["x"]][:40].set_axis(index[:40]), frame.set_index("ds")["y"][:40]).predict(
+            plan.set_index("ds")[["x"]])
+
+
 def test_masked_and_missing_values_of_arrays():
     pandas = pytest.importorskip("pandas")
     y = wave(60)
