@@ -9,6 +9,7 @@ import numpy as np
 
 from .._base.trees import storable
 from . import smoothing
+from .intervals import further
 
 if TYPE_CHECKING:
     from .._base.typing import Array, Float64Array
@@ -232,31 +233,38 @@ class AdaptiveInterval:
     """
 
     def __init__(self, calibration: Calibration, row: int, horizon: int, level: float) -> None:
-        self._spread = calibration.spreads(horizon)[row].copy()
-        if not self._spread.any():
-            self._spread += 1e-12
+        self._spread = np.maximum(calibration.spreads(horizon)[row], 1e-12)
+        self._growth, self._gap, self._size = calibration.growth, 0, self._spread
         self._p = np.array([[0.5 - level / 2], [0.5 + level / 2]])
         self._bounds: Float64Array = calibration.errors(self._p[:, 0], horizon).T.copy()
         self._made = np.full(horizon * horizon, np.nan)         # forecasts: row t mod horizon
+        self._sizes = np.ones(horizon * horizon)                # the sizes of errors that were expected of them
         self._diagonal = (np.arange(horizon) + horizon * np.arange(-1, -horizon - 1, -1)) % (horizon * horizon)
         self._horizon, self._count = horizon, 0
 
     def observe(self, z: float) -> None:
         """Compare the forecasts that were made of this step with what came."""
         horizon = self._horizon
-        errors = z - self._made[(self._diagonal + horizon * self._count) % (horizon * horizon)]
-        errors /= self._spread
+        places = (self._diagonal + horizon * self._count) % (horizon * horizon)
+        errors = z - self._made[places]
+        errors /= self._sizes[places]
         bounds = self._bounds
         known = min(self._count, horizon)       # forecasts of this step that were made in this stream
         width = bounds[1, :known] - bounds[0, :known]
         bounds[:, :known] += RATE * width * (self._p - (errors[:known] < bounds[:, :known]))
 
-    def bounds(self, forecasts: Float64Array) -> Array:
-        """The interval [2, horizon] around new forecasts, as z."""
+    def bounds(self, forecasts: Float64Array, gap: int = 0) -> Array:
+        """The interval [2, horizon] around new forecasts, as z; `gap` values before them are missing."""
+        if gap != self._gap:
+            self._gap, self._size = gap, further(self._spread, self._growth, gap, self._horizon)
         start = self._count % self._horizon * self._horizon
         self._made[start:start + self._horizon] = forecasts
+        self._sizes[start:start + self._horizon] = self._size
         self._count += 1
-        result: Array = forecasts + self._spread * self._bounds
+        bounds = self._bounds
+        if gap:
+            bounds = bounds[:, np.minimum(np.arange(gap, gap + self._horizon), self._horizon - 1)]
+        result: Array = forecasts + self._size * bounds
         np.minimum(result[0], forecasts, out=result[0])
         np.maximum(result[1], forecasts, out=result[1])
         return result

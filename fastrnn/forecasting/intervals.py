@@ -149,11 +149,7 @@ class Calibration:
 
     def spreads(self, steps: int) -> Float64Array:
         """The spread [N, steps], beyond the horizon too."""
-        horizon = self.spread.shape[1]
-        if steps <= horizon:
-            return self.spread[:, :steps]
-        further = (np.arange(horizon + 1, steps + 1) / horizon) ** self.growth
-        return np.concatenate([self.spread, self.spread[:, -1:] * further], 1)
+        return further(self.spread, self.growth, 0, steps)
 
     def errors(self, levels: ArrayLike, steps: int) -> Float64Array:
         """Quantiles [steps, Q] of errors in units of the spread; that of 0.5 is 0, for the point forecast itself.
@@ -182,6 +178,15 @@ class Calibration:
             freedom = float(np.median(self.freedom))
             errors *= np.sqrt(freedom / rng.chisquare(freedom, (count, N, 1)))
         return errors * spreads
+
+
+def further(spread: Float64Array, growth: float, first: int, steps: int) -> Float64Array:
+    """The spread [..., steps] from `first` + 1 steps ahead on, of that of the first steps [..., horizon]."""
+    horizon = spread.shape[-1]
+    if first + steps <= horizon:
+        return spread[..., first:first + steps]
+    beyond = (np.arange(max(first, horizon) + 1, first + steps + 1) / horizon) ** growth
+    return np.concatenate([spread[..., first:], spread[..., -1:] * beyond], -1)
 
 
 def _different(scaled: Float64Array) -> float:

@@ -11,9 +11,9 @@ from .._base.reading import ModelFormatError, refusing
 from .._base.trees import packed, unpacked
 from .base_stream import AdaptiveInterval, BaseStream
 from .categories import expanded, labels_of
-from .encoding import FLOOR, HARMONICS, LARGEST, LOGARITHMS, PERIODS, TINY
+from .encoding import FLOOR, HARMONICS, LARGEST, LOGARITHMS, PERIODS, TINY, missing_at_end
 from .glitches import Guard
-from .intervals import Interval
+from .intervals import Interval, further
 from .linear import LAGS
 from .smoothing import TRAINED
 
@@ -104,15 +104,23 @@ class ForecastStream:
         del self._networks
         if self._lags is not None:
             self._fill_lags()
-        self._spread: Float64Array | None = None
+        self._gap = missing_at_end(series.y)            # missing values since the last one
+        self._spread: Float64Array | None = None        # of quantiles about the forecasts
         if blend is not None and self._quantiles:
             calibration = forecaster._calibration()
-            self._spread = (calibration.spreads(encoding.horizon)[row][:, None]
-                            * calibration.errors(self._quantiles, encoding.horizon))
+            self._error_sizes, self._error_growth = calibration.spread[row], calibration.growth
+            self._error_quantiles = calibration.errors(self._quantiles, encoding.horizon)
+            self._spread_out()
         self._adaptive = None if interval is None else AdaptiveInterval(
             forecaster._calibration(), row, encoding.horizon, interval)
         self._interval: tuple[Float64Array, ...] | None = None
         self._conclude()
+
+    def _spread_out(self) -> None:
+        """Set the distances of quantiles from the forecasts: as far ahead as the last value lies behind."""
+        gap, horizon = self._gap, self._encoding.horizon
+        sizes = further(self._error_sizes, self._error_growth, gap, horizon)
+        self._spread = sizes[:, None] * self._error_quantiles[np.minimum(np.arange(gap, gap + horizon), horizon - 1)]
 
     @property
     def forecast_interval(self) -> Interval | None:
@@ -310,6 +318,11 @@ class ForecastStream:
         elif known is not None or past is not None:
             raise ValueError("known, past: this forecaster was fitted without such columns, expected None")
         self._slide(z, observed)
+        gap = 0 if observed else self._gap + 1
+        if gap != self._gap:
+            self._gap = gap
+            if self._spread is not None:
+                self._spread_out()
         if self._members is not None:
             self._members.update(z, observed)
         if self._adaptive is not None and observed:
@@ -458,13 +471,13 @@ class ForecastStream:
                 forecasts = forecasts[:, quantiles.index(0.5)]
             forecasts = forecasts + self._members.forecasts()
             if self._adaptive is not None:
-                lower, upper = self._adaptive.bounds(forecasts)
+                lower, upper = self._adaptive.bounds(forecasts, self._gap)
                 self._interval = tuple(self._value(z) for z in (lower, forecasts, upper))
             if self._spread is not None:
                 forecasts = forecasts[:, None] + self._spread
         elif self._adaptive is not None:
             point = forecasts[:, quantiles.index(0.5)] if quantiles else forecasts
-            lower, upper = self._adaptive.bounds(point)
+            lower, upper = self._adaptive.bounds(point, self._gap)
             self._interval = tuple(self._value(z) for z in (lower, point, upper))
         forecasts = self._value(forecasts)
         if quantiles:

@@ -255,6 +255,23 @@ def test_bounds_of_a_stream_follow_errors_that_grow():
     assert np.mean(inside[:20]) < 0.45 and abs(np.mean(inside[300:]) - 0.8) < 0.05
 
 
+def test_bounds_of_a_stream_widen_while_values_are_missing():
+    """As those of ``predict`` do from the same end, on which a stream of its own begins; they narrow when one comes."""
+    y = np.random.default_rng(0).standard_normal(200).cumsum()
+    model = RNNForecaster(**FAST, blend="naive").fit(y)
+    stream = model.stream(interval=0.8)
+    widths = []
+    for value in (None, None, None, y[-1]):
+        stream.step(value)
+        widths.append(stream.forecast_interval.upper - stream.forecast_interval.lower)
+    missing = model.apply(np.append(y, [np.nan] * 3))
+    expected = missing.predict(interval=0.8)
+    np.testing.assert_allclose(widths[2], expected.upper - expected.lower, rtol=1e-9)
+    begun = missing.stream(interval=0.8).forecast_interval
+    np.testing.assert_allclose(begun.upper, expected.upper, rtol=1e-9)
+    assert (widths[2] > widths[0]).all() and (widths[3] < 0.95 * widths[0]).all()
+
+
 def test_bounds_of_a_stream_are_their_equations():
     calibration = Calibration(np.array([[2.0, 3.0]]), np.ones(1), 0.5, np.linspace(-2, 2, 401), np.zeros((1, 2)), 1e9)
     adaptive = AdaptiveInterval(calibration, 0, 2, 0.8)
