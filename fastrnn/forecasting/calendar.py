@@ -84,7 +84,8 @@ class Clock:
         if frequency.unit == "elapsed":
             return cls(int(instant.astype(np.int64)), frequency, 0, zone)
         local = np.asarray([local], "datetime64[us]")
-        return cls(int(frequency.numbers(local)[0]), frequency, int(local.astype(np.int64)[0] % DAY), zone)
+        time_of_day = 0 if frequency.unit == "session" else int(local.astype(np.int64)[0] % DAY)
+        return cls(int(frequency.numbers(local)[0]), frequency, time_of_day, zone)
 
     @property
     def name(self) -> str:

@@ -1,4 +1,5 @@
-"""Frequencies of regular times: elapsed time, days, business days, months, quarters, years and half-months.
+"""Frequencies of regular times: elapsed time, days, business days, months, quarters, years, half-months, and hours of
+business or trading.
 
 A frequency numbers its times: ``numbers`` gives the number of each time, ``times`` the time of each number, and times
 lie on the frequency where the second undoes the first. A step is `count` numbers. All of it is arithmetic with NumPy's
@@ -28,6 +29,7 @@ WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 BUSINESS = "1111100"                                    # Monday to Friday
 _FIRST_DAY = np.datetime64("0001-01-01", "D")           # a Monday, which business days are counted from
+_HOUR = 3600 * 10**6
 _ELAPSED = {"us": 1, "ms": 1000, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6}
 _OLDER = {"H": "h", "T": "min", "m": "min", "S": "s", "L": "ms", "U": "us", "d": "D", "w": "W", "mo": "MS", "q": "QS",
           "y": "YS", "M": "ME", "BM": "BME", "SM": "SME", "Q": "QE", "BQ": "BQE", "A": "YE", "Y": "YE", "AS": "YS",
@@ -36,6 +38,9 @@ _RULES = {"MS": (1, 1, False), "ME": (1, 31, False), "BMS": (1, 1, True), "BME":
           "QS": (3, 1, False), "QE": (3, 31, False), "BQS": (3, 1, True), "BQE": (3, 31, True),
           "YS": (12, 1, False), "YE": (12, 31, False), "BYS": (12, 1, True), "BYE": (12, 31, True)}
 _NAME = re.compile(r"(\d*)\s*([A-Za-z]+)(?:-([A-Za-z0-9]+))?")
+SESSIONS = 5            # days that have the same times of the day, at least, for hours of business or trading
+SESSION_SHARE = 0.8     # of these times that must be there
+_SESSION = re.compile(r"(\d*[A-Za-z]+) (\d\d:\d\d)-(\d\d:\d\d) (.+)")
 _EXAMPLES = ("expected a frequency such as 'h', '15min', 'D', 'B', 'W-SUN', 'MS', 'ME', 'BME', 'QS', 'QE-DEC', 'SMS' "
              "or 'YE'")
 
@@ -46,7 +51,8 @@ class Frequency:
     """How the times of a regular series follow each other.
 
     ``unit`` is "elapsed" (microseconds of elapsed time), "day" (of the calendar), "weekday" (days of the week that
-    ``weekmask`` has, as numpy.busday_count takes it), "month" or "half" (two days of every month).
+    ``weekmask`` has, as numpy.busday_count takes it), "month", "half" (two days of every month) or "session": the same
+    times of these days, whose first, distance and number are ``days``, in microseconds.
 
     Examples
     --------
@@ -60,7 +66,7 @@ class Frequency:
 
     unit: str
     count: int = 1                      # numbers in a step
-    days: tuple[int, ...] = ()          # of the month; a month that has fewer days ends with its last
+    days: tuple[int, ...] = ()          # of the month; a month that has fewer days ends with its last; of a session
     business: bool = False              # the weekday (Monday to Friday) nearest to that day within the month
     weekmask: str = BUSINESS
     phase: tuple[int, int] | None = None    # (modulus, remainder) that every number has: quarters, weeks, years
@@ -81,6 +87,9 @@ class Frequency:
         if len(days) > 1 and all(day[:3] in WEEKDAYS for day in days):
             present = {day[:3] for day in days}
             return cls("weekday", weekmask="".join("1" if day in present else "0" for day in WEEKDAYS))
+        session = _SESSION.fullmatch(text.strip())
+        if session is not None:
+            return cls._of_session(session[1], session[2], session[3], session[4], argument)
         parts = _NAME.fullmatch(text.strip())
         frequency = None if parts is None else cls._of_parts(int(parts[1] or 1), parts[2], (parts[3] or "").upper())
         if frequency is None or frequency.count < 1:
@@ -109,7 +118,22 @@ class Frequency:
             return None
         if unit in _ELAPSED:
             return cls("elapsed", count * _ELAPSED[unit])
+        if unit in ("bh", "BH"):
+            return cls("session", count, (9 * _HOUR, _HOUR, 8))
         return {"D": cls("day", count), "B": cls("weekday", count)}.get(unit)
+
+    @classmethod
+    def _of_session(cls, name: str, begin: str, end: str, days: str, argument: str) -> Frequency:
+        """Hours of business: "h 09:00-16:00 B", the step, the first and the last time of a day, and the days."""
+        step = cls.named(name, argument)
+        whole = cls.named(days, argument)
+        first, last = (int(at[:2]) * _HOUR + int(at[3:]) * _HOUR // 60 for at in (begin, end))
+        if step.unit != "elapsed" or whole.unit not in ("day", "weekday") or whole.count > 1 or not (
+                first < last < DAY) or (last - first) % step.count:
+            raise ValueError(f"{argument}: expected hours such as 'h 09:00-16:00 B', of a step that leads from the "
+                             f"first to the last, got '{name} {begin}-{end} {days}'")
+        return cls("session", 1, (first, step.count, (last - first) // step.count + 1),
+                   weekmask="1111111" if whole.unit == "day" else whole.weekmask)
 
     @classmethod
     def _of_duration(cls, duration: timedelta | np.timedelta64, argument: str) -> Frequency:
@@ -139,6 +163,11 @@ class Frequency:
         if self.unit == "weekday":
             present = [day.capitalize() for day, bit in zip(WEEKDAYS, self.weekmask, strict=True) if bit == "1"]
             return _counted(self.count, "B") if self.weekmask == BUSINESS else " ".join(present)
+        if self.unit == "session":
+            first, step, size = self.days
+            begin, end = (str(np.datetime64(at, "us"))[11:16] for at in (first, first + (size - 1) * step))
+            days = "D" if self.weekmask == "1111111" else replace(self, unit="weekday", count=1, days=()).name
+            return f"{replace(self, unit='elapsed', count=self.count * step, days=()).name} {begin}-{end} {days}"
         if self.unit == "half":
             return _counted(self.count, "SMS" if self.days[0] == 1 else "SME") + f"-{self.days[self.days[0] == 1]}"
         months = next(months for months in (12, 3, 1) if self.count % months == 0)
@@ -169,9 +198,9 @@ class Frequency:
         day = times.astype("datetime64[D]")
         if self.unit == "day":
             return day.astype(np.int64)
-        if self.unit == "weekday":      # a day that is not in the mask counts to the one before
-            following = np.busday_count(_FIRST_DAY, day + 1, self.weekmask)
-            return following.astype(np.int64) - 1
+        if self.unit in ("weekday", "session"):     # a day that is not in the mask counts to the one before
+            own = np.busday_count(_FIRST_DAY, day + 1, self.weekmask).astype(np.int64) - 1
+            return own if self.unit == "weekday" else self._in_sessions(times, day, own)
         month = day.astype("datetime64[M]")
         if self.unit == "month":
             return month.astype(np.int64)
@@ -189,10 +218,23 @@ class Frequency:
             return n.astype("datetime64[D]").astype("datetime64[us]")
         if self.unit == "weekday":
             return np.busday_offset(_FIRST_DAY, n, "forward", self.weekmask).astype("datetime64[us]")
+        if self.unit == "session":
+            first, step, size = self.days
+            day = np.busday_offset(_FIRST_DAY, n // size, "forward", self.weekmask).astype("datetime64[us]")
+            result: Times = day + (first + n % size * step).astype("timedelta64[us]")
+            return result
         if self.unit == "month":
             return self._in_month(n.astype("datetime64[M]"), np.int64(self.days[0]))
         days = np.where(n % 2, self.days[1], self.days[0])
         return self._in_month((n // 2).astype("datetime64[M]"), days)
+
+    def _in_sessions(self, times: Times, day: Any, number: IntArray) -> IntArray:
+        """The numbers of times of a day, which lies in or after the session of this number."""
+        first, step, size = self.days
+        open_day = np.is_busday(day, self.weekmask)
+        place = np.clip(((times - day).astype(np.int64) - first) // step, -1, size - 1)
+        result: IntArray = number * size + np.where(open_day, place, size - 1)
+        return result
 
     def _in_month(self, month: Times, day: Any) -> Times:
         first, following = month.astype("datetime64[D]"), (month + 1).astype("datetime64[D]")
@@ -233,7 +275,7 @@ class Frequency:
     def seconds(self) -> float:
         """The mean length of a step in seconds."""
         days = {"day": 1.0, "weekday": 7 / max(1, self.weekmask.count("1")), "month": 365.2425 / 12,
-                "half": 365.2425 / 24}
+                "half": 365.2425 / 24, "session": 7 / max(1, self.weekmask.count("1")) / (self.days or (1,))[-1]}
         return self.count / 1e6 if self.unit == "elapsed" else self.count * days[self.unit] * 86_400
 
 
@@ -257,8 +299,34 @@ def inferred(instants: Times, local: Times) -> tuple[Frequency | None, int]:
             return frequency, 0
     gaps = np.diff(instants).astype(np.int64)
     step = int(gaps.min())
+    sessions = _sessions(local, step)
+    if sessions is not None:
+        return sessions, 0
     odd = gaps % step > 0
     return (None, int(np.argmax(odd))) if odd.any() else (Frequency("elapsed", step), 0)
+
+
+def _sessions(local: Times, step: int) -> Frequency | None:
+    """The same times of the day, with a night of three steps or more, or of no whole number of steps, between days."""
+    day = local.astype("datetime64[D]")
+    clock = (local - day).astype(np.int64)
+    first, last = int(clock.min()), int(clock.max())
+    size = (last - first) // step + 1
+    different = np.unique(day)
+    night = DAY - (size - 1) * step
+    if np.any((clock - first) % step) or size < 2 or len(different) < SESSIONS or (
+            night < 3 * step and night % step == 0):
+        return None
+    if len(local) < SESSION_SHARE * size * len(different):
+        return None
+    weekday = (different.astype(np.int64) + 3) % 7
+    present = np.bincount(weekday, minlength=7) > 0
+    weekmask = "".join("01"[int(bit)] for bit in present)
+    if weekday.max() < 5:
+        weekmask = BUSINESS
+    elif different[-1] - different[0] < np.timedelta64(27, "D"):
+        weekmask = "1111111"
+    return Frequency("session", 1, (first, step, size), weekmask=weekmask)
 
 
 def _months(day: Times) -> Frequency | None:

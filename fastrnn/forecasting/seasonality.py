@@ -100,6 +100,9 @@ def calendar_seasons(clock: Clock | None) -> list[int]:
     """An hour, a day, a week and a year in steps of a clock, those of 2 steps or more that are whole numbers."""
     if clock is None:
         return []
+    if clock.frequency.unit == "session":       # a day and a week, which have fewer steps than the time that passes
+        size, days = clock.frequency.days[-1], clock.frequency.weekmask.count("1")
+        return sorted({size // clock.frequency.count, size * days // clock.frequency.count} - {0, 1})
     step = float(clock.seconds(np.array([240]))[0] - clock.seconds(np.array([0]))[0]) / 240     # a mean: months differ
     result = []
     for period in CALENDAR:

@@ -119,6 +119,8 @@ def _clocks(instants: Times, starts: IntArray, one: Clock) -> tuple[list[Clock],
     if frequency.unit == "elapsed":
         times_of_day = np.zeros(len(rows), np.int64)
     else:
+        if frequency.unit == "session":
+            times_of_day = np.zeros(len(rows), np.int64)
         expected = frequency.times(numbers) + np.repeat(times_of_day, rows).astype("timedelta64[us]")
         wrong |= to_local(to_universal(expected, one.zone), one.zone) != local
     clocks = [Clock(begin, frequency, time, one.zone) for begin, time in zip(begins.tolist(), times_of_day.tolist(),

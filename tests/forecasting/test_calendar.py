@@ -10,6 +10,7 @@ import zoneinfo
 import numpy as np
 import pytest
 
+from fastrnn.forecasting import RNNForecaster
 from fastrnn.forecasting.calendar import Clock, with_zone
 from fastrnn.forecasting.frequency import Frequency
 from fastrnn.forecasting.resample import FUNCTIONS, Resampling, bins
@@ -18,7 +19,7 @@ from fastrnn.forecasting.zones import local_second, to_local, to_universal, zone
 
 STARTS = ["2023-12-28", "2024-01-31 06:30", "2020-02-29", "1999-12-31 23:59", "2024-02-10", "1960-05-05"]
 NAMES = ["h", "15min", "3h", "10s", "250ms", "D", "2D", "7D", "B", "W-SUN", "W-WED", "MS", "ME", "2ME", "BME", "BMS",
-         "QS", "QE", "QE-JAN", "QS-FEB", "BQE", "BQS", "YS", "YE", "YE-JUN", "BYE", "BYS", "SMS", "SME", "SME-10"]
+         "bh", "QS", "QE", "QE-JAN", "QS-FEB", "BQE", "BQS", "YS", "YE", "YE-JUN", "BYE", "BYS", "SMS", "SME", "SME-10"]
 ZONES = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "America/Sao_Paulo",
          "Africa/Casablanca", "Pacific/Apia", "Australia/Adelaide", "UTC", "Europe/Dublin", "Asia/Kathmandu"]
 
@@ -55,6 +56,49 @@ def test_times_left_out_leave_gaps(name):
     clock, steps = Clock.of(times[kept])
     np.testing.assert_array_equal(steps, kept - kept[0])
     np.testing.assert_array_equal(clock.at(steps), times[kept])
+
+
+def sessions(hours, days=12, weekdays=7, left_out=()):
+    """The times of some hours of some days, as text."""
+    every = [f"2024-03-{day:02d}T{hour}" for day in range(1, days + 1) if (day + 3) % 7 < weekdays for hour in hours]
+    return [time for n, time in enumerate(every) if n not in left_out]
+
+
+@pytest.mark.parametrize("times, name, following", [
+    (sessions(["09", "10", "11", "12"], weekdays=5), "h 09:00-12:00 B", "2024-03-13T09"),
+    (sessions(["09", "10", "11", "12"], weekdays=5, left_out=(3, 9, 20)), "h 09:00-12:00 B", "2024-03-13T09"),
+    (sessions(["09:30", "10:00", "10:30"]), "30min 09:30-10:30 D", "2024-03-13T09:30"),
+    (sessions(["08", "18"]), "10h 08:00-18:00 D", "2024-03-13T08"),
+    (sessions(["08", "10", "12"], days=31, weekdays=6), "2h 08:00-12:00 Mon Tue Wed Thu Fri Sat", "2024-04-01T08"),
+    (sessions(["06", "14", "22"]), "8h", "2024-03-13T06"),                                  # around the clock
+    (sessions(["00", "06", "12"]), "6h", "2024-03-12T18"),                                  # a night of two steps
+    (sessions(["09", "10", "11"], days=4), "h", "2024-03-04T12"),                           # too few days to tell
+    (sessions(["09", "10", "11"], left_out=[n for n in range(36) if n // 3 % 2 == (n % 3 == 2)]), "h",
+     "2024-03-12T11")])                                                                     # half are left out
+def test_hours_of_business(times, name, following):
+    clock, steps = Clock.of(times)
+    assert clock.name == name and len(set(steps.tolist())) == len(times)
+    np.testing.assert_array_equal(clock.at(steps), np.array(times, "datetime64[us]"))
+    assert clock.at(steps[-1:] + 1)[0] == np.datetime64(following)
+    assert pickle.loads(pickle.dumps(clock)) == clock and Frequency.named(name) == clock.frequency
+
+
+def test_hours_of_business_that_make_no_sense():
+    for name in ("h 16:00-09:00 B", "2h 09:00-16:00 B", "D 09:00-16:00 B", "h 09:00-16:00 MS", "h 09:00-25:00 B"):
+        with pytest.raises(ValueError, match=r"^freq: expected hours such as 'h 09:00-16:00 B'"):
+            Frequency.named(name)
+
+
+def test_hours_of_business_over_a_change_of_the_clocks():
+    pandas = pytest.importorskip("pandas")
+    index = pandas.date_range("2024-03-01", "2024-03-29", freq="30min", tz="America/New_York")
+    index = index[(index.day_of_week < 5) & (index.hour >= 10) & (index.hour < 13)]
+    series = pandas.Series(np.sin(np.arange(len(index)) * 2 * np.pi / 6), index)
+    model = RNNForecaster(horizon=12, blend=["naive"]).fit(series[:-12])
+    assert model.predict().index.tolist() == index[-12:].tolist()
+    assert model.seasons_ == (6,) and len(model.panel_.series[0]) == len(index) - 12
+    late = RNNForecaster(horizon=3, blend=["naive"], freq="30min").fit(series[:-12]).predict()
+    assert late.index[0] == index[-13] + pandas.Timedelta("30min")      # what freq= says goes
 
 
 @pytest.mark.parametrize("times, name", [
