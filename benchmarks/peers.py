@@ -66,6 +66,8 @@ def arguments():
     parser.add_argument("--quick", action="store_true", help="5 rounds of short turns, large cases left out")
     parser.add_argument("--only", choices=SECTIONS, help="one section instead of all")
     parser.add_argument("--cell", choices=CELLS, help="one cell instead of all")
+    parser.add_argument("--case", type=lambda text: tuple(map(int, text.split(","))), nargs="+", metavar="T,N,I,H",
+                        help="these cases of the section that --only names")
     parser.add_argument("--isa", metavar="NAME", help="run fastrnn with FASTRNN_ISA=NAME, for example avx2")
     parser.add_argument("--peers", metavar="LIST", help="comma-separated instead of all; 'none' for fastrnn alone")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of every case (default 25)")
@@ -83,6 +85,8 @@ def arguments():
         parser.error("--rounds: at least 1")
     if args.threads is not None and not 1 <= args.threads <= len(usable_cpus()):
         parser.error(f"--threads: 1 to {len(usable_cpus())}, the CPUs that this process may use")
+    if args.case is not None and args.only not in CASES:
+        parser.error("--case needs --only step, sequence or training")
     args.both = args.threads is None and args.only is None and args.child is None
     args.threads = args.threads or 1
     if args.only is None and args.child is None:
@@ -224,6 +228,7 @@ class Bench:
 
     def problems(self, cases):
         """(cell, case) as the command line restricts them."""
+        cases = [case for case in cases if self.args.case is None or case in self.args.case]
         cases = [(T, N, I, H) for T, N, I, H in cases if not (self.args.quick and T * N * H * (I + H) > 4e8)]
         return [(cell, case) for cell in CELLS if self.args.cell in (None, cell) for case in cases]
 
