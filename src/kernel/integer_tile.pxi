@@ -34,12 +34,14 @@ cdef extern from "narrow.h" nogil:
     dot_w dot_weights(const signed char* p)
     dot_x dot_spread(const signed char* p)
     dot_acc dot_start(const int* p)
+    dot_acc dot_zero()
     dot_acc dot(dot_acc acc, dot_w w, dot_x x, const int fast)
     vi dot_sums(dot_acc a)
     vf from_ints(vi a)
     vi abs_bits(vf v)
     vi zero_bits()
     vi vi_max(vi a, vi b)
+    vi vi_add(vi a, vi b)
     bits largest_bits(vi a)
     void store_bytes(signed char* p, vf v, const int flip)
     real from_bits(bits b)
@@ -59,17 +61,18 @@ cdef struct narrow_rows:
     real* scale
 
 cdef struct dot_args:
-    real* out                       # out[r * out_row + q * VLEN]; dot_row: from one panel to the next, out_panel
-    isize out_row, out_panel
+    real* out                       # out[r * out_row + q * VLEN]
+    isize out_row
     const real* init                # where the sums start, as out; init_row 0: the same for all rows; never out itself
-    isize init_row, init_panel
+    isize init_row
     const signed char* w            # w[((k // GROUP) * P + q) * VLEN * GROUP + lane * GROUP + k % GROUP], aligned
-    isize w_panel                   # dot_row: bytes from one panel to the next
     const real* w_scale             # [P][VLEN]
     const int* offset               # [P][VLEN]: fast: -128 * the sum of an output's weights; else unused
     narrow_rows v
     isize groups                    # k in groups of GROUP, the last one padded with weights of 0
-    bint fast
+    isize panels                    # dot_row: panels to do, one after the other in w, w_scale, offset and out, and
+    isize init_panel                # init_panel apart in init;
+    bint backwards                  # the last one first
 
 
 # ---- Rows ----------------------------------------------------------------------------------------
@@ -124,24 +127,16 @@ cdef inline void quantise_rows(const matrix* w, const real* v, isize v_row, isiz
 
 # ---- The tile ------------------------------------------------------------------------------------
 
-cdef inline void dot_finish(const dot_args* a, const dot_acc* acc, isize r, isize panel, const int P) noexcept nogil:
-    cdef vf v_scale = vset(a.v.scale[r])
-    cdef const real* init = a.init + r * a.init_row + panel * a.init_panel
-    cdef const real* w_scale = a.w_scale + panel * P * VLEN
-    cdef real* out = a.out + r * a.out_row + panel * a.out_panel
-    cdef isize q
-    for q in range(P):
-        vstore(out + q * VLEN, vfma(from_ints(dot_sums(acc[q])) * v_scale, vload(w_scale + q * VLEN),
-                                    vload(init + q * VLEN)))
-
-
 cdef inline void dot_rows(const dot_args* a, const int R, const int P, const int fast) noexcept nogil:
     cdef dot_acc acc[8][4]
     cdef dot_w b[4]
     cdef dot_x x
-    cdef isize r, q, k, v_row = a.v.row
+    cdef vf scale
+    cdef isize r, q, k, v_row = a.v.row, init_row = a.init_row, out_row = a.out_row
     cdef const signed char* w = a.w
     cdef const signed char* v = a.v.data
+    cdef const real* init
+    cdef real* out
     for r in range(R):
         for q in range(P):
             acc[r][q] = dot_start(a.offset + q * VLEN)
@@ -154,139 +149,199 @@ cdef inline void dot_rows(const dot_args* a, const int R, const int P, const int
                 acc[r][q] = dot(acc[r][q], b[q], x, fast)
         w += P * VLEN * GROUP
         v += GROUP
-    for r in range(R):
-        dot_finish(a, acc[r], r, 0, P)
+    for q in range(P):              # short bodies, so that the compiler unrolls them and keeps acc in registers
+        scale = vload(a.w_scale + q * VLEN)
+        init = a.init + q * VLEN
+        out = a.out + q * VLEN
+        for r in range(R):
+            vstore(out, vfma(from_ints(dot_sums(acc[r][q])) * vset(a.v.scale[r]), scale, vload(init)))
+            init += init_row
+            out += out_row
 
 
-# One row, Q panels at once: enough independent sums to hide the latency of the products.
-cdef inline void dot_panels(const dot_args* a, const int P, const int Q, const int fast) noexcept nogil:
-    cdef dot_acc acc[4][4]
+# One row of one panel: as many chains for each output as hide the latency of the products. Whole numbers may be summed
+# in any order.
+cdef inline void dot_panel(const dot_args* a, isize p, const int P, const int chains, const int fast) noexcept nogil:
+    cdef dot_acc acc[8][4]
     cdef dot_x x
-    cdef isize q, p, k, w_panel = a.w_panel
-    cdef const signed char* w = a.w
+    cdef vf scale = vset(a.v.scale[0])
+    cdef vi total
+    cdef isize q, c, k, step = P * VLEN * GROUP
+    cdef const signed char* w = a.w + p * a.groups * step
     cdef const signed char* v = a.v.data
-    for p in range(Q):
-        for q in range(P):
-            acc[p][q] = dot_start(a.offset + (p * P + q) * VLEN)
-    for k in range(a.groups):
-        x = dot_spread(v)
-        for p in range(Q):
+    for q in range(P):
+        acc[0][q] = dot_start(a.offset + (p * P + q) * VLEN)
+        for c in range(1, chains):
+            acc[c][q] = dot_zero()
+    for k in range(a.groups // chains):
+        for c in range(chains):
+            x = dot_spread(v + c * GROUP)
             for q in range(P):
-                acc[p][q] = dot(acc[p][q], dot_weights(w + p * w_panel + q * VLEN * GROUP), x, fast)
-        w += P * VLEN * GROUP
+                acc[c][q] = dot(acc[c][q], dot_weights(w + c * step + q * VLEN * GROUP), x, fast)
+        w += chains * step
+        v += chains * GROUP
+    for k in range(a.groups % chains):
+        x = dot_spread(v)
+        for q in range(P):
+            acc[0][q] = dot(acc[0][q], dot_weights(w + q * VLEN * GROUP), x, fast)
+        w += step
         v += GROUP
-    for p in range(Q):
-        dot_finish(a, acc[p], 0, p, P)
+    for q in range(P):
+        total = dot_sums(acc[0][q])
+        for c in range(1, chains):
+            total = vi_add(total, dot_sums(acc[c][q]))
+        vstore(a.out + (p * P + q) * VLEN, vfma(from_ints(total) * scale, vload(a.w_scale + (p * P + q) * VLEN),
+                                                vload(a.init + p * a.init_panel + q * VLEN)))
 
 
-cdef inline void dot_tile(const dot_args* a, const int R, const int P) noexcept nogil:
-    if HAS_DOT and a.fast:
-        dot_rows(a, R, P, True)
-    else:
-        dot_rows(a, R, P, False)
+cdef inline void dot_row(const dot_args* a, const int P, const int chains, const int fast) noexcept nogil:
+    cdef isize i
+    for i in range(a.panels):
+        dot_panel(a, a.panels - 1 - i if a.backwards else i, P, chains, fast)
 
 
-cdef inline void dot_tile_row(const dot_args* a, const int P, const int Q) noexcept nogil:
-    if HAS_DOT and a.fast:
-        dot_panels(a, P, Q, True)
-    else:
-        dot_panels(a, P, Q, False)
+# ---- Instances, one a line: with the CPU's instruction for four products dot_<rows>_<vectors>, without it wide_... --
 
+cdef void dot_1_1(const dot_args* a) noexcept nogil: dot_row(a, 1, 8, HAS_DOT)
+cdef void dot_2_1(const dot_args* a) noexcept nogil: dot_rows(a, 2, 1, HAS_DOT)
+cdef void dot_3_1(const dot_args* a) noexcept nogil: dot_rows(a, 3, 1, HAS_DOT)
+cdef void dot_4_1(const dot_args* a) noexcept nogil: dot_rows(a, 4, 1, HAS_DOT)
+cdef void dot_5_1(const dot_args* a) noexcept nogil: dot_rows(a, 5, 1, HAS_DOT)
+cdef void dot_6_1(const dot_args* a) noexcept nogil: dot_rows(a, 6, 1, HAS_DOT)
+cdef void dot_7_1(const dot_args* a) noexcept nogil: dot_rows(a, 7, 1, HAS_DOT)
+cdef void dot_8_1(const dot_args* a) noexcept nogil: dot_rows(a, 8, 1, HAS_DOT)
+cdef void dot_1_2(const dot_args* a) noexcept nogil: dot_row(a, 2, 4, HAS_DOT)
+cdef void dot_2_2(const dot_args* a) noexcept nogil: dot_rows(a, 2, 2, HAS_DOT)
+cdef void dot_3_2(const dot_args* a) noexcept nogil: dot_rows(a, 3, 2, HAS_DOT)
+cdef void dot_4_2(const dot_args* a) noexcept nogil: dot_rows(a, 4, 2, HAS_DOT)
+cdef void dot_5_2(const dot_args* a) noexcept nogil: dot_rows(a, 5, 2, HAS_DOT)
+cdef void dot_6_2(const dot_args* a) noexcept nogil: dot_rows(a, 6, 2, HAS_DOT)
+cdef void dot_7_2(const dot_args* a) noexcept nogil: dot_rows(a, 7, 2, HAS_DOT)
+cdef void dot_8_2(const dot_args* a) noexcept nogil: dot_rows(a, 8, 2, HAS_DOT)
+cdef void dot_1_3(const dot_args* a) noexcept nogil: dot_row(a, 3, 3, HAS_DOT)
+cdef void dot_2_3(const dot_args* a) noexcept nogil: dot_rows(a, 2, 3, HAS_DOT)
+cdef void dot_3_3(const dot_args* a) noexcept nogil: dot_rows(a, 3, 3, HAS_DOT)
+cdef void dot_4_3(const dot_args* a) noexcept nogil: dot_rows(a, 4, 3, HAS_DOT)
+cdef void dot_5_3(const dot_args* a) noexcept nogil: dot_rows(a, 5, 3, HAS_DOT)
+cdef void dot_6_3(const dot_args* a) noexcept nogil: dot_rows(a, 6, 3, HAS_DOT)
+cdef void dot_7_3(const dot_args* a) noexcept nogil: dot_rows(a, 7, 3, HAS_DOT)
+cdef void dot_8_3(const dot_args* a) noexcept nogil: dot_rows(a, 8, 3, HAS_DOT)
+cdef void dot_1_4(const dot_args* a) noexcept nogil: dot_row(a, 4, 2, HAS_DOT)
+cdef void dot_2_4(const dot_args* a) noexcept nogil: dot_rows(a, 2, 4, HAS_DOT)
+cdef void dot_3_4(const dot_args* a) noexcept nogil: dot_rows(a, 3, 4, HAS_DOT)
+cdef void dot_4_4(const dot_args* a) noexcept nogil: dot_rows(a, 4, 4, HAS_DOT)
+cdef void dot_5_4(const dot_args* a) noexcept nogil: dot_rows(a, 5, 4, HAS_DOT)
+cdef void dot_6_4(const dot_args* a) noexcept nogil: dot_rows(a, 6, 4, HAS_DOT)
 
-# ---- Instances, one a line: dot_<rows>_<vectors> --------------------------------------------------
-
-cdef void dot_1_1(const dot_args* a) noexcept nogil: dot_tile(a, 1, 1)
-cdef void dot_2_1(const dot_args* a) noexcept nogil: dot_tile(a, 2, 1)
-cdef void dot_3_1(const dot_args* a) noexcept nogil: dot_tile(a, 3, 1)
-cdef void dot_4_1(const dot_args* a) noexcept nogil: dot_tile(a, 4, 1)
-cdef void dot_5_1(const dot_args* a) noexcept nogil: dot_tile(a, 5, 1)
-cdef void dot_6_1(const dot_args* a) noexcept nogil: dot_tile(a, 6, 1)
-cdef void dot_7_1(const dot_args* a) noexcept nogil: dot_tile(a, 7, 1)
-cdef void dot_8_1(const dot_args* a) noexcept nogil: dot_tile(a, 8, 1)
-cdef void dot_1_2(const dot_args* a) noexcept nogil: dot_tile(a, 1, 2)
-cdef void dot_2_2(const dot_args* a) noexcept nogil: dot_tile(a, 2, 2)
-cdef void dot_3_2(const dot_args* a) noexcept nogil: dot_tile(a, 3, 2)
-cdef void dot_4_2(const dot_args* a) noexcept nogil: dot_tile(a, 4, 2)
-cdef void dot_5_2(const dot_args* a) noexcept nogil: dot_tile(a, 5, 2)
-cdef void dot_6_2(const dot_args* a) noexcept nogil: dot_tile(a, 6, 2)
-cdef void dot_7_2(const dot_args* a) noexcept nogil: dot_tile(a, 7, 2)
-cdef void dot_8_2(const dot_args* a) noexcept nogil: dot_tile(a, 8, 2)
-cdef void dot_1_3(const dot_args* a) noexcept nogil: dot_tile(a, 1, 3)
-cdef void dot_2_3(const dot_args* a) noexcept nogil: dot_tile(a, 2, 3)
-cdef void dot_3_3(const dot_args* a) noexcept nogil: dot_tile(a, 3, 3)
-cdef void dot_4_3(const dot_args* a) noexcept nogil: dot_tile(a, 4, 3)
-cdef void dot_5_3(const dot_args* a) noexcept nogil: dot_tile(a, 5, 3)
-cdef void dot_6_3(const dot_args* a) noexcept nogil: dot_tile(a, 6, 3)
-cdef void dot_7_3(const dot_args* a) noexcept nogil: dot_tile(a, 7, 3)
-cdef void dot_8_3(const dot_args* a) noexcept nogil: dot_tile(a, 8, 3)
-cdef void dot_1_4(const dot_args* a) noexcept nogil: dot_tile(a, 1, 4)
-cdef void dot_2_4(const dot_args* a) noexcept nogil: dot_tile(a, 2, 4)
-cdef void dot_3_4(const dot_args* a) noexcept nogil: dot_tile(a, 3, 4)
-cdef void dot_4_4(const dot_args* a) noexcept nogil: dot_tile(a, 4, 4)
-cdef void dot_5_4(const dot_args* a) noexcept nogil: dot_tile(a, 5, 4)
-cdef void dot_6_4(const dot_args* a) noexcept nogil: dot_tile(a, 6, 4)
-
-cdef void dot_row_1(const dot_args* a) noexcept nogil: dot_tile_row(a, 1, 4)
-cdef void dot_row_2(const dot_args* a) noexcept nogil: dot_tile_row(a, 2, 4)
-cdef void dot_row_3(const dot_args* a) noexcept nogil: dot_tile_row(a, 3, 2)
-cdef void dot_row_4(const dot_args* a) noexcept nogil: dot_tile_row(a, 4, 2)
+cdef void wide_1_1(const dot_args* a) noexcept nogil: dot_row(a, 1, 8, False)
+cdef void wide_2_1(const dot_args* a) noexcept nogil: dot_rows(a, 2, 1, False)
+cdef void wide_3_1(const dot_args* a) noexcept nogil: dot_rows(a, 3, 1, False)
+cdef void wide_4_1(const dot_args* a) noexcept nogil: dot_rows(a, 4, 1, False)
+cdef void wide_5_1(const dot_args* a) noexcept nogil: dot_rows(a, 5, 1, False)
+cdef void wide_6_1(const dot_args* a) noexcept nogil: dot_rows(a, 6, 1, False)
+cdef void wide_7_1(const dot_args* a) noexcept nogil: dot_rows(a, 7, 1, False)
+cdef void wide_8_1(const dot_args* a) noexcept nogil: dot_rows(a, 8, 1, False)
+cdef void wide_1_2(const dot_args* a) noexcept nogil: dot_row(a, 2, 4, False)
+cdef void wide_2_2(const dot_args* a) noexcept nogil: dot_rows(a, 2, 2, False)
+cdef void wide_3_2(const dot_args* a) noexcept nogil: dot_rows(a, 3, 2, False)
+cdef void wide_4_2(const dot_args* a) noexcept nogil: dot_rows(a, 4, 2, False)
+cdef void wide_5_2(const dot_args* a) noexcept nogil: dot_rows(a, 5, 2, False)
+cdef void wide_6_2(const dot_args* a) noexcept nogil: dot_rows(a, 6, 2, False)
+cdef void wide_7_2(const dot_args* a) noexcept nogil: dot_rows(a, 7, 2, False)
+cdef void wide_8_2(const dot_args* a) noexcept nogil: dot_rows(a, 8, 2, False)
+cdef void wide_1_3(const dot_args* a) noexcept nogil: dot_row(a, 3, 3, False)
+cdef void wide_2_3(const dot_args* a) noexcept nogil: dot_rows(a, 2, 3, False)
+cdef void wide_3_3(const dot_args* a) noexcept nogil: dot_rows(a, 3, 3, False)
+cdef void wide_4_3(const dot_args* a) noexcept nogil: dot_rows(a, 4, 3, False)
+cdef void wide_5_3(const dot_args* a) noexcept nogil: dot_rows(a, 5, 3, False)
+cdef void wide_6_3(const dot_args* a) noexcept nogil: dot_rows(a, 6, 3, False)
+cdef void wide_7_3(const dot_args* a) noexcept nogil: dot_rows(a, 7, 3, False)
+cdef void wide_8_3(const dot_args* a) noexcept nogil: dot_rows(a, 8, 3, False)
+cdef void wide_1_4(const dot_args* a) noexcept nogil: dot_row(a, 4, 2, False)
+cdef void wide_2_4(const dot_args* a) noexcept nogil: dot_rows(a, 2, 4, False)
+cdef void wide_3_4(const dot_args* a) noexcept nogil: dot_rows(a, 3, 4, False)
+cdef void wide_4_4(const dot_args* a) noexcept nogil: dot_rows(a, 4, 4, False)
+cdef void wide_5_4(const dot_args* a) noexcept nogil: dot_rows(a, 5, 4, False)
+cdef void wide_6_4(const dot_args* a) noexcept nogil: dot_rows(a, 6, 4, False)
 
 ctypedef void (*dot_function)(const dot_args*) noexcept nogil
 
-cdef dot_function[5][9] DOT_TILES    # [vectors][rows]
-cdef dot_function[5] DOT_ROW         # [vectors]: one row, ROW_PANELS panels
-cdef isize[5] DOT_ROWS               # the most rows of a tile
+cdef dot_function[5][9] DOT_TILES, WIDE_TILES    # [vectors][rows]
+cdef isize[5] DOT_ROWS                           # the most rows of a tile
 
 DOT_TILES[1] = [NULL, dot_1_1, dot_2_1, dot_3_1, dot_4_1, dot_5_1, dot_6_1, dot_7_1, dot_8_1]
 DOT_TILES[2] = [NULL, dot_1_2, dot_2_2, dot_3_2, dot_4_2, dot_5_2, dot_6_2, dot_7_2, dot_8_2]
 DOT_TILES[3] = [NULL, dot_1_3, dot_2_3, dot_3_3, dot_4_3, dot_5_3, dot_6_3, dot_7_3, dot_8_3]
 DOT_TILES[4] = [NULL, dot_1_4, dot_2_4, dot_3_4, dot_4_4, dot_5_4, dot_6_4, NULL, NULL]
-DOT_ROW = [NULL, dot_row_1, dot_row_2, dot_row_3, dot_row_4]
+WIDE_TILES[1] = [NULL, wide_1_1, wide_2_1, wide_3_1, wide_4_1, wide_5_1, wide_6_1, wide_7_1, wide_8_1]
+WIDE_TILES[2] = [NULL, wide_1_2, wide_2_2, wide_3_2, wide_4_2, wide_5_2, wide_6_2, wide_7_2, wide_8_2]
+WIDE_TILES[3] = [NULL, wide_1_3, wide_2_3, wide_3_3, wide_4_3, wide_5_3, wide_6_3, wide_7_3, wide_8_3]
+WIDE_TILES[4] = [NULL, wide_1_4, wide_2_4, wide_3_4, wide_4_4, wide_5_4, wide_6_4, NULL, NULL]
 DOT_ROWS = [0, DOT_ROWS1, DOT_ROWS2, DOT_ROWS3, DOT_ROWS4]
 
 
-# out[r][q] = init[r][q] + panel p of w times row r of v, r < R; or one row and panels p..p+Q.
-cdef inline void narrow_product(const matrix* w, isize p, isize Q, const narrow_rows* v, isize r, const real* init,
-                                isize init_row, isize init_panel, real* out, isize out_row, isize out_panel,
-                                isize R) noexcept nogil:
-    cdef dot_args a
-    cdef isize P = w.width, i, q
-    a.out, a.out_row, a.out_panel = out, out_row, out_panel
-    a.init, a.init_row, a.init_panel = init, init_row, init_panel
+# Sets what products of rows of v, from row `first` on, with panel p of w and those after it need.
+cdef inline void set_product(dot_args* a, const matrix* w, isize p, const narrow_rows* v, isize first) noexcept nogil:
+    cdef isize P = w.width
     a.groups = (w.depth + GROUP - 1) // GROUP
-    a.w_panel = a.groups * P * VLEN * GROUP
-    a.w = <const signed char*>w.data + p * a.w_panel
+    a.w = <const signed char*>w.data + p * a.groups * P * VLEN * GROUP
     a.w_scale = <const real*>w.scale + p * P * VLEN
     a.offset = <const int*>w.offset + p * P * VLEN
-    a.fast = w.fast
-    a.v.data, a.v.row, a.v.scale = v.data + r * v.row, v.row, v.scale + r
-    CHECK(1 <= P and P <= 4 and 1 <= R and R <= DOT_ROWS[P] and <size_t>a.w % sizeof(vf) == 0)
-    if Q > 1:
-        DOT_ROW[P](&a)
+    a.v.data, a.v.row, a.v.scale = v.data + first * v.row, v.row, v.scale + first
+
+
+cdef inline void call_dot(const matrix* w, const dot_args* a, isize R) noexcept nogil:
+    CHECK(1 <= w.width and w.width <= 4 and 1 <= R and R <= DOT_ROWS[w.width] and <size_t>a.w % sizeof(vf) == 0)
+    if HAS_DOT and w.fast:
+        DOT_TILES[w.width][R](a)
     else:
-        DOT_TILES[P][R](&a)
-    for i in range(R):
-        if a.v.scale[i] == INFINITY:
-            for q in range(Q):
-                infinite_sums(&a, P, i, q)
+        WIDE_TILES[w.width][R](a)
+
+
+# out[r][q] = init[r][q] + panel p of w times row r of v, for R rows from row `first` of v.
+cdef inline void narrow_product(const matrix* w, isize p, const narrow_rows* v, isize first, const real* init,
+                                isize init_row, real* out, isize out_row, isize R) noexcept nogil:
+    cdef dot_args a
+    cdef isize r
+    set_product(&a, w, p, v, first)
+    a.out, a.out_row, a.init, a.init_row = out, out_row, init, init_row
+    a.panels, a.init_panel, a.backwards = 1, 0, False
+    call_dot(w, &a, R)
+    for r in range(R):
+        if a.v.scale[r] == INFINITY:
+            infinite_sums(&a, w, 0, r)
+
+
+# The same of row `first` alone and all panels of w, whose starts lie init_panel apart: the weights are read in one go.
+cdef inline void narrow_row_product(const matrix* w, const narrow_rows* v, isize first, const real* init,
+                                    isize init_panel, real* out, bint backwards) noexcept nogil:
+    cdef dot_args a
+    cdef isize p
+    set_product(&a, w, 0, v, first)
+    a.out, a.out_row, a.init, a.init_row = out, 0, init, 0
+    a.panels, a.init_panel, a.backwards = w.panels, init_panel, backwards
+    call_dot(w, &a, 1)
+    if a.v.scale[0] == INFINITY:
+        for p in range(w.panels):
+            infinite_sums(&a, w, p, 0)
 
 
 # A row with infinite numbers: each output is infinite with the sign of w v, NaN where both signs meet, and the start
 # alone where all weights of the infinite numbers are 0.
-cdef void infinite_sums(const dot_args* a, isize P, isize r, isize panel) noexcept nogil:
+cdef void infinite_sums(const dot_args* a, const matrix* w, isize p, isize r) noexcept nogil:
     cdef const signed char* v = a.v.data + r * a.v.row
-    cdef const signed char* w = a.w + panel * a.w_panel
-    cdef const real* init = a.init + r * a.init_row + panel * a.init_panel
-    cdef real* out = a.out + r * a.out_row + panel * a.out_panel
-    cdef isize i, k, sign
+    cdef isize i, k, sign, width = w.width * VLEN
+    cdef const signed char* weights = a.w + p * a.groups * width * GROUP
+    cdef const real* init = a.init + r * a.init_row + p * a.init_panel
+    cdef real* out = a.out + r * a.out_row + p * width
     cdef signed char number
-    for i in range(P * VLEN):
+    for i in range(width):
         out[i] = init[i]
         for k in range(a.groups * GROUP):
             number = v[k]
-            if HAS_DOT and a.fast:
+            if HAS_DOT and w.fast:
                 number ^= FLIP
-            sign = number * w[((k // GROUP) * P * VLEN + i) * GROUP + k % GROUP]
+            sign = number * weights[((k // GROUP) * width + i) * GROUP + k % GROUP]
             if sign:
                 out[i] += INFINITY if sign > 0 else -INFINITY
 

@@ -2,9 +2,11 @@
  *
  *   dot_weights dot_spread    weights of VLEN outputs times 4 numbers; 4 numbers of a row, for every output
  *   dot                       sums += weights * numbers
- *   dot_start dot_sums        where sums start; the sums as one int32 for each output
+ *   dot_start dot_zero        where sums start: at given numbers, at 0
+ *   dot_sums                  the sums, one int32 for each output
  *   from_ints                 int32 to float
- *   largest_bits vi_max       maximum of int32
+ *   largest_bits vi_max vi_add
+ *                             maximum and sum of int32
  *   store_bytes               rounds VLEN floats in -127...127 to nearest, ties to even, and stores them as bytes
  *
  * Weights and numbers lie in -127...127, so that no instruction below saturates and every instruction set has the same
@@ -223,6 +225,22 @@ FN void store_bytes(signed char *p, vf v, const int flip)
     for (int l = 0; l < VLEN; l++) p[l] = (signed char)nearbyintf((float)x[l]);
 }
 #endif
+
+FN dot_acc dot_zero(void)
+{
+    dot_acc zero;
+    memset(&zero, 0, sizeof zero);
+    return zero;
+}
+
+FN vi vi_add(vi a, vi b)
+{
+#if FASTRNN_ISA == 0
+    return (vi)((uint32_t)a + (uint32_t)b);     /* wraps, as vectors do */
+#else
+    return a + b;
+#endif
+}
 
 FN vi abs_bits(vf v) { return as_bits(v) & ~as_bits(vset(REAL(-0.0))); }
 FN vi zero_bits(void) { return as_bits(vset(0)); }

@@ -6,7 +6,7 @@
 #
 # Uses layer_run, forward_args, matrix, product (structs), the integer tile, step, locate_states, locate_rows,
 # running_rows, reset_rows, prefetch_stores, cells_plain, cells_with_options, split_gru_sums, store_state (forward),
-# between_row, extra_row (gru), tile_args, tile_rows, ROW_PANELS (tile), should_stop_after (kernels).
+# between_row, extra_row (gru), tile_args, tile_rows (tile), should_stop_after (kernels).
 
 include "integer_tile.pxi"
 
@@ -20,6 +20,7 @@ cdef struct narrow_scratch:
     narrow_rows x                   # [args.chunk, or 1][row]
     narrow_rows h                   # [row]
     narrow_rows extra               # [row]: r h or m, where the cell has W_hn or W_hr
+    real* sums                      # one row: [panel][width][VLEN], and again; then n_input of a GRU, [panel][VLEN]
 
 
 # Gives `rows` its place behind the first `used` elements of scratch; returns how many are used then.
@@ -47,7 +48,8 @@ cdef isize place_scratch(const forward_args* args, narrow_scratch* s) noexcept n
     used = place_rows(&s.h, args, used, rows, cell.state)
     if cell.w_hr.data != NULL or cell.w_hn.data != NULL:
         used = place_rows(&s.extra, args, used, rows, cell.hidden)
-    return used
+    s.sums = <real*>args.run.scratch + used
+    return used + cell.w_ih.panels * (2 * cell.w_ih.width + 1) * VLEN
 
 
 # As plan_forward: a pass of its own over the inputs pays where a step has too few rows to fill a tile, or where the
@@ -83,36 +85,62 @@ cdef int narrow_input_sums(forward_args* args, const narrow_scratch* s, isize fi
             R = tile_rows(steps * rows - m, DOT_ROWS[P])
             if should_stop_after(args.run.poll, &args.run.work, R * (w.depth // GROUP) * P):
                 return -1
-            narrow_product(w, p, 1, &s.x, m, <const real*>cell.bias + p * P * VLEN, 0, 0,
-                           s.floats + (p * args.chunk * rows + m) * P * VLEN, P * VLEN, 0, R)
+            narrow_product(w, p, &s.x, m, <const real*>cell.bias + p * P * VLEN, 0,
+                           s.floats + (p * args.chunk * rows + m) * P * VLEN, P * VLEN, R)
             m += R
     return 0
 
 
-# acc[panel][row][gate] of panels p..p+Q, rows n..n+R, as gate_sums gives them.
+# acc[row][gate] of panel p, rows n..n+R, as gate_sums gives them.
 cdef inline void narrow_gate_sums(forward_args* args, step* t, const narrow_scratch* s, vf* acc, vf* n_input, isize p,
-                                  isize Q, isize n, isize R) noexcept nogil:
+                                  isize n, isize R) noexcept nogil:
     cdef vf[32] sums, start
     cdef const packed_cell* cell = args.run.cell
     cdef isize P = cell.w_ih.width, i
     cdef tile_args a
     if t.input_sums == NULL:
-        narrow_product(&cell.w_ih, p, Q, &s.x, n - args.run.n0, <const real*>cell.bias + p * P * VLEN, 0, P * VLEN,
-                       <real*>sums, P * VLEN, R * P * VLEN, R)
+        narrow_product(&cell.w_ih, p, &s.x, n - args.run.n0, <const real*>cell.bias + p * P * VLEN, 0, <real*>sums,
+                       P * VLEN, R)
         a.init = <const real*>sums
-        a.init_panel = R * P * VLEN
     else:
         a.init = t.input_sums + p * t.input_panel + (n - args.run.n0) * P * VLEN
-        a.init_panel = t.input_panel
     if cell.kind == GRU or cell.kind == GRU_BEFORE:
-        split_gru_sums(cell, &a, start, n_input, p, Q, R)
+        a.init_panel = 0
+        split_gru_sums(cell, &a, start, n_input, p, 1, R)
         a.init = <const real*>start
-        a.init_panel = R * P * VLEN
-    narrow_product(&cell.w_hh, p, Q, &s.h, n - args.run.n0, a.init, P * VLEN, a.init_panel, <real*>acc, P * VLEN,
-                   R * P * VLEN, R)
+    narrow_product(&cell.w_hh, p, &s.h, n - args.run.n0, a.init, P * VLEN, <real*>acc, P * VLEN, R)
     if cell.kind == GRU_BEFORE:
         for i in range(R):
             acc[3 * i + 2] = start[3 * i + 2]
+
+
+# A step of the one row n: the sums of all panels, then all cells. Its weights are the most that a step reads, and they
+# are read in one go.
+cdef int narrow_row_step(forward_args* args, step* t, const narrow_scratch* s, isize n) noexcept nogil:
+    cdef const packed_cell* cell = args.run.cell
+    cdef isize P = cell.w_ih.width, panels = cell.w_ih.panels, size = panels * P * VLEN, row = n - args.run.n0
+    cdef bint backwards = (t.index + args.turn) & 1
+    cdef vf* acc = <vf*>s.sums
+    cdef vf* n_input = <vf*>(s.sums + 2 * size)
+    cdef tile_args a
+    if should_stop_after(args.run.poll, &args.run.work, panels * P * (cell.input + cell.state) // GROUP):
+        return -1
+    a.init, a.init_panel = s.sums, P * VLEN
+    if t.input_sums == NULL:
+        narrow_row_product(&cell.w_ih, &s.x, row, <const real*>cell.bias, P * VLEN, s.sums, backwards)
+    else:
+        a.init, a.init_panel = t.input_sums, t.input_panel
+    if cell.kind == GRU:
+        split_gru_sums(cell, &a, <vf*>(s.sums + size), n_input, 0, panels, 1)
+        a.init, a.init_panel = s.sums + size, P * VLEN
+    else:
+        acc = <vf*>(s.sums + size)
+    narrow_row_product(&cell.w_hh, &s.h, row, a.init, a.init_panel, <real*>acc, backwards)
+    if cell.plain:
+        cells_plain(args, t, acc, n_input, s.floats, 0, panels, n, 1)
+    else:
+        cells_with_options(args, t, acc, n_input, s.floats, 0, panels, n, 1)
+    return 0
 
 
 # As forward_step.
@@ -121,29 +149,29 @@ cdef int narrow_step(forward_args* args, step* t, const narrow_scratch* s) noexc
     cdef vf[16] n_input
     cdef layer_run* run = &args.run
     cdef const packed_cell* cell = run.cell
-    cdef isize P = cell.w_ih.width, panels = cell.w_ih.panels, n0 = run.n0, done = 0, p, Q, n, R
-    cdef isize width = state_width(run)
-    cdef bint one_row = t.active - n0 == 1 and cell.kind != GRU_BEFORE
+    cdef isize P = cell.w_ih.width, panels = cell.w_ih.panels, n0 = run.n0, i, p, n, R, width = state_width(run)
     quantise_rows(&cell.w_hh, t.h + n0 * width, width, t.active - n0, &s.h)
     if t.input_sums == NULL:
         quantise_rows(&cell.w_ih, t.x + n0 * args.x_n, args.x_n, t.active - n0, &s.x)
-    while done < panels:
-        Q = ROW_PANELS[P] if one_row and done + ROW_PANELS[P] <= panels else 1
-        p = panels - done - Q if (t.index + args.turn) & 1 else done
+    if t.active - n0 == 1 and cell.kind != GRU_BEFORE:
+        if narrow_row_step(args, t, s, n0):
+            return -1
+        panels = 0
+    for i in range(panels):
+        p = panels - 1 - i if (t.index + args.turn) & 1 else i
         n = n0
         while n < t.active:
             R = tile_rows(t.active - n, DOT_ROWS[P])
-            if should_stop_after(run.poll, &run.work, R * Q * P * (cell.input + cell.state) // GROUP):
+            if should_stop_after(run.poll, &run.work, R * P * (cell.input + cell.state) // GROUP):
                 return -1
-            if Q == 1 and t.y != NULL:
+            if t.y != NULL:
                 prefetch_stores(args, t, p, n, R)
-            narrow_gate_sums(args, t, s, acc, n_input, p, Q, n, R)
+            narrow_gate_sums(args, t, s, acc, n_input, p, n, R)
             if cell.plain:
-                cells_plain(args, t, acc, n_input, s.floats, p, Q, n, R)
+                cells_plain(args, t, acc, n_input, s.floats, p, 1, n, R)
             else:
-                cells_with_options(args, t, acc, n_input, s.floats, p, Q, n, R)
+                cells_with_options(args, t, acc, n_input, s.floats, p, 1, n, R)
             n += R
-        done += Q
     if cell.kind == GRU_BEFORE:
         return narrow_gru_before_step(args, t, s)
     if cell.w_hr.data != NULL:
@@ -164,8 +192,8 @@ cdef int narrow_gru_before_step(forward_args* args, step* t, const narrow_scratc
             R = tile_rows(t.active - n, DOT_ROWS[1])
             if should_stop_after(run.poll, &run.work, R * w.depth // GROUP):
                 return -1
-            narrow_product(w, p, 1, &s.extra, n - run.n0, between_row(run, s.floats, p, n) + VLEN,
-                           run.cell.units * 2 * VLEN, 0, <real*>acc, VLEN, 0, R)
+            narrow_product(w, p, &s.extra, n - run.n0, between_row(run, s.floats, p, n) + VLEN,
+                           run.cell.units * 2 * VLEN, <real*>acc, VLEN, R)
             if run.cell.plain:
                 gru_before_cells(args, t, acc, s.floats, p, n, R, True)
             else:
@@ -189,7 +217,7 @@ cdef int narrow_project_step(forward_args* args, step* t, const narrow_scratch* 
             R = tile_rows(t.active - n, DOT_ROWS[P])
             if should_stop_after(run.poll, &run.work, R * w.depth * P // GROUP):
                 return -1
-            narrow_product(w, p, 1, &s.extra, n - run.n0, <const real*>zero, 0, 0, <real*>acc, P * VLEN, 0, R)
+            narrow_product(w, p, &s.extra, n - run.n0, <const real*>zero, 0, <real*>acc, P * VLEN, R)
             for r in range(R):
                 for j in range(P):
                     store_state(args, t, acc[r * P + j], p * P + j, n + r)
@@ -244,8 +272,8 @@ cdef int multiply_narrow(product* args) noexcept nogil:
         for p in range(w.panels):
             if should_stop_after(args.poll, &args.work, R * w.depth * P // GROUP):
                 return -1
-            narrow_product(w, p, 1, &v, 0, bias + p * P * VLEN if bias != NULL else <const real*>zero, 0, 0, <real*>acc,
-                           P * VLEN, 0, R)
+            narrow_product(w, p, &v, 0, bias + p * P * VLEN if bias != NULL else <const real*>zero, 0, <real*>acc,
+                           P * VLEN, R)
             for r in range(R):
                 for q in range(P):
                     first = (p * P + q) * VLEN
