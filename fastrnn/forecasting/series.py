@@ -205,11 +205,13 @@ def _from_arrays(X: Any, y: Any, past: ArrayLike | None, times: Any, layout: Lay
         _check_same_index(past, "past", indexed[0], kind)
     known = shared_columns(X, "X", lengths, kind)
     past_columns = shared_columns(past, "past", lengths, kind)
+    labels: list[Any] = list(y.columns) if kind == "columns" and hasattr(y, "columns") else [None] * len(values)
     resampling = layout.resampling
     if times is None and indexed is None:
         if resampling.frequency is not None:
             raise ValueError("freq, resample: they need times; give times=, or name a frame's column with time=")
-        return Panel([Series(*parts) for parts in zip(values, known, past_columns, strict=True)], kind,
+        parts = zip(values, known, past_columns, labels, strict=True)
+        return Panel([Series(own, ahead, before, name=label) for own, ahead, before, label in parts], kind,
                      _counted(y, layout))
     layout = replace(layout) if indexed is None else indexed[1]
     instants, layout.times = _times_of_arrays(times, lengths, kind) if indexed is None else (indexed[0], layout.times)
@@ -221,7 +223,7 @@ def _from_arrays(X: Any, y: Any, past: ArrayLike | None, times: Any, layout: Lay
                 np.concatenate([[0], np.cumsum(lengths)]), every)
     if resampling.function is not None or layout.indexed:
         rows = _sorted(rows, every)
-    return Panel(rows.series(names, [None] * len(values), layout.times, resampling, layout.clock), kind,
+    return Panel(rows.series(names, labels, layout.times, resampling, layout.clock), kind,
                  layout if layout.indexed else None)
 
 

@@ -412,6 +412,8 @@ class ForecastStream:
             try:
                 z = float(value)
             except (TypeError, ValueError):
+                if type(value).__name__ == "NAType":        # of pandas
+                    return self._filled(), False
                 raise TypeError(f"value: expected a number, got {type(value).__name__}") from None
             if z == z:
                 if not self._guard.low <= z <= self._guard.high:

@@ -163,6 +163,18 @@ def test_every_index_goes_on(index):
     assert later.index[0] == (pandas.Timestamp(every[60]) if index == "text" else every[60])
 
 
+def test_columns_of_a_frame_are_names_of_series():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"north": wave(60), "south": wave(60, seed=1)}, pandas.date_range("2024", periods=60))
+    for table in (frame, frame.reset_index(drop=True)):
+        model = RNNForecaster(horizon=3, blend=["naive"]).fit(table)
+        assert model.stream("south").forecast[0] == frame["south"].iloc[-1]
+        assert model.stream("south").step(pandas.NA)[0] == frame["south"].iloc[-1]
+        assert model.backtest(table, start=-9, refit=False).names == ("north", "south")
+        with refuses(ValueError, "y", "y of series 'south': expected 2 samples"):
+            RNNForecaster(horizon=3).fit(table.assign(south=np.nan))
+
+
 def test_an_index_that_tells_nothing_is_left_aside():
     pandas = pytest.importorskip("pandas")
     for index in (pandas.Index(list("abcdefghijkl") * 5), pandas.Index(np.r_[0:30, 40:70])):
