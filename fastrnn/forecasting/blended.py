@@ -41,6 +41,18 @@ class BlendedForecaster(LivingForecaster):
     calibration_: Calibration | None
     random_state: RandomState
 
+    _state_version = 2          # until version 1 errors were forecasts less values
+
+    @classmethod
+    def _older(cls, version: int, parameters: dict[str, Any],
+               attributes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a file of version 1 holds, with errors as values less forecasts."""
+        calibration = attributes.get("calibration_")
+        if calibration is not None and calibration.freedom is None:
+            attributes["calibration_"] = replace(calibration, quantiles=-calibration.quantiles[::-1],
+                                                 paths=-calibration.paths)
+        return parameters, attributes
+
     def _settle(self, kept: int = 0, refit: bool = False) -> None:
         """Bring the base forecasts to the ends of the panel's series, of which the first `kept` are as they were.
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn._base import named_arrays, trees
 from fastrnn.anomaly import RNNAnomalyDetector
 from fastrnn.forecasting import RNNForecaster
 
@@ -29,3 +30,16 @@ def test_a_file_of_each_version_answers_as_it_did(name):
 def test_there_is_a_file_of_each_version(cls):
     versions = {int(name.split("-")[1]) for name in FILES if name.startswith(cls.__name__)}
     assert versions == set(range(1, cls._state_version + 1))
+
+
+def test_errors_of_a_forecaster_of_the_first_version_change_their_sign():
+    """Its file holds quantiles of forecasts less values; those of values less forecasts are the same from the end."""
+    path = DATA / "RNNForecaster-1-defaults.npz"
+    arrays, metadata = named_arrays.read(path)
+    kept = trees.rebuild(metadata["state"], arrays)[1]["calibration_"]
+    calibration = fastrnn.load(path).calibration_
+    np.testing.assert_array_equal(calibration.quantiles, -kept.quantiles[::-1])
+    np.testing.assert_array_equal(calibration.paths, -kept.paths)
+    assert (np.diff(calibration.quantiles) >= 0).all() and calibration.freedom is None
+    interval = fastrnn.load(path).predict(interval=0.9)
+    assert (interval.lower < interval.point).all() and (interval.point < interval.upper).all()
