@@ -38,6 +38,9 @@ def forecasters():
     yield "quantiles", RNNForecaster(**small, quantiles=(0.1, 0.9), time_features="week").fit(
         [series(), 2 * series()[:70]], times=[times, times[:70]])
     yield "defaults", RNNForecaster(horizon=3, random_state=0).fit(series())
+    kinds = np.array([[f"kind {n}"] for n in range(34)])            # too many for one column each: learnt vectors
+    yield "embeddings", RNNForecaster(**small, blend=False).fit([series(30) * (1 + n % 5) for n in range(34)],
+                                                               static=kinds)
 
 
 def answers(estimator):
