@@ -1,7 +1,7 @@
 """Series with planted anomalies, on which the detector's rules are chosen; the labelled collections are not for that.
 
-Fifteen kinds of series, each with six kinds of anomalies planted, one kind in a series: 90 series of 3,000 rows for a
-seed. Sizes are in standard deviations of what cannot be forecast, so that some are hard to see. The labelled rows are
+Fifteen kinds of series, each with seven kinds of anomalies planted, one kind in a series: 105 series of 3,000 rows for
+a seed. Sizes are in standard deviations of what cannot be forecast, so that some are hard to see. The labelled rows are
 those that were changed.
 """
 import numpy as np
@@ -100,8 +100,16 @@ def out_of_turn(rng, x, size):
         yield begin, end
 
 
+def faint_spikes(rng, x, size):
+    """Single rows away by 3 to 5."""
+    for begin, end in stretches(rng, len(x), 20, 1, 1):
+        x[begin] += rng.choice([-1, 1]) * rng.uniform(3, 5) * size
+        yield begin, end
+
+
 ANOMALIES = {"spikes": spikes, "bumps": bumps, "shifts": shifts, "stuck": stuck, "bursts": bursts,
-             "out of turn": out_of_turn}
+             "out of turn": out_of_turn,
+             "faint spikes": faint_spikes}
 
 
 def load(seed=0):

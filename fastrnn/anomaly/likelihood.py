@@ -30,6 +30,7 @@ ALARM = 5.0             # digits of the probability that raises an alarm: p < 1e
 WARM_UP = 50            # rows of a channel before it is judged
 SCALED = 30             # rows of a channel before the tails of its errors are learnt: the scale comes first
 FLOOR = 0.05            # of the values' deviation: no scale of errors is below this
+BEHIND = 1.5            # digits by which the average of errors may count for more than the row's own, as behind a spike
 HUBER = 4.0             # scales of an error: the read-out learns from larger ones as from these
 SURPRISING = 5.0        # mean excesses beyond the quantile that 2 % of the rows exceed: such a row surprises
 DOUBTED = 2.0           # the same: from there on (about p < 0.003) a value may be a glitch
@@ -65,9 +66,9 @@ class Channel:
     """
 
     __slots__ = ("level", "point", "average_error", "error_cost", "average_cost", "crowd", "ranges", "average_ranges",
-                 "fast", "slow", "scale", "inverse", "ratio", "center", "error", "average", "gap", "rows", "judged",
-                 "digits", "miss", "size", "w", "next_error", "next_average", "residual", "forecast", "other",
-                 "doubted", "changes", "changed")
+                 "fast", "slow", "scale", "inverse", "ratio", "gain", "offset", "center", "error", "average", "gap",
+                 "rows", "judged", "digits", "miss", "size", "w", "next_error", "next_average", "residual", "forecast",
+                 "other", "doubted", "changes", "changed")
 
     def __init__(self, memory: int, margin: float | None, rules: Sequence[str] = RULES, channels: int = 1) -> None:
         memory = check.size(memory, "memory", least=2 * WARM_UP)
@@ -86,6 +87,7 @@ class Channel:
         self.fast = self.slow = 0.0                             # mean sizes of errors
         self.scale = self.inverse = 1.0                         # of an error, and what it is multiplied by
         self.ratio = 1.0                                        # root of this scale over that of about SLOW rows
+        self.gain, self.offset = 1.0, 0.0                       # from w to what `point` judges; see `alike`
         self.rows = 0
         self.changes: list[float] = []                          # errors while there was no scale
         self.changed = 0                                        # the row of the last of these
@@ -112,7 +114,7 @@ class Channel:
     def upgrade(self, channels: int) -> None:
         """Complete what a file of version 1 holds, which had one forecast and one scale of errors."""
         self.crowd, self.judged, self.miss, self.other = math.log10(channels), math.nan, 0.0, math.nan
-        self.doubted = False
+        self.doubted, self.gain, self.offset = False, 1.0, 0.0
         self._rescale()
 
     def judge(self, x: float) -> float:
@@ -139,12 +141,12 @@ class Channel:
             self.next_average = self.average + (x - self.average) / (rows + 1)
             self.digits = 0.0
             return 0.0
-        evidence = point.digits(own)
+        evidence = point.digits(own * self.gain + self.offset)
         digits = evidence - self.error_cost
         self.next_error = error = self.error + ((w if w < cap else cap) - self.error) / ERROR_SPAN
         together = self.average_error.digits(error) - self.average_cost
         if together > digits:
-            digits = together
+            digits = together if together < evidence + BEHIND else max(digits, evidence + BEHIND)
         if (ranges := self.ranges) is not None:
             if x > ranges.high or x < ranges.low:
                 digits = max(digits, self._leaving(ranges, x, evidence, RANGE_EVIDENCE, RANGE_COST))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._base.trees import storable
+from .alike import EVERY, judge_alike
 from .likelihood import score_of
 from .repair import Repair
 from .statistics import SETTLING
@@ -125,6 +126,8 @@ class State:
                 if any(errors):
                     self.joint.learn(errors, share)
         self.count += 1
+        if self.count % EVERY == 0 and share and len(channels) > 1:
+            judge_alike(channels)
         repair, doubted = self.repair, False
         for channel in channels:
             if channel.doubted:

@@ -15,6 +15,7 @@ ACCEPTED = 20           # rows in a row further away than that: this is the new 
 FAST, SLOW = 32, 2000   # rows that the two means of an error's size look back on
 QUIET = 200             # rows without an excess, after which quantiles fall faster
 MOST = 4.0              # mean excesses that an excess counts for
+LEARNT = 2000.0         # rows after which quantiles move by steps that stay the same
 SEEN = 48.0             # excesses that a tail's mean excess looks back on
 CHANGES = 3             # changes of what was constant until the smallest of them gives a scale
 APART = 10              # rows after which an excess, or a change of what was constant, is no more of the same run
@@ -190,7 +191,7 @@ class Tail(Numbers):
 
     def learn(self, x: float, share: float) -> None:
         """Take one value in."""
-        if self.count < 500.0:
+        if self.count < LEARNT:
             self.count += 1.0
         self.since += 1
         m, u = self.m, self.u

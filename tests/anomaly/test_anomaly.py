@@ -261,7 +261,7 @@ class Written:
     def learn(self, x):
         if x <= self.q:
             self.held = self.u, self.m
-        self.n, self.quiet = min(self.n + 1, 500), self.quiet + 1
+        self.n, self.quiet = min(self.n + 1, 2000), self.quiet + 1
         above_q, above_u, u = x > self.q, x > self.u, self.u
         step = self.m / self.n * (self.quiet / 50 if self.quiet > 200 and not above_q else 1)
         new = self.u + (49 if above_u else -1) * step
@@ -307,7 +307,8 @@ def test_scores_follow_the_equations():
             own = math.sqrt(abs(miss) / max(slow, 0.05 * deviation))
             likely = point.held[0] + 5 * point.held[1]
             error += (min(math.sqrt(abs(miss) / scale), likely) - error) / 4
-            digits = max(point.digits(own) - 0.1, average.digits(error) - 0.6, 0) if t >= 50 else 0
+            alone, together = point.digits(own), average.digits(error) - 0.6
+            digits = max(alone - 0.1, min(together, alone + 1.5), 0) if t >= 50 else 0
             assert scores[t] == pytest.approx(digits / 6 if digits <= 5 else digits / (digits + 1), abs=1e-9), t
             z = (value - mean) / deviation
             clipped = 0 if second else np.clip(miss, -4 * scale, 4 * scale) / deviation

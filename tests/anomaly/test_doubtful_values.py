@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fastrnn.anomaly import RNNAnomalyDetector, likelihood
+from fastrnn.anomaly.alike import judge_alike
 from fastrnn.anomaly.likelihood import Channel
 from fastrnn.anomaly.readout import Readout
 from fastrnn.anomaly.repair import Repair
@@ -148,6 +149,59 @@ def test_leaving_a_range_counts_more_where_forecasts_are_good():
 
 def test_ranges_of_many_channels_count_less():
     assert leaving(0.0, 10) == pytest.approx(leaving(0.0) - 1.0)
+
+
+def channels_with_tails(*tails):
+    """Channels whose tails have these quantiles and mean excesses."""
+    channels = [Channel(5000, 0.02) for _ in tails]
+    for channel, (u, m) in zip(channels, tails, strict=True):
+        channel.point.u = channel.point.held_u = u
+        channel.point.m = channel.point.held_m = m
+    return channels
+
+
+def judged(channel, w):
+    return channel.point.digits(w * channel.gain + channel.offset)
+
+
+def test_channels_that_differ_by_chance_alone_are_judged_alike():
+    channels = channels_with_tails((1.68, 0.14), (1.74, 0.16), (1.71, 0.15))
+    alone = [judged(channel, 3.0) for channel in channels]
+    judge_alike(channels)
+    together = [judged(channel, 3.0) for channel in channels]
+    assert np.ptp(alone) > 0.3 and np.ptp(together) < 1e-9
+    assert min(alone) < together[0] < max(alone)
+    assert judged(channels[0], 1.7098) == pytest.approx(1.7, abs=0.01)      # the mean quantile is that of 2 % for all
+
+
+def test_channels_of_other_kinds_keep_their_own_tails():
+    channels = channels_with_tails((1.7, 0.15), (2.6, 0.6))
+    alone = [judged(channel, 4.0) for channel in channels]
+    judge_alike(channels)
+    together = [judged(channel, 4.0) for channel in channels]
+    assert np.ptp(together) > 0.9 * np.ptp(alone)
+
+
+def test_a_detector_judges_like_channels_alike():
+    x = np.random.default_rng(8).standard_normal((2000, 4))
+    channels = RNNAnomalyDetector(hidden_size=8, random_state=0).fit(x)._state.channels
+    assert np.ptp([judged(channel, 2.5) for channel in channels]) < 0.5 * np.ptp(
+        [channel.point.digits(2.5) for channel in channels])
+
+
+def test_the_average_of_errors_hardly_outranks_the_rows_own():
+    """So that the rows behind a spike do not rank like it."""
+    x = np.random.default_rng(9).standard_normal(1500)
+    detector = RNNAnomalyDetector(hidden_size=8, random_state=0, rules=("average",)).fit(x[:, None])
+    channel = detector._state.channels[0]
+    channel.error = 10.0                            # as behind a great many large errors
+    assert channel.judge(channel.center) == pytest.approx(1.5)
+    detector = RNNAnomalyDetector(hidden_size=8, random_state=0, rules=("error", "average")).fit(x[:, None])
+    channel = detector._state.channels[0]
+    far = channel.center + 30.0
+    own = channel.judge(far)
+    channel.judged, channel.error = np.nan, 10.0
+    assert own < channel.judge(far) <= own + 0.1 + 1.5 + 1e-9
 
 
 def test_a_glitch_in_one_of_several_noisy_channels_ranks_first():
