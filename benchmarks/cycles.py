@@ -82,7 +82,7 @@ class Table:
         verdict = "met" if met else "MISSED"
         if met and aim is not None and value > aim:
             verdict = f"met, aim {aim:g} not"
-        print(f"{self.part:9}{name:62}{value:8.3f}{unit:4}{'>=' if least else '<='} {bound:<6g}{verdict}", flush=True)
+        print(f"{self.part:9}{name:70}{value:8.3f}{unit:4}{'>=' if least else '<='} {bound:<6g}{verdict}", flush=True)
         self.rows.append({"part": self.part, "name": name, "value": value, "bound": bound, "met": met, **more})
 
 

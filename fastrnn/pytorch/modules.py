@@ -134,24 +134,7 @@ class Fast(_ModuleBase):
         del self.__dict__["qconfig"]
 
 
-# Where torch is faster. Beside its arithmetic a step of torch's costs from 20 us (RNN) to 80 us (GRU), forward and
-# backward. A call of the kernels costs about 1 ns for each weight to bring the weights into their order and the
-# gradients out of it. So one step pays for this many weights; and with this many rows the faster arithmetic pays for
-# any number of weights. Without gradients there is only the comparison of weights, which a single row in a single step
-# does not pay for.
-_WEIGHTS_OF_A_STEP, _ROWS_THAT_TRAIN, _ROWS_OF_A_STEP = 50_000, 64, 4
-
-
-def _gains(kind: str, steps: int, rows: int, weights: int, trains: bool) -> bool:
-    """Whether a call is faster here than by torch's GRU, RNN or cells (its nn.LSTM is never faster).
-
-    `rows` are those of all steps together. The numbers were measured on one thread of a Zen 4 with torch 2.13.
-    """
-    if steps == 1 and kind.startswith("rnn"):
-        return False
-    if trains:
-        return steps * _WEIGHTS_OF_A_STEP >= weights or (steps > 1 and rows >= _ROWS_THAT_TRAIN)
-    return steps > 1 or rows >= _ROWS_OF_A_STEP
+_gains = short_calls.gains
 
 
 # ---- Layers ---------------------------------------------------------------------------------------
@@ -468,6 +451,10 @@ class _Cell(Fast, _CellBase):
     _kind: Any                  # of the kernels
 
     def _fast(self, input: Any, hx: Any) -> Any:
+        if not torch.is_grad_enabled():
+            new = short_calls.of_cell(self, input, hx)
+            if new is not None:
+                return new
         kind: str = self._kind
         states = calls.states(hx, kind == "lstm")
         if states is None or not suits((input, *states)):

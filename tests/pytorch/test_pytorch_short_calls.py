@@ -100,3 +100,60 @@ def test_results_share_no_memory_between_calls(kind):
     for a, b, c in zip(first, kept, second, strict=True):
         assert torch.equal(a, b) and not torch.equal(a, c)
     assert len({t.data_ptr() for t in first}) == len(first)
+
+
+# ---- Cells ----------------------------------------------------------------------------------------
+
+def states_of(cell, *rows, dtype=torch.float32):
+    states = [torch.randn(*rows, cell.hidden_size, dtype=dtype) for _ in range(1 + isinstance(cell, nn.LSTMCell))]
+    return tuple(states) if len(states) == 2 else states[0]
+
+
+def assert_cell_as_torch(theirs, ours, *arguments):
+    expected, new = theirs(*arguments), ours(*arguments)
+    assert type(expected) is type(new)
+    for a, b in zip(*((r if isinstance(r, tuple) else (r,)) for r in (expected, new)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=2e-6)
+        assert not b.requires_grad
+
+
+def is_short(cell):
+    return getattr(cell.__dict__.get("_fastrnn"), "short", None) is not None
+
+
+@pytest.mark.parametrize("options", [{}, {"bias": False}, {"dtype": torch.float64}], ids=str)
+@pytest.mark.parametrize("kind", [f"{kind}Cell" for kind in KINDS])
+def test_steps_of_cells_are_as_torchs(kind, options):
+    theirs, ours = pair(kind, 5, 12, **options)
+    dtype = theirs.weight_ih.dtype
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            for rows in ((), (1,), (3,), (70,)):
+                x = torch.randn(*rows, 5, dtype=dtype)
+                assert_cell_as_torch(theirs, ours, x)
+                assert_cell_as_torch(theirs, ours, x, states_of(theirs, *rows, dtype=dtype))
+            x = torch.randn(5, 2, dtype=dtype).T                                    # not contiguous
+            assert_cell_as_torch(theirs, ours, x, states_of(theirs, 2, dtype=dtype))
+            with pytest.raises(RuntimeError):
+                ours(torch.randn(1, 4, dtype=dtype))
+            with pytest.raises(RuntimeError):
+                ours(torch.randn(1, 5, dtype=dtype), states_of(theirs, 2, dtype=dtype))
+    assert is_short(ours)
+
+
+@pytest.mark.parametrize("kind", [f"{kind}Cell" for kind in KINDS])
+def test_cells_follow_their_weights_and_train(kind):
+    theirs, ours = pair(kind, 3, 8)
+    x = torch.randn(1, 3)
+    with torch.no_grad():
+        assert_cell_as_torch(theirs, ours, x)
+        assert is_short(ours)
+        for cell in (theirs, ours):
+            cell.weight_hh.data.mul_(2)
+            cell.bias_ih += 1
+        assert_cell_as_torch(theirs, ours, x, states_of(theirs, 1))
+    new = ours(x)
+    assert (new[0] if isinstance(new, tuple) else new).requires_grad
+    again = copy.deepcopy(ours)
+    with torch.no_grad():
+        assert_cell_as_torch(theirs, again, x)
