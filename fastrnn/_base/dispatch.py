@@ -104,6 +104,18 @@ def layer_table(dtype: np.dtype[Any], hidden_size: int, precision: str | None = 
     return _tables[_active][precision or dtype]
 
 
+def row_table(dtype: np.dtype[Any], hidden_size: int) -> CapsuleType:
+    """The kernel table for one row of a plain layer of so many units.
+
+    AVX2 is taken, too, where three of its vectors hold all units, which fill one and a half of AVX-512. The bits are
+    the same here as well: each sum has an order of its own, and both have FMA.
+    """
+    if _active == "avx512" and 2 * _HALF_A_VECTOR < hidden_size * dtype.itemsize <= 3 * _HALF_A_VECTOR \
+            and "avx2" in _tables:
+        return _tables["avx2"][dtype]
+    return layer_table(dtype, hidden_size)
+
+
 use_isa(os.environ.get("FASTRNN_ISA") or next(iter(_tables)))
 
 

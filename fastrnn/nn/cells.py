@@ -174,7 +174,7 @@ class Cell(Parametrised, Generic[StateT, StateLikeT]):
         rows = x.shape[0] if x.ndim == 2 else 1
         stepper, isa = self._stepper, dispatch.active_isa()
         if stepper is None or stepper[0] is not self._layer._parameters or stepper[1] != isa or stepper[2] != rows:
-            packed = self._layer._packed()[0]
+            packed = self._layer._packed_for_steps(rows)
             small = rows * packed[0].multiply_adds <= _ONE_THREAD or dispatch.get_num_threads() == 1
             if not rows or not small:
                 return None

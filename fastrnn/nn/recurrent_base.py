@@ -22,6 +22,9 @@ from .base import Gradients, Packed, StateLikeT, StateT
 from .quantized import Quantizable, scales_of
 from .streams import Caller, Stream
 
+if TYPE_CHECKING:
+    from typing_extensions import CapsuleType
+
 _QUICK_STATE = 65536        # elements of a state above which a call's fixed cost is nothing beside its work
 Pack = list[list[_core.Parameters]]     # [layer][direction]
 
@@ -107,8 +110,9 @@ class Recurrent(Quantizable, Packed[Pack], Generic[StateT, StateLikeT]):
         return (tuple((name, alpha or 0.0, beta or 0.0) for name, alpha, beta in used[first:first + len(plain)]),
                 np.inf if self.clip is None else self.clip, self.coupled_gates, self.update == "mirror")
 
-    def _make_pack(self, values: Parameters) -> Pack:
-        table = dispatch.layer_table(self.dtype, self.hidden_size, self._precision)
+    def _make_pack(self, values: Parameters, table: CapsuleType | None = None) -> Pack:
+        if table is None:
+            table = dispatch.layer_table(self.dtype, self.hidden_size, self._precision)
 
         def packed(layer: int, direction: int) -> _core.Parameters:
             suffix = parameters.layer_suffix(layer, direction)
@@ -196,7 +200,7 @@ class Recurrent(Quantizable, Packed[Pack], Generic[StateT, StateLikeT]):
         if quick is None or quick[0] is not self._parameters or quick[1] != isa or quick[2] != rows:
             if self.bidirectional or self.reverse or not 0 < rows * self.num_layers * self.hidden_size <= _QUICK_STATE:
                 return None
-            quick = self._quick = (self._parameters, isa, rows, Caller(self._packed_for_steps(), rows,
+            quick = self._quick = (self._parameters, isa, rows, Caller(self._packed_for_steps(rows), rows,
                                                                        self.batch_first))
         return cast("tuple[Array, StateT] | None", quick[3]._call(x, cast(Any, state), out))
 
@@ -423,12 +427,17 @@ class Recurrent(Quantizable, Packed[Pack], Generic[StateT, StateLikeT]):
 
     # ---- Streaming -------------------------------------------------------------------------------
 
-    def _packed_for_steps(self) -> list[_core.Parameters]:
-        """Each layer's packed parameters, for a stream; ValueError where this layer cannot be stepped."""
+    def _packed_for_steps(self, rows: int) -> list[_core.Parameters]:
+        """Each layer's packed parameters, for a stream of `rows`; ValueError where this layer cannot be stepped."""
         if self.bidirectional or self.reverse:
             raise ValueError(f"a {'bidirectional' if self.bidirectional else 'reversed'} layer cannot stream: its "
                              "reversed direction starts at the sequence's end, which a stream has not seen")
-        return [directions[0] for directions in self._packed()]
+        table = dispatch.row_table(self.dtype, self.hidden_size)
+        plain = self._precision is None and not self.proj_size and self._options(0) is None
+        if rows > 1 or not plain or self._kind == "gru_before" \
+                or table is dispatch.layer_table(self.dtype, self.hidden_size):
+            return [directions[0] for directions in self._packed()]
+        return [directions[0] for directions in self._make_pack(self._parameters, table)]
 
     def stream(self, batch_size: int = 1) -> Stream[StateT, StateLikeT]:
         """Make a stream of this layer, which takes one time step after another.

@@ -11,10 +11,12 @@ cdef enum: HOLD_GIL = 100000     # multiply-adds of a call below which the GIL i
 cdef enum: KEPT_BLOCK = 1048576  # bytes of a block's scratch and inner outputs that are kept for the next block
 
 cdef struct stream_layer:        # every pointer is owned by StreamCore.buffers
-    forward_args args            # h and c read one set, h_n and c_n write the other; x is the caller's, or h_n below
+    # A step from either set: h and c read it, h_n and c_n write the other; x is the caller's, or h_n below.
+    forward_args args[2]
     void* h[2]                   # [N] padded rows: the two sets
     void* c[2]
     int (*forward)(forward_args*) noexcept nogil
+    step_function small_step     # of one row and a small cell; else NULL
     # T steps in one pass: h, c and extra are of StreamCore.buffers, too; scratch and the y of all layers but the last,
     # whose y is the caller's, of StreamCore.block_buffers.
     forward_args block
@@ -47,6 +49,7 @@ cdef class StreamCore:
     cdef int busy                            # 0, or the generation of the process in which a step is running
     cdef bint batch_first                    # blocks are [N, T, ...]
     cdef isize multiply_adds                 # of a step of all rows
+    cdef bint small                          # every layer has a small_step
     cdef bint long_step                      # a step releases the GIL, and Ctrl-C is looked for
     cdef isize block_steps                   # T of the block that is prepared; 0: none is
     cdef list buffers, block_buffers         # what `layers` points into
@@ -56,34 +59,46 @@ cdef class StreamCore:
     def __cinit__(self, list parameters, isize batch_size, bint batch_first=False):
         cdef Parameters p = parameters[0]
         cdef Buffer b
-        cdef isize i, V = p.table.vlen
+        cdef isize i
         self.parameters, self.batch_size, self.count = tuple(parameters), batch_size, len(parameters)
         self.itemsize, self.input_size, self.batch_first = p.table.itemsize, p.cell.input, batch_first
         self.typenum = cnp.NPY_FLOAT32 if self.itemsize == 4 else cnp.NPY_FLOAT64
         b = Buffer(self.count, sizeof(stream_layer), 1, True)
         self.buffers = [b]
-        self.layers = <stream_layer*>b.data
+        self.layers, self.small = <stream_layer*>b.data, True
         for i in range(self.count):
             p = parameters[i]
-            self.add_layer(&self.layers[i], p)
-            self.layers[i].args.x_n = p.cell.input if i == 0 else self.layers[i - 1].args.run.cell.state_units * V
+            self.add_layer(i, p)
+            self.small = self.small and self.layers[i].small_step != NULL
             self.multiply_adds += p.multiply_adds * batch_size
-        self.output_size, self.output_row = p.cell.state, state_row(&p.cell, V)
+        self.output_size, self.output_row = p.cell.state, state_row(&p.cell, p.table.vlen)
         self.long_step = self.multiply_adds > HOLD_GIL
         start_poll(&self.poll)
         self.poll.next = 1e300       # a short step never looks for signals
 
-    cdef int add_layer(self, stream_layer* layer, Parameters p) except -1:
-        cdef layer_run* run = &layer.args.run
+    cdef int add_layer(self, isize i, Parameters p) except -1:
+        cdef stream_layer* layer = &self.layers[i]
+        cdef forward_args* args = &layer.args[0]
         cdef isize N = self.batch_size, h_row = state_row(&p.cell, p.table.vlen), set_
         cdef isize c_row = units_row(&p.cell, p.table.vlen)
         layer.forward = p.table.forward
-        run.cell, run.T, run.N, run.n1, run.rows, run.poll = &p.cell, 1, N, N, N, &self.poll
+        if N == 1 and p.table.small_step != NULL:
+            layer.small_step = p.table.small_step(&p.cell)
+        args.run.cell, args.run.T, args.run.N, args.run.n1, args.run.rows = &p.cell, 1, N, N, N
+        args.run.poll = &self.poll
+        args.x_n = p.cell.input if i == 0 else self.layers[i - 1].args[0].run.cell.state_units * p.table.vlen
         for set_ in range(2):
             layer.h[set_] = self.new_buffer(N, h_row, True)
             layer.c[set_] = self.new_buffer(N, c_row, True)
-        run.extra = self.new_buffer(N, c_row, False)
-        run.scratch = self.new_buffer(max(<isize>1, p.table.plan_forward(&layer.args)), 1, False)
+        args.run.extra = self.new_buffer(N, c_row, False)
+        args.run.scratch = self.new_buffer(max(<isize>1, p.table.plan_forward(args)), 1, False)
+        layer.args[1] = args[0]
+        for set_ in range(2):
+            args = &layer.args[set_]
+            args.run.h, args.h_n, args.turn = layer.h[set_], layer.h[1 - set_], set_
+            args.run.c, args.c_n = layer.c[set_], layer.c[1 - set_]
+            if i > 0:
+                args.x = self.layers[i - 1].args[set_].h_n
         return 0
 
     # What a pass of T steps needs beside the stream's own state, for every layer.
@@ -99,7 +114,7 @@ cdef class StreamCore:
             V = p.table.vlen
             block = &self.layers[i].block
             if block.run.cell == NULL:
-                block[0] = self.layers[i].args
+                block[0] = self.layers[i].args[0]
                 block.run.h = self.new_buffer(2 * N, state_row(&p.cell, V), True)
                 block.run.c = self.new_buffer(N, units_row(&p.cell, V), True)
             block.run.T, block.run.rows = T, T * N
@@ -180,23 +195,25 @@ cdef class StreamCore:
         cdef int axes = self.fits(x, self.input_size)
         cdef cnp.npy_intp[2] shape
         cdef cnp.ndarray target
-        cdef void* h
         if axes == 0:
             x = self._convert(x)
             axes = cnp.PyArray_NDIM(<cnp.ndarray>x)
-        shape[0], shape[1] = self.batch_size, self.output_size
         if out is not None and self.fits(out, self.output_size) == axes and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out):
             target = <cnp.ndarray>out
         else:
             if out is not None:
                 self._check_out(out, [self.batch_size, self.output_size][2 - axes:])
+            shape[0], shape[1] = self.batch_size, self.output_size
             target = cnp.PyArray_EMPTY(axes, &shape[2 - axes], self.typenum, 0)
         self.enter()
-        try:
-            h = self.advance(cnp.PyArray_DATA(<cnp.ndarray>x))
-        finally:
+        if self.small:                  # nothing can go wrong or let another thread in
             self.busy = 0
-        self.copy_out(target, h)
+            self.advance_small(cnp.PyArray_DATA(<cnp.ndarray>x), cnp.PyArray_DATA(target))
+        else:
+            try:
+                self.advance(cnp.PyArray_DATA(<cnp.ndarray>x), cnp.PyArray_DATA(target))
+            finally:
+                self.busy = 0
         if out is not None and target is not out:
             out[...] = target
             return out
@@ -342,7 +359,7 @@ cdef class StreamCore:
         try:
             self.exchange(h, c, False)
             if cnp.PyArray_DIM(target, 0) == 1 and not self.batch_first:        # one step: what it writes is new_h, too
-                self.copy_out(target, self.advance(cnp.PyArray_DATA(<cnp.ndarray>x)))
+                self.advance(cnp.PyArray_DATA(<cnp.ndarray>x), cnp.PyArray_DATA(target))
             else:
                 self.advance_block(<cnp.ndarray>x, target)
             self.exchange(new_h, new_c, True)
@@ -381,10 +398,9 @@ cdef class StreamCore:
             self.copy_in(h, self.layers[0].h[self.current])
             if lstm:
                 self.copy_in(c, self.layers[0].c[self.current])
-            self.advance(cnp.PyArray_DATA(<cnp.ndarray>x))
-            self.copy_out(new_h, self.layers[0].h[self.current])
+            self.advance(cnp.PyArray_DATA(<cnp.ndarray>x), cnp.PyArray_DATA(new_h))
             if lstm:
-                self.copy_out(new_c, self.layers[0].c[self.current])
+                self.copy_out(cnp.PyArray_DATA(new_c), self.layers[0].c[self.current])
         finally:
             self.busy = 0
         return (new_h, new_c) if lstm else new_h
@@ -397,8 +413,8 @@ cdef class StreamCore:
         copy_rows(<char*>padded, self.output_row * self.itemsize, <const char*>cnp.PyArray_DATA(<cnp.ndarray>rows),
                   self.output_size * self.itemsize, self.output_size * self.itemsize, self.batch_size)
 
-    cdef void copy_out(self, cnp.ndarray rows, const void* padded) noexcept:
-        copy_rows(<char*>cnp.PyArray_DATA(rows), self.output_size * self.itemsize, <const char*>padded,
+    cdef void copy_out(self, void* rows, const void* padded) noexcept:
+        copy_rows(<char*>rows, self.output_size * self.itemsize, <const char*>padded,
                   self.output_row * self.itemsize, self.output_size * self.itemsize, self.batch_size)
 
     cdef inline int enter(self) except -1:
@@ -407,27 +423,31 @@ cdef class StreamCore:
         self.busy = generation
         return 0
 
-    # The last layer's new state, or NULL with the exception of a signal handler set.
-    cdef void* advance(self, const void* x) except NULL:
-        cdef isize i
-        cdef int result
-        cdef stream_layer* layer
-        for i in range(self.count):
-            layer = &self.layers[i]
-            layer.args.run.h, layer.args.h_n = layer.h[self.current], layer.h[1 - self.current]
-            layer.args.run.c, layer.args.c_n = layer.c[self.current], layer.c[1 - self.current]
-            layer.args.turn = self.current
-            layer.args.x = x if i == 0 else self.layers[i - 1].args.h_n
+    # One step of every layer; its output to contiguous rows y, which may overlap x. -1: a signal handler has raised.
+    cdef inline int advance(self, const void* x, void* y) except -1:
+        cdef int result, current = self.current
+        if self.small:
+            self.advance_small(x, y)
+            return 0
+        self.layers[0].args[current].x = x
         if self.long_step:
             start_poll(&self.poll)
             with nogil:
-                result = run_layers(self.layers, self.count)
+                result = run_layers(self.layers, self.count, current)
         else:
-            result = run_layers(self.layers, self.count)
+            result = run_layers(self.layers, self.count, current)
         if result:
-            return NULL
-        self.current = 1 - self.current
-        return self.layers[self.count - 1].args.h_n
+            return -1
+        self.current = 1 - current
+        self.copy_out(y, self.layers[self.count - 1].args[current].h_n)
+        return 0
+
+    cdef inline void advance_small(self, const void* x, void* y) noexcept:
+        cdef int current = self.current
+        self.layers[0].args[current].x = x
+        self.layers[self.count - 1].args[current].y = y
+        run_small(self.layers, self.count, current)
+        self.current = 1 - current
 
     # T steps of every layer: from the current set of buffers to the other, which is then the current one.
     cdef int advance_block(self, cnp.ndarray x, cnp.ndarray y) except -1:
@@ -564,12 +584,20 @@ cdef bint overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
     return first < second + cnp.PyArray_NBYTES(b) and second < first + cnp.PyArray_NBYTES(a)
 
 
-cdef int run_layers(stream_layer* layers, isize count) noexcept nogil:
+cdef inline void run_small(stream_layer* layers, isize count, int current) noexcept nogil:
+    cdef fp_mode mode = flush_subnormals()
+    cdef isize i
+    for i in range(count):
+        layers[i].small_step(&layers[i].args[current])
+    restore_fp(mode)
+
+
+cdef int run_layers(stream_layer* layers, isize count, int current) noexcept nogil:
     cdef fp_mode mode = flush_subnormals()
     cdef isize i
     cdef int result = 0
     for i in range(count):
-        result = layers[i].forward(&layers[i].args)
+        result = layers[i].forward(&layers[i].args[current])
         if result:
             break
     restore_fp(mode)

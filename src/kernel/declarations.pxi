@@ -10,6 +10,8 @@ cdef extern from "simd.h" nogil:
     enum: ROWS3
     enum: ROWS4
     enum: SMALL_AHEAD
+    enum: GROUP3
+    enum: GROUP4
     vf vload(const real* p)
     void vstore(real* p, vf v)
     vf vload_part(const real* p, Py_ssize_t n)
@@ -23,6 +25,7 @@ cdef extern from "simd.h" nogil:
     vf vsigmoid_complement(vf x)
     vf vtanh(vf x)
     vf vrelu(vf x)
+    vf vhere(vf v)
     void keep_value(vf v)
     vf vrelu_gradient(vf h, vf d)
 

@@ -193,11 +193,15 @@ typedef struct {
 
 /* ---- The functions of one kernel module -------------------------------------------------- */
 
+/* One step of one row, from h and c to h_n and c_n, and the output to y, which may overlap x. */
+typedef void (*step_function)(const forward_args *);
+
 typedef struct {
     isize vlen, itemsize;
     isize weight_size, group;   /* bytes of a packed weight; packed matrices have `depth` in whole groups of this size */
     int has_dot, fast;          /* int8: the CPU has an instruction for sums of four products; it is used */
     int (*forward)(forward_args *);     /* every int result: 0, or -1 when cancelled */
+    step_function (*small_step)(const packed_cell *);   /* of a small cell, else NULL; may be NULL itself */
     int (*backward)(backward_args *);
     isize (*plan_forward)(forward_args *);      /* before a pass: sets chunk; returns the size of scratch in elements */
     isize (*plan_backward)(backward_args *);    /* returns the size of scratch in elements */

@@ -76,6 +76,7 @@ TABLE.vlen = VLEN
 TABLE.itemsize = TABLE.weight_size = sizeof(real)
 TABLE.group = 1
 TABLE.forward = forward
+TABLE.small_step = small_step
 TABLE.backward = backward
 TABLE.accumulate = accumulate
 TABLE.multiply = multiply

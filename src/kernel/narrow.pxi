@@ -292,6 +292,7 @@ cdef isize plan_multiply_narrow(const matrix* w) noexcept nogil:
 cdef kernel_table INT8_TABLE
 INT8_TABLE = TABLE
 INT8_TABLE.forward = forward_narrow
+INT8_TABLE.small_step = NULL
 INT8_TABLE.plan_forward = plan_narrow
 INT8_TABLE.backward = NULL
 INT8_TABLE.plan_backward = NULL

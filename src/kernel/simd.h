@@ -72,13 +72,13 @@ typedef int32_t bits;
 #endif
 
 /* Tile rows for a panel of 1, 2, 3, 4 vectors: accumulators + operands fill the registers. Of a small cell (small.pxi):
- * the most panels whose sums of x are taken one step ahead. */
+ * the most panels whose sums of x are taken one step ahead, and how many of 3 and 4 panels a step sums side by side. */
 #if FASTRNN_ISA == 3 || (FASTRNN_ISA == 1 && defined(__aarch64__))
 enum { VLEN = VBYTES / sizeof(real), ROWS1 = 8, ROWS2 = 8, ROWS3 = 8, ROWS4 = 6 };
-enum { SMALL_AHEAD = 2 };       /* 32 registers */
+enum { SMALL_AHEAD = 2, GROUP3 = 1, GROUP4 = 1 };     /* 32 registers */
 #else
 enum { VLEN = VBYTES / sizeof(real), ROWS1 = 8, ROWS2 = 6, ROWS3 = 4, ROWS4 = 3 };
-enum { SMALL_AHEAD = 1 };       /* 16 registers */
+enum { SMALL_AHEAD = 1, GROUP3 = 3, GROUP4 = 2 };     /* 16 registers */
 #endif
 
 #if FASTRNN_ISA == 0
@@ -324,6 +324,20 @@ FN vf vtanh(vf x)
     c = vfma(c, u, vset(-0.333332980018f));
     return as_real(as_bits(vif_less(u, vset(0.36f), vfma(c * u, a, a), large)) | sign);
 #endif
+}
+
+/* Makes the compiler compute v here, in this order, and not where it is first used: a division begun late is waited for,
+ * and until then its operands would hold registers. */
+FN vf vhere(vf v)
+{
+#if (defined(__GNUC__) || defined(__clang__)) && FASTRNN_ISA == 3
+    __asm__ volatile("" : "+v"(v));
+#elif (defined(__GNUC__) || defined(__clang__)) && defined(__SSE2__) && FASTRNN_ISA != 0
+    __asm__ volatile("" : "+x"(v));
+#elif (defined(__GNUC__) || defined(__clang__)) && defined(__aarch64__) && FASTRNN_ISA != 0
+    __asm__ volatile("" : "+w"(v));
+#endif
+    return v;
 }
 
 /* max(x, 0), NaN kept. */

@@ -132,10 +132,13 @@ cdef extern from "kernels.h" nogil:
         void* second
         void* third
 
+    ctypedef void (*step_function)(const forward_args*) noexcept nogil
+
     ctypedef struct kernel_table:
         isize vlen, itemsize, weight_size, group
         bint has_dot, fast
         int (*forward)(forward_args*) noexcept nogil
+        step_function (*small_step)(const packed_cell*) noexcept nogil
         int (*backward)(backward_args*) noexcept nogil
         isize (*plan_forward)(forward_args*) noexcept nogil
         isize (*plan_backward)(backward_args*) noexcept nogil
