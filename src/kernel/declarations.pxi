@@ -25,7 +25,7 @@ cdef extern from "simd.h" nogil:
     vf vsigmoid_complement(vf x)
     vf vtanh(vf x)
     vf vrelu(vf x)
-    vf vhere(vf v)
+    vf compute_now(vf v)
     void keep_value(vf v)
     vf vrelu_gradient(vf h, vf d)
 

@@ -326,9 +326,9 @@ FN vf vtanh(vf x)
 #endif
 }
 
-/* Makes the compiler compute v here, in this order, and not where it is first used: a division begun late is waited for,
- * and until then its operands would hold registers. */
-FN vf vhere(vf v)
+/* Makes the compiler compute v here, in this order, and not where it is first used: a division begun late is waited
+ * for, and until then its operands would hold registers. */
+FN vf compute_now(vf v)
 {
 #if (defined(__GNUC__) || defined(__clang__)) && FASTRNN_ISA == 3
     __asm__ volatile("" : "+v"(v));

@@ -1,15 +1,15 @@
-# One row of a small plain cell, at most four panels of units: a loop over the steps, or one step alone for a stream, with
-# the sums and the weights' addresses in registers. At these sizes the general pass spends more on finding its rows than
-# on the arithmetic.
+# One row of a small plain cell, at most four panels of units: a loop over the steps, or one step alone for a stream,
+# with the sums and the weights' addresses in registers. At these sizes the general pass spends more on finding its rows
+# than on the arithmetic.
 #
-# Panels are summed in groups side by side, and a group's cells follow while the processor already reads the next group's
-# weights. Where the registers suffice (SMALL_AHEAD), all panels are one group, and in a sequence the sums of x are taken
-# one step ahead, between the recurrent sums and the activations: they do not depend on h, and fill the time for which
-# these wait for each other. Else they are taken within the step or, of long inputs, many steps at once by the tile. Each
-# sum has the general pass's order: bias, x's k, h's k.
+# Panels are summed in groups side by side, and a group's cells follow while the processor already reads the weights of
+# the next group. Where the registers suffice (SMALL_AHEAD), all panels are one group, and in a sequence the sums of x
+# are taken one step ahead, between the recurrent sums and the activations: they do not depend on h, and fill the time
+# for which these wait for each other. Else they are taken within the step or, of long inputs, many steps at once by the
+# tile. Each sum has the general pass's order: bias, x's k, h's k.
 #
 # U, the vectors of units, and the size of a group are constants once an instance below is compiled, so that the loops
-# over units unroll whole.
+# over units unroll whole. A group is a function of its own, because GCC keeps its sums in registers then.
 #
 # Uses forward_args, packed_cell, matrix, step_function (structs), input_sums, store_output, state_width, unit_width
 # (forward), should_stop_after (kernels), vf and its functions (declarations).
@@ -70,11 +70,12 @@ cdef inline void input_products(const packed_cell* cell, vf* sums, const real* x
                                 const int count) noexcept nogil:
     cdef int i
     for i in range(U * count):
-        sums[i] = vhere(vload(<const real*>cell.bias + (u0 * count + i) * VLEN))
+        sums[i] = compute_now(vload(<const real*>cell.bias + (u0 * count + i) * VLEN))      # else GCC calls memcpy
     add_products(sums, &cell.w_ih, x, u0, U, count)
 
 
-# The sums of panels u0..u0+group. GRU: n_input takes the input's part of n, and b_hn its place.
+# The sums of panels u0..u0+group; `alone`: of a step that is no part of a sequence. GRU: n_input takes the input's part
+# of n, and b_hn its place.
 cdef inline void group_sums(const small_row* row, vf* sums, vf* n_input, isize u0, const int group, const int count,
                             const bint alone) noexcept nogil:
     cdef int u, i
@@ -104,10 +105,10 @@ cdef inline void lstm_units(const small_row* row, const vf* sums, vf* h, isize u
     cdef vf c, m
     cdef int u
     for u in range(group):
-        g[u] = vhere(vtanh(sums[4 * u + 2]))
-        i_complement[u] = vhere(vsigmoid_complement(sums[4 * u]))
-        f[u] = vhere(vsigmoid(sums[4 * u + 1]))
-        o_complement[u] = vhere(vsigmoid_complement(sums[4 * u + 3]))
+        g[u] = compute_now(vtanh(sums[4 * u + 2]))
+        i_complement[u] = compute_now(vsigmoid_complement(sums[4 * u]))
+        f[u] = compute_now(vsigmoid(sums[4 * u + 1]))
+        o_complement[u] = compute_now(vsigmoid_complement(sums[4 * u + 3]))
     for u in range(group):
         c = vfma(f[u], vload(row.c + (u0 + u) * VLEN), vfma(-i_complement[u], g[u], g[u]))
         vstore(row.c_n + (u0 + u) * VLEN, c)
@@ -121,9 +122,9 @@ cdef inline void gru_units(const small_row* row, const vf* sums, const vf* n_inp
     cdef vf n
     cdef int u
     for u in range(group):
-        r[u] = vhere(vsigmoid(sums[3 * u]))
+        r[u] = compute_now(vsigmoid(sums[3 * u]))
     for u in range(group):
-        z[u] = vhere(vsigmoid(sums[3 * u + 1]))
+        z[u] = compute_now(vsigmoid(sums[3 * u + 1]))
     for u in range(group):
         n = vtanh(vfma(r[u], sums[3 * u + 2], n_input[u]))
         h[u0 + u] = vfma(z[u], vload(row.h + (u0 + u) * VLEN) - n, n)
@@ -144,13 +145,15 @@ cdef inline void gru_group(const small_row* row, vf* h, isize u0, const int grou
 
 # Every other step takes the groups backwards: it begins with the weights that the last one ended with, which L1 still
 # holds where it cannot hold all.
-cdef inline void lstm_groups(const small_row* row, vf* h, const int U, const int group, const bint alone) noexcept nogil:
+cdef inline void lstm_groups(const small_row* row, vf* h, const int U, const int group,
+                             const bint alone) noexcept nogil:
     cdef int i
     for i in range(U // group):
         lstm_group(row, h, (U // group - 1 - i if row.backwards else i) * group, group, alone)
 
 
-cdef inline void gru_groups(const small_row* row, vf* h, const int U, const int group, const bint alone) noexcept nogil:
+cdef inline void gru_groups(const small_row* row, vf* h, const int U, const int group,
+                            const bint alone) noexcept nogil:
     cdef int i
     for i in range(U // group):
         gru_group(row, h, (U // group - 1 - i if row.backwards else i) * group, group, alone)
@@ -340,18 +343,18 @@ cdef inline int small_rnn(forward_args* args, const small_walk* walk, const int 
 
 # ---- Instances, one a line: <what>_<cell>_<vectors of units> --------------------------------------
 
-cdef int small_lstm_1(forward_args* args, const small_walk* walk) noexcept nogil: return small_lstm(args, walk, 1, 1)
-cdef int small_lstm_2(forward_args* args, const small_walk* walk) noexcept nogil: return small_lstm(args, walk, 2, 2)
-cdef int small_lstm_3(forward_args* args, const small_walk* walk) noexcept nogil: return small_lstm(args, walk, 3, GROUP3)
-cdef int small_lstm_4(forward_args* args, const small_walk* walk) noexcept nogil: return small_lstm(args, walk, 4, GROUP4)
-cdef int small_gru_1(forward_args* args, const small_walk* walk) noexcept nogil: return small_gru(args, walk, 1, 1)
-cdef int small_gru_2(forward_args* args, const small_walk* walk) noexcept nogil: return small_gru(args, walk, 2, 2)
-cdef int small_gru_3(forward_args* args, const small_walk* walk) noexcept nogil: return small_gru(args, walk, 3, GROUP3)
-cdef int small_gru_4(forward_args* args, const small_walk* walk) noexcept nogil: return small_gru(args, walk, 4, GROUP4)
-cdef int small_rnn_1(forward_args* args, const small_walk* walk) noexcept nogil: return small_rnn(args, walk, 1)
-cdef int small_rnn_2(forward_args* args, const small_walk* walk) noexcept nogil: return small_rnn(args, walk, 2)
-cdef int small_rnn_3(forward_args* args, const small_walk* walk) noexcept nogil: return small_rnn(args, walk, 3)
-cdef int small_rnn_4(forward_args* args, const small_walk* walk) noexcept nogil: return small_rnn(args, walk, 4)
+cdef int small_lstm_1(forward_args* a, const small_walk* walk) noexcept nogil: return small_lstm(a, walk, 1, 1)
+cdef int small_lstm_2(forward_args* a, const small_walk* walk) noexcept nogil: return small_lstm(a, walk, 2, 2)
+cdef int small_lstm_3(forward_args* a, const small_walk* walk) noexcept nogil: return small_lstm(a, walk, 3, GROUP3)
+cdef int small_lstm_4(forward_args* a, const small_walk* walk) noexcept nogil: return small_lstm(a, walk, 4, GROUP4)
+cdef int small_gru_1(forward_args* a, const small_walk* walk) noexcept nogil: return small_gru(a, walk, 1, 1)
+cdef int small_gru_2(forward_args* a, const small_walk* walk) noexcept nogil: return small_gru(a, walk, 2, 2)
+cdef int small_gru_3(forward_args* a, const small_walk* walk) noexcept nogil: return small_gru(a, walk, 3, GROUP3)
+cdef int small_gru_4(forward_args* a, const small_walk* walk) noexcept nogil: return small_gru(a, walk, 4, GROUP4)
+cdef int small_rnn_1(forward_args* a, const small_walk* walk) noexcept nogil: return small_rnn(a, walk, 1)
+cdef int small_rnn_2(forward_args* a, const small_walk* walk) noexcept nogil: return small_rnn(a, walk, 2)
+cdef int small_rnn_3(forward_args* a, const small_walk* walk) noexcept nogil: return small_rnn(a, walk, 3)
+cdef int small_rnn_4(forward_args* a, const small_walk* walk) noexcept nogil: return small_rnn(a, walk, 4)
 cdef void step_lstm_1(const forward_args* args) noexcept nogil: step_lstm(args, 1, 1)
 cdef void step_lstm_2(const forward_args* args) noexcept nogil: step_lstm(args, 2, 2)
 cdef void step_lstm_3(const forward_args* args) noexcept nogil: step_lstm(args, 3, GROUP3)

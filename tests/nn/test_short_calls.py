@@ -202,3 +202,96 @@ def test_blocks_of_changing_length():
         assert_same(stream.run(x[at:at + T]), np.stack([other.step(row) for row in x[at:at + T]]))
         at += T
     assert_same(stream.state, other.state)
+
+
+# ---- One step of one row -------------------------------------------------------------------------
+
+class Marked(np.ndarray):
+    """A subclass, whose own ways a fast path must not pass by."""
+
+
+@pytest.mark.parametrize("hidden_size", [1, 7, 8, 15, 16, 17, 24, 25, 32, 40, 48, 63, 64])
+@pytest.mark.parametrize("cell", CELLS)
+def test_steps_have_the_bits_of_the_general_call_and_write_no_further(isa, cell, hidden_size):
+    rng = np.random.default_rng(0)
+    for options in OPTIONS:
+        layer = CELLS[cell](9, hidden_size, **(options | {"batch_first": False}), rng=1)
+        x, state = random(rng, layer.dtype, 7, 9), state_like(layer, rng, (1,))
+        right, (*_, last) = general(layer, x[:, None], state)[0], general(layer, x[:, None], state)
+        stream = layer.stream()
+        stream.state = state
+        for row, expected in zip(x, right, strict=True):
+            memory = np.full(hidden_size + 64, 7, layer.dtype)
+            out = memory[3:3 + hidden_size]
+            assert stream.step(row, out) is out
+            assert_same(out[None], expected)
+            assert (memory[:3] == 7).all() and (memory[3 + hidden_size:] == 7).all()
+        assert_same(stream.state, last)
+
+
+@pytest.mark.parametrize("hidden_size", [8, 24, 40, 64])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_step_may_write_over_its_own_input(isa, cell, hidden_size):
+    layer, rng = CELLS[cell](hidden_size, hidden_size, 2, rng=0), np.random.default_rng(0)
+    x = random(rng, np.float32, 5, hidden_size)
+    right, stream, other = general(layer, x[:, None])[0][:, 0], layer.stream(), layer.stream()
+    for row, expected in zip(x, right, strict=True):
+        same = row.copy()
+        assert_same(stream.step(same, same), expected)
+        memory = np.concatenate([row, np.zeros_like(row)])
+        assert_same(other.step(memory[:hidden_size], memory[3:3 + hidden_size]), expected)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_steps_from_and_to_arrays_of_every_kind(cell):
+    layer, rng = CELLS[cell](6, 24, rng=0), np.random.default_rng(0)
+    x = random(rng, np.float32, 11, 6)
+    right, last = general(layer, x[:, None])
+    right, stream = right[:, 0], layer.stream()
+    wide, strided, frozen = np.zeros((11, 12), np.float32), np.zeros(48, np.float32), np.zeros(24, np.float32)
+    wide[:, ::2] = x
+    frozen.flags.writeable = False
+    read_only = x[1].copy()
+    read_only.flags.writeable = False
+    assert_same(stream.step(wide[0, ::2], np.empty(24, np.float32)), right[0])
+    assert_same(stream.step(read_only, strided[::2]), right[1])
+    assert not strided[1::2].any()
+    marked = np.empty(24, np.float32).view(Marked)
+    assert stream.step(x[2].view(Marked), marked) is marked
+    assert_same(np.asarray(marked), right[2])
+    assert_same(stream.step(x[3].astype(">f4")), right[3])
+    assert_same(stream.step(x[4].tolist()), right[4])
+    assert_same(stream.step(x[5:6]), right[5:6])
+    state = stream.state
+    for wrong in (frozen, np.zeros(24), np.zeros(23, np.float32), np.zeros((1, 24), np.float32), [0.0] * 24):
+        with pytest.raises((TypeError, ValueError), match="out"):
+            stream.step(x[6], wrong)
+    for wrong in (x[6, :5], x[6].astype(np.float64), x[6:8], x[6] + 1j):
+        with pytest.raises((TypeError, ValueError), match="x"):
+            stream.step(wrong, np.empty(24, np.float32))
+    assert_same(stream.state, state)                    # what was refused has done nothing
+    assert_same(stream.step(x[6]), right[6])
+    again = layer.restore(stream.snapshot())            # in between, in either set of buffers
+    assert_same(again.step(x[7]), right[7])
+    assert_same(stream.step(x[7], np.empty(24, np.float32)), right[7])
+    again = pickle.loads(pickle.dumps(stream))
+    assert_same([again.step(x[8]), stream.run(x[8:9])[0]], [right[8], right[8]])
+    assert_same([stream.run(x[9:])[-1], stream.state], [right[10], last])
+
+
+def test_a_step_is_refused_while_another_thread_is_in_the_stream():
+    layer = fastrnn.GRU(2, 8, rng=0)
+    stream, x, out, result = layer.stream(), np.ones(2, np.float32), np.full(8, 7, np.float32), []
+
+    def work():
+        with pytest.raises(RuntimeError, match="another thread"):
+            stream.step(x, out)
+        result.append(1)
+
+    def in_another_thread():
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    stream._exclusively(in_another_thread)
+    assert result and (out == 7).all() and not np.any(stream.state)
+    assert_same(stream.step(x, out), layer(x[None])[0][0])
