@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 
 from .. import interop
 from .._base.reading import ModelFormatError
-from ..interop.conventions import Layer
-from .models import model_parser, read_layers
-from .parser import Parser, printable
+from .models import chosen_layer, model_parser, read_layers
+from .parser import printable
 
 ENDINGS = (".safetensors", ".npz", ".onnx")
 
@@ -27,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     if os.path.splitext(args.out)[1].lower() not in ENDINGS:
         parser.error(f"argument OUT: expected a name that ends in one of {', '.join(ENDINGS)}, got {args.out!r}")
     _, layers, skipped = read_layers(parser, args)
-    name = _chosen(parser, args, layers, skipped)
+    name = chosen_layer(parser, args, layers, skipped)
     layer = layers[name]
     if args.out.lower().endswith(".onnx"):
         try:
@@ -38,19 +36,3 @@ def main(argv: Sequence[str]) -> int:
         layer.save(args.out)
     print(printable(f"{args.out}: {layer!r}" + f", {name}" * bool(name)))
     return 0
-
-
-def _chosen(parser: Parser, args: argparse.Namespace, layers: dict[str, Layer], skipped: dict[str, str]) -> str:
-    """The name of the layer that --layer names, or of the only one."""
-    names = ", ".join(map(printable, map(repr, layers)))
-    if args.layer in skipped:
-        raise ModelFormatError(f"{args.file}: {args.layer} cannot be represented: {skipped[args.layer]}")
-    if args.layer is not None and args.layer not in layers:
-        parser.error(f"argument --layer: {args.file} has no layer {args.layer!r} that can be written; it has "
-                     f"{names or 'none'}")
-    if not layers:
-        raise ModelFormatError(f"{args.file}: no recurrent layer" + "".join(
-            f"; {name or 'one'} cannot be represented: {reason}" for name, reason in skipped.items()))
-    if args.layer is None and len(layers) > 1:
-        parser.error(f"argument --layer: {args.file} has several, choose one of {names}")
-    return next(iter(layers)) if args.layer is None else str(args.layer)

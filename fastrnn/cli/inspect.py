@@ -38,9 +38,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _print_layers(layers: dict[str, Layer]) -> None:
-    rows = [("name", "layer", "dtype", "parameters"),
-            *((printable(name) or "(no name)", repr(layer), layer.dtype.name, f"{parameter_count(layer):,}")
+    rows = [("name", "layer", "precision", "parameters"),
+            *((printable(name) or "(no name)", repr(layer), layer.precision, f"{parameter_count(layer):,}")
               for name, layer in layers.items())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for name, layer, dtype, count in rows:
-        print(f"  {name:{widths[0]}}  {layer:{widths[1]}}  {dtype:{widths[2]}}  {count:>{widths[3]}}")
+    for name, layer, precision, count in rows:
+        print(f"  {name:{widths[0]}}  {layer:{widths[1]}}  {precision:{widths[2]}}  {count:>{widths[3]}}")

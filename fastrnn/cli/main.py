@@ -26,6 +26,7 @@ COMMANDS = {
     "gradients": "show how far back gradients reach, in a model file or in fresh layers of every kind",
     "inspect": "list the recurrent layers that a model file of any framework holds",
     "convert": "write a recurrent layer of a model file as .safetensors, .npz or .onnx",
+    "quantize": "make a model of narrow weights of a model file, for inference, and report what that costs",
     "info": "print versions, instruction sets and threads (for bug reports), and where the example data is",
 }
 INTERRUPTED, BROKEN_PIPE = 130, 141     # 128 + the signal's number, as shells report SIGINT and SIGPIPE

@@ -1,4 +1,4 @@
-"""What ``inspect`` and ``convert`` share: reading the layers of a model file of any format."""
+"""What ``inspect``, ``convert`` and ``quantize`` share: reading the layers of a model file of any format."""
 
 from __future__ import annotations
 
@@ -72,3 +72,19 @@ def read_layers(parser: Parser, args: argparse.Namespace) -> tuple[str, dict[str
 def parameter_count(layer: Layer) -> int:
     """How many numbers a layer's parameters are."""
     return sum(a.size for a in layer.parameters.values())
+
+
+def chosen_layer(parser: Parser, args: argparse.Namespace, layers: dict[str, Layer], skipped: dict[str, str]) -> str:
+    """The name of the layer that --layer names, or of the only one."""
+    names = ", ".join(map(printable, map(repr, layers)))
+    if args.layer in skipped:
+        raise ModelFormatError(f"{args.file}: {args.layer} cannot be represented: {skipped[args.layer]}")
+    if args.layer is not None and args.layer not in layers:
+        parser.error(f"argument --layer: {args.file} has no layer {args.layer!r} that can be written; it has "
+                     f"{names or 'none'}")
+    if not layers:
+        raise ModelFormatError(f"{args.file}: no recurrent layer" + "".join(
+            f"; {name or 'one'} cannot be represented: {reason}" for name, reason in skipped.items()))
+    if args.layer is None and len(layers) > 1:
+        parser.error(f"argument --layer: {args.file} has several, choose one of {names}")
+    return next(iter(layers)) if args.layer is None else str(args.layer)
