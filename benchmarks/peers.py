@@ -83,8 +83,9 @@ def arguments():
     args = parser.parse_args()
     if args.rounds is not None and args.rounds < 1:
         parser.error("--rounds: at least 1")
-    if args.threads is not None and not 1 <= args.threads <= len(usable_cpus()):
-        parser.error(f"--threads: 1 to {len(usable_cpus())}, the CPUs that this process may use")
+    cpus = len(args.child or usable_cpus())         # a child begins with its parent's one CPU
+    if args.threads is not None and not 1 <= args.threads <= cpus:
+        parser.error(f"--threads: 1 to {cpus}, the CPUs that this process may use")
     if args.case is not None and args.only not in CASES:
         parser.error("--case needs --only step, sequence or training")
     args.both = args.threads is None and args.only is None and args.child is None
