@@ -135,6 +135,7 @@ class BaseStream:
             sums[3] += z
             sums[4] += t * z
         n = max(sums[0], 1)
+        line, turn = 2 * (2 * n - 1) / (n * (n + 1)), 6 / (n * (n + 1))
         for state in self._states:
             weight, alpha, beta, phi, kappa, rho, _, seasons, level, trend, transient = state
             trend *= phi
@@ -144,11 +145,14 @@ class BaseStream:
                 error = z - level - transient
                 for _, m, _, values in seasons:
                     error -= values[t % m]
-                if n > 3:
-                    trend += beta * error
+                least = 1 / n
+                if beta:
+                    least = line
+                    if n > 1:
+                        trend += max(beta, turn) * error
                 if n > 1:
                     transient += kappa * error
-                level += max(alpha, 1 / n) * error
+                level += max(alpha, least) * error
                 for j, m, gamma, values in seasons:
                     age = t - self._first_at
                     if age >= 2 * m:

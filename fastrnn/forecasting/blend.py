@@ -24,7 +24,7 @@ from .judging import Judged, Table, judge, recursions, trained_members
 from .origins import FEW_ORIGINS, ORIGINS, Origins
 from .residuals import calibrated
 from .smoothing import TRAINED
-from .weights import pruned
+from .weights import Pull, pruned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,7 @@ OWN_WEIGHTS = 5_000     # of more series a sample is judged, and all share its w
 TOGETHER = 400          # series whose recursions are brought to their ends at once
 SOME = 200              # series whose base forecasts are made at once
 MANY = 20               # series
-HELD = 1_500_000        # errors of all members that are held; where there are many values, as many as these
+HELD = 1_500_000        # errors of all members that are held; where there are many values, a fourth of these
 
 
 # ---- What is fitted -------------------------------------------------------------------------------
@@ -167,7 +167,8 @@ def fit_blend(series: list[Series], encoding: Encoding, options: Options) -> Fit
     if shared:
         weights = pruned(weights.mean(0, keepdims=True))
     elif len(rows) < N:
-        weights, parameters, calibration = _each(series, encoding, options, numbers, trained, most, calibration)
+        weights, parameters, calibration = _each(series, encoding, options, numbers, trained, most, calibration,
+                                                 sample.pull)
     counts = weights.max(0) > 0
     if shared and "naive" in names:
         counts[names.index("naive")] = True
@@ -185,9 +186,9 @@ def fit_blend(series: list[Series], encoding: Encoding, options: Options) -> Fit
 
 def _at_once(series: Sequence[Series], encoding: Encoding, options: Options, numbers: tuple[int, int]) -> int:
     """How many series are judged at once, so that the errors of all members have room."""
-    groups, _ = smoothing.grid(options.seasons)
-    each = sum(numbers) * encoding.horizon * (len(groups) + len(options.seasons) + 6)       # errors of one series
-    return int(np.clip(max(HELD, sum(map(len, series)) // 2) / each, MANY, POOL))
+    members = len(smoothing.recursive_members(options.seasons)) + len(options.seasons) + 6
+    errors = sum(numbers) * encoding.horizon * members          # of one series
+    return int(np.clip(max(HELD, sum(map(len, series)) // 4) / errors, MANY, POOL))
 
 
 def _networks(series: list[Series], encoding: Encoding, options: Options,
@@ -216,7 +217,7 @@ def _choice(sample: Judged, options: Options, weights: Float64Array) -> choices.
 
 
 def _each(series: list[Series], encoding: Encoding, options: Options, numbers: tuple[int, int],
-          trained: dict[str, Any], most: int, common: Calibration,
+          trained: dict[str, Any], most: int, common: Calibration, pull: Pull,
           ) -> tuple[Float64Array, smoothing.SmoothingParameters | None, Calibration]:
     """Weights, parameters and sizes of errors of every series of a panel, so many judged at once.
 
@@ -225,7 +226,7 @@ def _each(series: list[Series], encoding: Encoding, options: Options, numbers: t
     weights, parameters, spreads, sizes = [], [], [], []
     for start in range(0, len(series), most):
         rows = np.arange(start, min(start + most, len(series)))
-        judged = judge(Table.of(series, rows, encoding, numbers), encoding, options, trained)
+        judged = judge(Table.of(series, rows, encoding, numbers), encoding, options, trained, pull)
         calibration = calibrated(judged, judged.weights, False, series, encoding)
         weights.append(judged.weights)
         spreads.append(calibration.spread)
@@ -239,13 +240,11 @@ def _each(series: list[Series], encoding: Encoding, options: Options, numbers: t
 def _picked(series: Sequence[Series], encoding: Encoding, options: Options,
             names: Sequence[str]) -> smoothing.SmoothingParameters:
     """The parameters [N, R] of recursive members that were best for each series, a few hundred series at a time."""
-    groups, _ = smoothing.grid(options.seasons)
-    wanted, parts = np.array([name in names for name in groups]), []
+    parts = []
     for start in range(0, len(series), SOME):
         values = [encoding.transformed(each.y) for each in series[start:start + POOL]]
         table = smoothing.aligned(values, smoothing.LONGEST)
         lengths = np.minimum([len(each) for each in values], table.shape[1])
         origins = Origins.of(lengths, table.shape[1], encoding.horizon, FEW_ORIGINS)
-        parts.append(recursions(table, options.seasons, wanted, origins, np.arange(len(table)),
-                                 encoding.horizon, False)[1])
+        parts.append(recursions(table, options.seasons, names, origins, encoding.horizon, False)[1])
     return smoothing.SmoothingParameters.joined([part for part in parts if part is not None])

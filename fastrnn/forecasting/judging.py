@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,18 +13,21 @@ from . import choice as choices
 from . import fitting, linear, smoothing
 from .origins import Origins, held_steps, masked_means
 from .smoothing import MEMBERS
-from .weights import first_member, kind_of, weights_of
+from .weights import Pull, first_member, kind_of, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._base.typing import BoolArray, Float64Array, IntArray
+    from .._base.typing import Array, Float64Array, IntArray
     from .encoding import Encoding
     from .options import Options
     from .series import Series
 
 FEWEST = 20             # steps with targets that a network needs
 ROOM = 500_000          # forecasts of recursions that are held at once
+STATES = 1_000_000      # numbers of states of recursions that are held at once
+RECENT = 500            # last steps by whose errors parameters of "ets" are chosen; five seasons where these are more
+MOST_FITTED = 2_500_000     # steps of all series, up to which there is a member "ets"
 
 
 @dataclass
@@ -52,54 +56,69 @@ class Judged:
     names: list[str]
     recursive: list[str]        # the last of these names
     parameters: smoothing.SmoothingParameters | None    # of the recursive members
-    errors: Float64Array        # [O, N, members, horizon], NaN where there is none
+    errors: Array               # [O, N, members, horizon], NaN where there is none
     naive: Float64Array         # of the naive forecast [O, N, horizon]
     weights: Float64Array       # [N, members]
     first: str                  # the member that is best by itself
+    pull: Pull                  # what the weights were drawn to
 
 
-def judge(table: Table, encoding: Encoding, options: Options, trained: dict[str, Any]) -> Judged:
+def judge(table: Table, encoding: Encoding, options: Options, trained: dict[str, Any],
+          pull: Pull | None = None) -> Judged:
     """The errors of every member at the origins of a table, and the weights that they give."""
     H, origins, values = encoding.horizon, table.origins, table.values
     allowed = allowed_kinds(options)
-    groups, _ = smoothing.grid(options.seasons)
     simple = [name for name in smoothing.naive_members(options.seasons) if kind_of(name) in allowed]
     places = [smoothing.naive_members(options.seasons).index(name) for name in simple]
     naive = smoothing.naive(values, options.seasons, H, origins.at)
     recursive, parameters, forecasts = recursions(
-        values, options.seasons, np.array([kind_of(name) in allowed for name in groups]), origins,
-        np.arange(len(values)), H)
-    base = np.concatenate([naive[:, :, places], forecasts], 2)
+        values, options.seasons, recursive_names(options), origins, H)
+    base = [(simple, naive[:, :, places]), (recursive, forecasts)]
     if not (trained or simple or recursive):        # none of the members named can be had
-        simple, base = ["naive"], naive[:, :, :1]
+        simple, base = ["naive"], [(["naive"], naive[:, :, :1])]
     names = [*trained, *simple, *recursive]
-    parts = [at_origins(table.series, encoding, origins, outputs)[:, :, None] for outputs in trained.values()]
-    errors = np.concatenate([*parts, base], 2)
     truth = np.where(origins.usable[..., None], choices.future(values, origins.at, H), np.nan)
-    errors -= truth[:, :, None]
+    errors = np.empty((len(origins.at), len(values), len(names), H), np.float32)
+    for place, outputs in enumerate(trained.values()):
+        errors[:, :, place] = at_origins(table.series, encoding, origins, outputs) - truth
+    place = len(trained)
+    for members, made in base:
+        np.subtract(made, truth[:, :, None], out=errors[:, :, place:place + len(members)], casting="same_kind")
+        place += len(members)
     first = first_member(options, values)
-    weights = weights_of(errors, names, origins, first)
-    return Judged(table, names, recursive, parameters, errors, naive[:, :, 0] - truth, weights, first)
+    weights, pull = weights_of(errors, names, origins, first, pull)
+    return Judged(table, names, recursive, parameters, errors, naive[:, :, 0] - truth, weights, first, pull)
 
 
-def recursions(table: Float64Array, seasons: Sequence[int], allowed: BoolArray, origins: Origins, rows: IntArray,
-                horizon: int, whole: bool = True,
-                ) -> tuple[list[str], smoothing.SmoothingParameters | None, Float64Array]:
+def recursions(table: Float64Array, seasons: Sequence[int], names: Sequence[str], origins: Origins, horizon: int,
+               whole: bool = True) -> tuple[list[str], smoothing.SmoothingParameters | None, Float64Array]:
     """Of each recursive member: its name, the parameters that were best by the end, and its forecasts.
 
     Forecasts [O, N, R, horizon] are made with the parameters that were best before the judged origins; not `whole`:
     they are left out.
     """
-    groups, parameters = smoothing.grid(seasons)
-    names = [name for name, wanted in zip(groups, allowed, strict=True) if wanted]
-    if not names:
+    made = [_by_origins(table, seasons, names, origins, horizon, whole),
+            _by_one_step(table, seasons, names, origins, horizon, whole)]
+    parts = [part for part in made if part is not None]
+    if not parts:
         return [], None, np.zeros((len(origins.at), len(table), 0, horizon))
+    members, parameters, forecasts = zip(*parts, strict=True)
+    beside = smoothing.SmoothingParameters.beside(parameters)
+    return list(itertools.chain(*members)), beside, np.concatenate(forecasts, 2)
+
+
+def _by_origins(table: Float64Array, seasons: Sequence[int], wanted: Sequence[str], origins: Origins, horizon: int,
+                whole: bool) -> tuple[list[str], smoothing.SmoothingParameters, Float64Array] | None:
+    """``recursions`` of the members whose parameters are chosen by forecasts from the origins."""
+    groups, parameters = smoothing.grid(seasons)
+    names = [name for name in groups if name in wanted]
+    if not names:
+        return None
     members = np.concatenate([groups[name] for name in names])
     parameters = parameters.some(slice(None), members)
     bounds = np.cumsum([0, *(len(groups[name]) for name in names)])
     forecasts = np.empty((len(origins.at), len(table) if whole else 0, len(names), horizon))
     best = np.empty((len(table), len(names)), int)
-    T = table.shape[1]
     chunk = max(1, ROOM // (len(members) * horizon * len(origins.at)))
     for start in range(0, len(table), chunk):
         part = slice(start, start + chunk)
@@ -107,9 +126,9 @@ def recursions(table: Float64Array, seasons: Sequence[int], allowed: BoolArray, 
         state = smoothing.begin(values, parameters)
         every = smoothing.advance(state, parameters, values, horizon, origins.at)
         truth = choices.future(values, origins.at, horizon)
-        known = ~np.isnan(truth) & origins.usable[:, rows[part], None]
+        known = ~np.isnan(truth) & origins.usable[:, part, None]
         errors = np.abs(every - np.nan_to_num(truth)[:, :, None])
-        cut = T - (origins.lengths - origins.ends)[rows[part]]
+        cut = table.shape[1] - (origins.lengths - origins.ends)[part]
         before = known & (origins.at[:, None, None] + np.arange(horizon) < cut[:, None])
         early, late = masked_means(errors, before), masked_means(errors, known)
         for r in range(len(names)):
@@ -119,6 +138,39 @@ def recursions(table: Float64Array, seasons: Sequence[int], allowed: BoolArray, 
                 forecasts[:, part, r] = np.take_along_axis(every, picked[None, :, None, None], 2)[:, :, 0]
             best[part, r] = late[:, group].argmin(1) + bounds[r]
     return names, parameters.taken(best), forecasts
+
+
+def _by_one_step(table: Float64Array, seasons: Sequence[int], wanted: Sequence[str], origins: Origins, horizon: int,
+                 whole: bool) -> tuple[list[str], smoothing.SmoothingParameters, Float64Array] | None:
+    """``recursions`` of the members whose parameters are chosen by their errors one step ahead: "ets"."""
+    groups, parameters = smoothing.grid(seasons, fine=True)
+    names = [name for name in groups if name in wanted]
+    if not names:
+        return None
+    best = np.empty((2, len(table), len(names)), int)
+    width = min(table.shape[1], max(RECENT, *(5 * m for m in seasons), 0))
+    held, lengths = origins.lengths - origins.ends, np.minimum(origins.lengths, width)
+    for r, name in enumerate(names):
+        some = parameters.some(slice(None), groups[name])
+        begun = 2 * max(1, int((some.uses[0] * np.array(seasons, int)).max(initial=0)))     # before errors count
+        first = width - lengths + np.where(lengths - held > max(6, 2 * begun), begun, (lengths - held) // 2)
+        chunk = max(1, STATES // (len(groups[name]) * (10 + sum(seasons))))
+        for start in range(0, len(table), chunk):
+            part = slice(start, start + chunk)
+            scores = smoothing.one_step_scores(table[part, -width:], some, (width - held)[part], first[part])
+            for place, score in zip(best, scores, strict=True):
+                place[part, r] = groups[name][score.argmin(1)]
+    chosen = parameters.taken(best[0])
+    forecasts = np.empty((len(origins.at), 0, len(names), horizon))
+    if whole:
+        forecasts = smoothing.advance(smoothing.begin(table, chosen), chosen, table, horizon, origins.at)
+    return names, parameters.taken(best[1]), forecasts
+
+
+def recursive_names(options: Options) -> list[str]:
+    """The names of recursive members that may have a weight."""
+    allowed = allowed_kinds(options)
+    return [name for name in smoothing.recursive_members(options.seasons) if kind_of(name) in allowed]
 
 
 def allowed_kinds(options: Options) -> tuple[str, ...]:

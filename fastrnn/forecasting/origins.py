@@ -26,7 +26,7 @@ class Origins:
     at: IntArray                # origins, as first steps of the table, rising [O]
     judged: BoolArray           # which of them are the last ones [O]
     usable: BoolArray           # whether series n has an origin there [O, N]
-    count: float                # of judged origins of the longest series, those that do not overlap
+    counts: Float64Array        # of each series' judged origins, those that do not overlap [N]
     steps: int                  # of the table
 
     @classmethod
@@ -40,7 +40,13 @@ class Origins:
         each_held = np.minimum([held_steps(length, horizon) for length in lengths.tolist()], held)
         judged = every <= held
         usable = np.where(judged[:, None], every[:, None] <= each_held, every[:, None] < lengths - 1)
-        return cls(lengths, lengths - each_held, T - every, judged, usable, held / min(horizon, held), T)
+        counts = np.minimum(each_held / np.minimum(horizon, each_held), (usable & judged[:, None]).sum(0))
+        return cls(lengths, lengths - each_held, T - every, judged, usable, counts, T)
+
+    @property
+    def count(self) -> float:
+        """How many judged origins of the longest series do not overlap."""
+        return float(self.counts.max())
 
     def places(self, n: int, length: int) -> list[int]:
         """The judged origins of series n, which has `length` steps, as so many of its first steps."""

@@ -21,18 +21,22 @@ if TYPE_CHECKING:
 
 CALENDAR = (3600.0, 86_400.0, 7 * 86_400.0, 365.2425 * 86_400.0)        # an hour, a day, a week, a year in seconds
 LONGEST = 4000          # steps of a series' end that are looked at
-SAMPLE = 24             # series of a panel that are looked at
+SAMPLE = 60             # series of a panel that are looked at
 CYCLES = 3              # times that a season must fit into the series
 COMMON = (4, 7, 12, 24, 48, 52, 60, 96, 168, 288, 336, 365)     # seasons of calendars, in steps
 COMMON_BONUS = 1.1      # by which the share of such a season counts for more than that of a length beside it
 COUNT = 2               # seasons that are taken at most
+VOTES = 3, 0.05         # series, and share of a panel's, that must have a season of a length before others are asked
+SHARE = 0.2             # of a panel's series that must have it, once it is named
 # Of the F ratio: the least bound, and the normal quantile that the bound stands for where m is small.
 CALENDAR_BOUND, VALUES_BOUND, SECOND_BOUND = (2.5, 2.0), (5.0, 3.3), (2.5, 3.3)
 EXPLAINED = 0.1         # bound of the share of the variance
 
 
 def find_seasons(series: Sequence[Series], values: Sequence[Float64Array]) -> tuple[int, ...]:
-    """Find the seasons that a third of a panel's series or more have, in steps and rising.
+    """Find the seasons that a fifth of a panel's series or more have, in steps and rising.
+
+    A length must be found in some series by itself; then it is looked for in all, where less is enough.
 
     Parameters
     ----------
@@ -51,8 +55,20 @@ def find_seasons(series: Sequence[Series], values: Sequence[Float64Array]) -> tu
     for n in places:
         for m in seasons_of(values[n], series[n].clock):
             votes[m] = votes.get(m, 0) + 1
-    chosen = sorted((m for m, count in votes.items() if 3 * count >= len(places)), key=lambda m: -votes[m])
-    return tuple(sorted(chosen[:COUNT]))
+    least = max(VOTES[0], VOTES[1] * len(places))
+    named = sorted((m for m, count in votes.items() if count >= least or 3 * count >= len(places)),
+                   key=lambda m: -votes[m])
+    rest = [_interpolated(values[n][-LONGEST:]) for n in places]
+    chosen: list[int] = []
+    for m in named:
+        shares = [seasonal_share(z, m) if CYCLES * m <= len(z) else None for z in rest]
+        having = [share is not None and share[0] > EXPLAINED and share[1] > _bound(m, CALENDAR_BOUND)
+                  for share in shares]
+        if len(chosen) < COUNT and sum(having) >= SHARE * len(places):
+            chosen.append(m)
+            rest = [z - share[2] if share is not None and has else z
+                    for z, share, has in zip(rest, shares, having, strict=True)]
+    return tuple(sorted(chosen))
 
 
 def seasons_of(z: Float64Array, clock: Clock | None) -> tuple[int, ...]:

@@ -12,9 +12,14 @@ and forecasts k steps ahead
     l + (phi + ... + phi^k) b + rho^k u + s[(t + k) mod m] + theta (k - 1 + 1 / alpha) slope,
 
 with the slope of the least-squares line through all values. alpha is at least 1 over the number of values seen, and
-gamma 1 over the number of seasons, so that 0 means the mean of the past. Where a value is missing e_t = 0. Simple
+gamma 1 over the number of seasons, so that 0 means the mean of the past; after n values a recursion with a trend has
+
+    alpha >= 2 (2 n - 1) / (n (n + 1)),     beta >= 6 / (n (n + 1)),
+
+so that its first values lie on the least-squares line through them. Where a value is missing e_t = 0. Simple
 exponential smoothing has alpha alone, the damped trend (Holt) beta and phi, Theta theta = 1/2, and a decay to the mean
-(a first-order autoregression) rho and kappa = 1.
+(a first-order autoregression) rho and kappa = 1. "ets" is any of the first two: of many parameters those with the least
+corrected information criterion (AICc) of the errors one step ahead.
 
 References: Hyndman & Athanasopoulos, Forecasting: Principles and Practice, 3rd edition (2021), chapters 5 and 8;
 Assimakopoulos & Nikolopoulos, The theta model, International Journal of Forecasting 16 (2000).
@@ -37,7 +42,8 @@ if TYPE_CHECKING:
 
 RATES = ("alpha", "beta", "phi", "kappa", "rho", "theta")
 TRAINED = ("network", "linear")
-MEMBERS = (*TRAINED, "naive", "seasonal naive", "drift", "mean", "median", "smoothing", "trend", "theta", "decay")
+MEMBERS = (*TRAINED, "naive", "seasonal naive", "drift", "mean", "median", "smoothing", "trend", "theta", "decay",
+           "ets")
 LONGEST = 4000          # steps of a series' end that choices are made by, at most
 
 
@@ -74,6 +80,13 @@ class SmoothingParameters:
                                    for name in (*RATES, "gamma")}
         return replace(parts[0], **changes)
 
+    @classmethod
+    def beside(cls, parts: Sequence[SmoothingParameters]) -> SmoothingParameters:
+        """Those of several groups of recursions of the same series, which have a row for each."""
+        changes: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts], 1)
+                                   for name in (*RATES, "gamma")}
+        return replace(parts[0], **changes, uses=np.concatenate([part.uses for part in parts]))
+
     def some(self, rows: Any, members: Any = slice(None)) -> SmoothingParameters:
         """Those of some series (all have the same where there is one row), and of some recursions."""
         def part(values: Array) -> Array:
@@ -83,13 +96,15 @@ class SmoothingParameters:
         return replace(self, **changes, uses=self.uses[members])
 
 
-def grid(seasons: Sequence[int]) -> tuple[dict[str, IntArray], SmoothingParameters]:
+def grid(seasons: Sequence[int], fine: bool = False) -> tuple[dict[str, IntArray], SmoothingParameters]:
     """All parameters that are tried: the numbers of each member's recursions by its name, and the parameters.
 
     Parameters
     ----------
     seasons : sequence of int
         Lengths of seasons. Each has members of its own; if there are several, more members have all of them.
+    fine : bool
+        Whether those of "ets" are wanted, or those of all other members.
 
     Returns
     -------
@@ -104,7 +119,7 @@ def grid(seasons: Sequence[int]) -> tuple[dict[str, IntArray], SmoothingParamete
         sets.append(tuple(seasons))
     for chosen in sets:
         suffix = f" {'+'.join(map(str, chosen))}" if chosen else ""
-        rows += [(name + suffix, rates, chosen) for name, rates in _rates(bool(chosen))]
+        rows += [(name + suffix, rates, chosen) for name, rates in (_fine_rates if fine else _rates)(bool(chosen))]
     columns = {name: np.array([[rates.get(name, default) for _, rates, _ in rows]])
                for name, default in zip(RATES, (0.0, 0.0, 1.0, 0.0, 0.0, 0.0), strict=True)}
     uses = np.array([[m in chosen for m in seasons] for _, _, chosen in rows]).reshape(len(rows), len(seasons))
@@ -112,6 +127,11 @@ def grid(seasons: Sequence[int]) -> tuple[dict[str, IntArray], SmoothingParamete
     names = [name for name, _, _ in rows]
     members = {name: np.flatnonzero(np.array(names) == name) for name in dict.fromkeys(names)}
     return members, SmoothingParameters(**columns, gamma=gamma, uses=uses, seasons=tuple(seasons))
+
+
+def recursive_members(seasons: Sequence[int]) -> list[str]:
+    """The names of all members that are recursions."""
+    return [*grid(seasons)[0], *grid(seasons, fine=True)[0]]
 
 
 def _rates(seasonal: bool) -> list[tuple[str, dict[str, float]]]:
@@ -132,6 +152,18 @@ def _rates(seasonal: bool) -> list[tuple[str, dict[str, float]]]:
         *(("theta", {"alpha": a, "theta": 0.5, "gamma": g}) for a, g in product((0.1, 0.3, 0.7), (0.0, 0.1))),
         *(("decay", {"rho": rho, "kappa": 1.0, "alpha": a, "gamma": g}) for rho, a, g in product(
             (0.5, 0.8, 0.95), (0.0, 0.03), (0.0, 0.1)))]
+
+
+def _fine_rates(seasonal: bool) -> list[tuple[str, dict[str, float]]]:
+    """(member, parameters) of the recursions of "ets": without a trend, with one, with a damped one."""
+    rates: list[dict[str, float]] = []
+    for alpha in (0.02, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 0.99):
+        rates.append({"alpha": alpha})
+        rates += [{"alpha": alpha, "beta": max(ratio * alpha, 1e-9)} for ratio in (0.0, 0.02, 0.1, 0.3, 0.8)]
+        rates += [{"alpha": alpha, "beta": ratio * alpha, "phi": phi}
+                  for ratio, phi in itertools.product((0.02, 0.1, 0.3, 0.8), (0.8, 0.93))]
+    return [("ets", each | {"gamma": gamma} if seasonal else each)
+            for each in rates for gamma in ((0.0, 0.1, 0.3) if seasonal else (0.0,))]
 
 
 # ---- The recursion --------------------------------------------------------------------------------
@@ -212,8 +244,9 @@ def carried(values: Float64Array) -> Float64Array:
     return np.nan_to_num(np.take_along_axis(values, last, 1)) if T else values
 
 
-def _step(state: SmoothingState, parameters: SmoothingParameters, z: Float64Array, observed: BoolArray) -> None:
-    """One step of all recursions."""
+def _step(state: SmoothingState, parameters: SmoothingParameters, z: Float64Array,
+          observed: BoolArray) -> Float64Array:
+    """One step of all recursions; their errors [N, G]."""
     t, sums = state.steps, state.sums
     seen = observed.astype(np.float64)
     sums += np.stack([seen, t * seen, t * t * seen, z * seen, t * z * seen])
@@ -226,18 +259,18 @@ def _step(state: SmoothingState, parameters: SmoothingParameters, z: Float64Arra
     for values, m in zip(state.seasonal, parameters.seasons, strict=True):
         error -= values[t % m]
     error *= seen[:, None]
-    slope = parameters.beta * error
-    shift = parameters.kappa * error
-    if count.min() < 4:
-        slope *= (count > 3)[:, None]
-        shift *= (count > 1)[:, None]
-    state.trend, state.transient = trend + slope, transient + shift
-    state.level = level + np.maximum(parameters.alpha, (1 / count)[:, None]) * error
+    few = (1 / count)[:, None]
+    line = few * np.where(parameters.beta > 0, (4 - 2 * few) / (1 + few), 1.0)
+    slope = np.where((parameters.beta > 0) & (few < 1), np.maximum(parameters.beta, 6 * few * few / (1 + few)), 0.0)
+    state.trend = trend + slope * error
+    state.transient = transient + np.where(few < 1, parameters.kappa, 0.0) * error
+    state.level = level + np.maximum(parameters.alpha, line) * error
     for j, (values, m) in enumerate(zip(state.seasonal, parameters.seasons, strict=True)):
         cycles = np.maximum((t - state.first) // m, 1) + 1
         ready = (t - state.first >= 2 * m)[:, None] & parameters.uses[:, j]
         values[t % m] += np.where(ready, np.maximum(parameters.gamma[..., j], (1 / cycles)[:, None]), 0) * error
     state.steps += 1
+    return error
 
 
 def _season_starts(state: SmoothingState, parameters: SmoothingParameters,
@@ -277,6 +310,58 @@ def _begin_season(state: SmoothingState, parameters: SmoothingParameters, moved:
             means = np.stack([rest[:, phase == k].mean(1) for k in range(length)])
             state.seasonal[j][:, rows, g] = means
             rest = rest - means[phase].T
+
+
+def one_step_scores(values: Float64Array, parameters: SmoothingParameters, before: IntArray,
+                    first: IntArray) -> tuple[Float64Array, Float64Array]:
+    """The corrected information criterion (AICc) of recursions [N, G] by their errors one step ahead.
+
+    Parameters
+    ----------
+    values : array of float64, [N, T]
+        Series that end together.
+    parameters : SmoothingParameters
+        Of G recursions, the same for all series.
+    before : array of int, [N]
+        The first criterion is of the steps before this one.
+    first : array of int, [N]
+        Errors count from this step on.
+
+    Returns
+    -------
+    early, late : array of float64, [N, G]
+        The criterion before that step, and of all steps.
+    """
+    state = begin(values, parameters)
+    observed, moved = ~np.isnan(values), carried(values - state.base[:, None])
+    starts = _season_starts(state, parameters, values.shape[1])
+    squares = np.zeros((2, *state.level.shape))
+    for i in range(values.shape[1]):
+        for rows, members in starts.get(i, ()):
+            _begin_season(state, parameters, moved, rows, members)
+        error = _step(state, parameters, moved[:, i], observed[:, i])
+        error *= error
+        error[i < first] = 0
+        squares[1] += error
+        squares[0] += np.where((i < before)[:, None], error, 0.0)
+    at = np.arange(values.shape[1])
+    counted = observed & (at >= first[:, None])
+    numbers = np.stack([(counted & (at < before[:, None])).sum(1), counted.sum(1)])
+    free = 1 + (parameters.beta > 0) + (parameters.phi < 1) + parameters.uses.any(1)
+    early, late = (_corrected_criterion(total, number[:, None], free)
+                   for total, number in zip(squares, numbers, strict=True))
+    return early, late
+
+
+def _corrected_criterion(squares: Float64Array, count: IntArray, free: IntArray) -> Float64Array:
+    """AICc of recursions with `free` parameters and a variance, from the sums of so many squared errors."""
+    some = np.maximum(count, 1)
+    variance = squares / some
+    typical = np.median(variance, 1, keepdims=True)
+    likelihood = some * np.log(np.where(typical > 0, variance / np.where(typical > 0, typical, 1), 0) + 1e-12)
+    known = free + 1
+    result: Float64Array = likelihood + 2 * known + 2 * known * (known + 1) / np.maximum(count - known - 1, 1)
+    return result
 
 
 class Ahead:

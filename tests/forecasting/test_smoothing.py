@@ -5,7 +5,8 @@ import pytest
 
 from fastrnn.forecasting import smoothing
 from fastrnn.forecasting.calendar import Clock
-from fastrnn.forecasting.seasonality import calendar_seasons, seasons_of
+from fastrnn.forecasting.seasonality import calendar_seasons, find_seasons, seasons_of
+from fastrnn.forecasting.series import Series
 
 
 def series(T, seed=0, holes=False):
@@ -34,9 +35,9 @@ def by_a_loop(z, horizon, alpha, beta, phi, kappa, rho, theta, gamma, season):
         if not observed:
             continue
         error = value - base - level - transient - (seasonal[t % m] if m else 0.0)
-        trend += beta * error if n > 3 else 0
+        trend += max(beta, 6 / (n * (n + 1))) * error if beta and n > 1 else 0
         transient += kappa * error if n > 1 else 0
-        level += max(alpha, 1 / n) * error
+        level += max(alpha, 2 * (2 * n - 1) / (n * (n + 1)) if beta else 1 / n) * error
         if m and t >= 2 * m:
             seasonal[t % m] += max(gamma, 1 / (max(t // m, 1) + 1)) * error
     slope = np.polyfit(seen, z[seen], 1)[0] if len(seen) > 2 else 0.0
@@ -63,17 +64,18 @@ def two_seasons(z, m):
 
 @pytest.mark.parametrize("holes", [False, True])
 @pytest.mark.parametrize("season", [0, 6])
-def test_recursions_are_their_equations(season, holes):
+@pytest.mark.parametrize("fine", [False, True])
+def test_recursions_are_their_equations(season, holes, fine):
     z, H = [series(60, seed, holes) for seed in range(3)], 8
     z[1] = z[1][20:]
     z[1][0] = 20.0
-    groups, parameters = smoothing.grid((season,) if season else ())
-    assert {name.split()[0] for name in groups} == {"smoothing", "trend", "theta", "decay"}
+    groups, parameters = smoothing.grid((season,) if season else (), fine)
+    assert {name.split()[0] for name in groups} == ({"ets"} if fine else {"smoothing", "trend", "theta", "decay"})
     table = smoothing.aligned(z)
     state = smoothing.begin(table, parameters)
     forecasts = smoothing.advance(state, parameters, table, H, [50, 60])
     np.testing.assert_array_equal(smoothing.Ahead(parameters, H).forecasts(state), forecasts[1])
-    for g in range(0, len(parameters.uses), 3):
+    for g in range(0, len(parameters.uses), 17 if fine else 3):
         rates = {name: getattr(parameters, name)[0, g] for name in smoothing.RATES}
         m = season if season and parameters.uses[g, 0] else 0
         gamma = parameters.gamma[0, g, 0] if season else 0.0
@@ -81,6 +83,34 @@ def test_recursions_are_their_equations(season, holes):
             for o, cut in enumerate((10, 0)):
                 loop = by_a_loop(values[:len(values) - cut], H, **rates, gamma=gamma, season=m)
                 np.testing.assert_allclose(forecasts[o, n, g], loop, rtol=1e-9, err_msg=f"{g} {n} {cut}")
+
+
+def test_a_recursion_with_a_trend_begins_on_the_least_squares_line():
+    """With the smallest rates it is the least-squares line through all values."""
+    z, parameters = series(40), smoothing.grid((), fine=True)[1]
+    slowest = np.flatnonzero((parameters.beta[0] == 1e-9) & (parameters.alpha[0] == 0.02))
+    parameters = parameters.some(slice(None), slowest)
+    forecasts = smoothing.advance(smoothing.begin(z[None], parameters), parameters, z[None], 5, [6, 20, 40])
+    for o, origin in enumerate((6, 20, 40)):
+        line = np.polyfit(np.arange(origin), z[:origin], 1)
+        np.testing.assert_allclose(forecasts[o, 0, 0], np.polyval(line, origin + np.arange(5)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("season", [0, 6])
+def test_scores_of_one_step_errors_are_their_equation(season):
+    """AICc = n log(mean squared error) + 2 k + 2 k (k + 1) / (n - k - 1), the same constant for all of a series."""
+    z = series(60, holes=True)
+    parameters = smoothing.grid((season,) if season else (), fine=True)[1]
+    parameters = parameters.some(slice(None), slice(0, None, 9))
+    early, late = smoothing.one_step_scores(z[None], parameters, np.array([45]), np.array([15]))
+    forecasts = smoothing.advance(smoothing.begin(z[None], parameters), parameters, z[None], 1, range(1, 60))
+    errors = np.concatenate([np.full((1, len(parameters.uses)), np.nan), z[1:, None] - forecasts[:, 0, :, 0]])
+    known = 2 + (parameters.beta[0] > 0) + (parameters.phi[0] < 1) + parameters.uses.any(1)
+    for scores, stop in ((early, 45), (late, 60)):
+        part = errors[15:stop]
+        n = np.isfinite(part[:, 0]).sum()
+        expected = n * np.log(np.nanmean(part**2, 0)) + 2 * known + 2 * known * (known + 1) / (n - known - 1)
+        np.testing.assert_allclose(scores[0] - scores[0, 0], expected - expected[0], rtol=1e-6, atol=1e-6)
 
 
 def test_naive_members_are_their_equations():
@@ -145,3 +175,28 @@ def test_where_there_is_no_season_none_is_found():
     assert [seasons_of(rng.standard_normal(600), None) for _ in range(10)] == [()] * 10
     assert [seasons_of(rng.standard_normal(600).cumsum(), None) for _ in range(10)] == [()] * 10
     assert seasons_of(np.full(100, 0.1) * 3, None) == seasons_of(np.arange(2.0), None) == ()
+
+
+def panel(rows):
+    """Series without times, and their values."""
+    values = [np.asarray(row, np.float64) for row in rows]
+    none = {"past": np.zeros((1, 0)), "known": np.zeros((1, 0))}
+    return [Series(y, **none) for y in values], values
+
+
+def test_seasons_that_a_part_of_a_panel_has_are_found():
+    """A short season in all series, and a long one that only a third shows by itself, as hours have days and weeks."""
+    rng, t = np.random.default_rng(0), np.arange(28 * 12)
+    short, long = np.sin(t / 4 * 2 * np.pi + 0.5), rng.standard_normal(28)[t % 28]
+    rows = [10 + 2 * short + (1.5 if n % 3 == 0 else 0.0) * long + rng.standard_normal(len(t)) for n in range(30)]
+    assert sum(28 in seasons_of(row, None) for row in rows) < 12
+    assert find_seasons(*panel(rows)) == (4, 28)
+    assert find_seasons(*panel([rng.standard_normal(len(t)) for _ in range(23)] + rows[:7])) == (4,)
+
+
+def test_a_season_of_one_series_in_four_is_found():
+    rng, t = np.random.default_rng(0), np.arange(260)
+    rows = [rng.standard_normal(260).cumsum() + (8 * np.sin(t / 52 * 2 * np.pi) if n % 4 == 0 else 0)
+            for n in range(40)]
+    assert find_seasons(*panel(rows)) == (52,)
+    assert find_seasons(*panel([rng.standard_normal(260).cumsum() for _ in range(40)])) == ()
