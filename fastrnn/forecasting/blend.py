@@ -42,6 +42,7 @@ OWN_WEIGHTS = 5_000     # of more series a sample is judged, and all share its w
 TOGETHER = 400          # series whose recursions are brought to their ends at once
 SOME = 200              # series whose base forecasts are made at once
 MANY = 20               # series
+MOST_FITTED = 2_500_000     # steps of all series, up to which there is a member "ets"
 HELD = 1_500_000        # errors of all members that are held; where there are many values, a fourth of these
 
 
@@ -156,6 +157,8 @@ def fit_blend(series: list[Series], encoding: Encoding, options: Options) -> Fit
     """Judge every member at rolling origins, set the weights, then train on all steps."""
     N = len(series)
     numbers = ORIGINS if N <= MANY else FEW_ORIGINS
+    if options.blend == "auto" and sum(map(len, series)) > MOST_FITTED:
+        options = replace(options, blend=tuple(name for name in smoothing.MEMBERS if name != "ets"))
     most = _at_once(series, encoding, options, numbers)
     rows = np.arange(N) if N <= most else np.unique(np.linspace(0, N - 1, most).astype(int))
     table = Table.of(series, rows, encoding, numbers)

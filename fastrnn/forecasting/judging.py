@@ -27,7 +27,6 @@ FEWEST = 20             # steps with targets that a network needs
 ROOM = 500_000          # forecasts of recursions that are held at once
 STATES = 1_000_000      # numbers of states of recursions that are held at once
 RECENT = 500            # last steps by whose errors parameters of "ets" are chosen; five seasons where these are more
-MOST_FITTED = 2_500_000     # steps of all series, up to which there is a member "ets"
 
 
 @dataclass

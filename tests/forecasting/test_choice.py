@@ -322,15 +322,55 @@ def test_where_no_origin_has_a_value_after_it_nothing_is_measured():
 
 
 def test_without_errors_before_the_prior_is_for_the_forecast_that_is_first():
-    names = ["network", "naive", "seasonal naive 12", "drift", "smoothing 12"]
+    names = ["network", "naive", "seasonal naive 12", "drift", "smoothing 12", "ets", "ets 12"]
     unknown = np.full((3, 2, len(names), 4), np.nan)
     prior = weights._prior(names, "naive", unknown)[0]
-    np.testing.assert_allclose(prior / prior[0], [1, 5, 2, 1, 0.15])
+    np.testing.assert_allclose(prior / prior[0], [1, 5, 2, 1, 0.15, 8, 1.2])
     prior = weights._prior(names, "seasonal naive 12", unknown)[0]
-    np.testing.assert_allclose(prior / prior[0], [1, 2, 5, 1, 1])
+    np.testing.assert_allclose(prior / prior[0], [1, 2, 5, 1, 1, 1.2, 8])
 
 
 def test_where_all_members_err_alike_the_weights_are_the_prior():
     errors = np.repeat(np.random.default_rng(0).standard_normal((1, 40, 1)), 3, 2)
     prior = np.array([[0.6, 0.3, 0.1]])
     np.testing.assert_allclose(simplex_weights(errors, prior, np.array([4.0])), prior, atol=1e-6)
+
+
+def test_weights_are_drawn_to_the_panels_as_strongly_as_helps():
+    """Where all series have the same best member, and few errors, strongly; where each has another, weakly."""
+    rng, N, M, K = np.random.default_rng(0), 40, 60, 6
+    prior, counts = np.full((1, K), 1 / K), np.full(N, 4.0)
+    noise = rng.standard_normal((N, M, K)) + 0.5 * rng.standard_normal((N, 1, K))
+    alike = weights._common(noise * np.array([0.7, 1, 1, 1, 1, 1]), prior, counts)
+    different = weights._common(noise * np.where(np.arange(K) == np.arange(N)[:, None] % K, 0.1, 1)[:, None], prior,
+                                counts)
+    assert alike.strength > different.strength == min(weights.STRENGTHS)
+    assert alike.prior.argmax() == 0 and alike.prior.max() > different.prior.max()
+    assert weights._common(noise[:1], prior, counts[:1]).strength == weights.TAU
+
+
+def test_weights_settle_however_strong_the_pull():
+    errors, prior = np.random.default_rng(0).standard_normal((3, 40, 3)), np.array([[0.6, 0.3, 0.1]])
+    result = simplex_weights(errors, prior, np.array([0.5, 1.0, 2.0]), 100.0)
+    np.testing.assert_allclose(result, np.repeat(prior, 3, 0), atol=0.01)
+
+
+def test_no_more_errors_are_independent_than_there_are_origins():
+    origins = Origins.of(np.array([1000, 60]), 1000, 2, (14, 10))
+    assert origins.judged.sum() == origins.count == origins.counts[0] == 14 and origins.counts[1] <= 7
+
+
+@pytest.mark.filterwarnings("ignore:.*too few to train:UserWarning")
+def test_a_local_trend_in_a_short_series_is_followed():
+    """Forty quarters whose growth changes smoothly: exponential smoothing has most of the weight, and errs little."""
+    ratios, shares = [], []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        growth = 2 + 3 * np.sin(np.arange(48) / 15 + 2 * seed)
+        y = 500 + growth.cumsum() + np.tile(rng.standard_normal(4), 12) + 0.2 * rng.standard_normal(48)
+        model = RNNForecaster(horizon=8, random_state=seed).fit(y[:-8])
+        names = np.array([name.startswith("ets") for name in model.choice_.members])
+        shares.append(model.choice_.weights[0, names].sum())
+        drift = y[-9] + (y[-9] - y[0]) / 39 * np.arange(1, 9)
+        ratios.append(np.abs(model.predict() - y[-8:]).mean() / np.abs(drift - y[-8:]).mean())
+    assert np.mean(ratios) < 0.8 and np.mean(shares) > 0.3, (ratios, shares)
