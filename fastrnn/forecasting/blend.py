@@ -114,8 +114,10 @@ class Blend:
                 forecasts = smoothing.naive(table, self.seasons, steps, [table.shape[1]])[0][:, places]
                 result[part] += np.einsum("nk,nkh->nh", weights[part], forecasts)
         if self.parameters is not None and self.state is not None:
-            forecasts = smoothing.Ahead(self.parameters, steps).forecasts(self.state)
-            result += np.einsum("nk,nkh->nh", self.weights[:, trained + len(places):], forecasts)
+            for start in range(0, len(values), TOGETHER):
+                part = slice(start, start + TOGETHER)
+                forecasts = smoothing.Ahead(self.parameters.some(part), steps).forecasts(self.state.some(part))
+                result[part] += np.einsum("nk,nkh->nh", self.weights[part, trained + len(places):], forecasts)
         return result
 
     def walked(self, z: Float64Array, row: int, origins: Sequence[int] | IntArray, horizon: int) -> Float64Array:

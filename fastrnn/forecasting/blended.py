@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,27 @@ from .residuals import trained_errors, units
 from .smoothing import TRAINED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from .._base.typing import Float64Array, IntArray, RandomState
+    from .encoding import Encoding
     from .intervals import Calibration
     from .series import Series
 
 BATCH = 64              # series forecast at once
+
+
+class Transformed(Sequence[Any]):
+    """z of every series of a panel, each made when it is asked for: all at once would be the panel's memory again."""
+
+    def __init__(self, series: Sequence[Series], encoding: Encoding) -> None:
+        self._series, self._encoding = series, encoding
+
+    def __len__(self) -> int:
+        return len(self._series)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice):
+            return [self._encoding.transformed(each.y) for each in self._series[key]]
+        return self._encoding.transformed(self._series[key].y)
 
 
 class BlendedForecaster(LivingForecaster):
@@ -66,7 +81,7 @@ class BlendedForecaster(LivingForecaster):
         self.choice_ = replace(self.choice_, nonnegative=nonnegative)
         if self.blend_ is None:
             return
-        values = [self.encoding_.transformed(each.y) for each in series]
+        values = Transformed(series, self.encoding_)
         if self.calibration_ is not None and len(values) != len(self.calibration_.spread):
             self.calibration_ = self.calibration_.for_series(units(values), kept)
         blend = self.blend_.for_panel(values, kept)
@@ -81,7 +96,7 @@ class BlendedForecaster(LivingForecaster):
             raise ValueError(f"X: past columns are not known beyond horizon={horizon} steps, got {steps}")
         base = None
         if self.blend_ is not None:
-            base = self.blend_.base([encoding.transformed(each.y) for each in series], steps)
+            base = self.blend_.base(Transformed(series, encoding), steps)
             if not self.blend_.count(TRAINED):
                 return base
         parts: list[Float64Array] = []

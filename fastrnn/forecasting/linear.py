@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LAGS = 16
 MOST_NUMBERS = 1_500_000        # of the inputs that are learnt from, at steps evenly spread over the series
+CHUNK = 4096            # rows that are standardised at once
 FEWEST_ROWS = 30        # fewer teach nothing
 PENALTIES = 10.0 ** np.arange(-4, 3)        # per row, of standardised inputs
 SPIKES = 8.0            # targets are cut at so many times their mean size
@@ -47,7 +48,7 @@ def fit(series: Sequence[Series], encoding: Encoding, ends: Sequence[int]) -> Ar
         encoded = encoding.encode(each)
         y = encoding.targets(encoded, each, first)[at]
         whole = ~np.isnan(y).any(1)
-        rows.append(inputs(encoded, at[whole]))
+        rows.append(inputs(encoded, at[whole]).astype(np.float32))
         targets.append(y[whole].astype(np.float64))
         late.append(np.where(at[whole] >= first + 0.8 * (last - first), 1,
                              np.where(at[whole] < first + 0.8 * (last - first) - encoding.horizon, 0, -1)))
@@ -62,21 +63,26 @@ def fit(series: Sequence[Series], encoding: Encoding, ends: Sequence[int]) -> Ar
     np.clip(Y, *(np.array([[-SPIKES], [SPIKES]]) * np.abs(Y).mean(0)), out=Y)
     penalty = 1.0
     if (part == 0).sum() >= FEWEST_ROWS / 2 and (part == 1).any():
-        tried = _solutions(X[part == 0], Y[part == 0], PENALTIES)
+        tried = _solutions(X, Y, np.flatnonzero(part == 0), PENALTIES)
         errors = [np.abs(X[part == 1] @ weight.T - Y[part == 1]).mean() for weight in tried]
         penalty = float(PENALTIES[int(np.argmin(errors))])
-    return _solutions(X, Y, np.array([penalty]))[0].astype(np.float32)
+    return _solutions(X, Y, np.arange(len(X)), np.array([penalty]))[0].astype(np.float32)
 
 
-def _solutions(X: Float64Array, Y: Float64Array, penalties: Any) -> list[Float64Array]:
-    """The weights for each penalty; the first column of X is 1 and is not penalised."""
-    mean, deviation = X[:, 1:].mean(0), X[:, 1:].std(0)
-    deviation = np.where(deviation > 1e-6, deviation, np.inf)
-    standard = X[:, 1:] - mean
-    standard /= deviation
-    centre = Y.mean(0)
-    values, vectors = np.linalg.eigh(standard.T @ standard / len(X))
-    product = vectors.T @ (standard.T @ (Y - centre) / len(X))
+def _solutions(X: Array, Y: Float64Array, rows: IntArray, penalties: Any) -> list[Float64Array]:
+    """The weights for each penalty from some rows; the first column of X is 1 and is not penalised."""
+    parts = [rows[start:start + CHUNK] for start in range(0, len(rows), CHUNK)]
+    mean = sum(X[part, 1:].sum(0, dtype=np.float64) for part in parts) / len(rows)
+    square = sum(((X[part, 1:] - mean) ** 2).sum(0) for part in parts) / len(rows)
+    deviation = np.where(square > 1e-12, np.sqrt(square), np.inf)
+    centre = sum(Y[part].sum(0) for part in parts) / len(rows)
+    gram, product = np.zeros((len(mean), len(mean))), np.zeros((len(mean), Y.shape[1]))
+    for part in parts:                  # a copy of all rows would be as large as these
+        standard = (X[part, 1:] - mean) / deviation
+        gram += standard.T @ standard
+        product += standard.T @ (Y[part] - centre)
+    values, vectors = np.linalg.eigh(gram / len(rows))
+    product = vectors.T @ (product / len(rows))
     result = []
     for penalty in penalties:
         weight = (vectors @ (product / (np.maximum(values, 0) + penalty + 1e-8)[:, None])).T / deviation

@@ -197,6 +197,12 @@ class SmoothingState:
         seasonal = [np.concatenate(values, 1) for values in zip(*(part.seasonal for part in parts), strict=True)]
         return replace(parts[0], seasonal=seasonal, sums=np.concatenate([part.sums for part in parts], 1), **changes)
 
+    def some(self, rows: slice) -> SmoothingState:
+        """The states of some series."""
+        changes: dict[str, Any] = {name: getattr(self, name)[rows]
+                                   for name in ("base", "level", "trend", "transient", "first")}
+        return replace(self, seasonal=[values[:, rows] for values in self.seasonal], sums=self.sums[:, rows], **changes)
+
     def slopes(self) -> Float64Array:
         """The slope of the least-squares line through each series [N]; 0 where there are fewer than three values."""
         n, t, square, z, product = self.sums
