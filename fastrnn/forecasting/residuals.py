@@ -89,7 +89,8 @@ def _crossed(judged: Judged, weights: Float64Array) -> Float64Array:
         kept = ~origins.judged
         kept[other] = True
         shown = replace(origins, at=origins.at[kept], judged=origins.judged[kept], usable=origins.usable[kept])
-        parts.append(_weighted(errors[half], weights_of(errors[kept], judged.names, shown, judged.first)))
+        crossed, _ = weights_of(errors[kept], judged.names, shown, judged.first, judged.pull)
+        parts.append(_weighted(errors[half], crossed))
     return np.concatenate(parts)
 
 
