@@ -35,6 +35,8 @@ class BaseStream:
         Steps that are forecast.
     """
 
+    _lines = False          # in snapshots of before
+
     def __init__(self, blend: Blend, row: int, z: Float64Array, horizon: int) -> None:
         table = smoothing.aligned([z])[0]
         self._horizon, trained = horizon, blend.count(smoothing.TRAINED)
@@ -70,6 +72,7 @@ class BaseStream:
         self._history = table.tolist() if self._later else []
         if self._parameters is not None:
             self._load(table)
+        self._lines = self._parameters is not None and self._parameters.lines
         self._make_slices()
 
     def _load(self, table: Float64Array) -> None:
@@ -134,7 +137,7 @@ class BaseStream:
             sums[2] += t * t
             sums[3] += z
             sums[4] += t * z
-        n = max(sums[0], 1)
+        n, lines = max(sums[0], 1), self._lines
         line, turn = 2 * (2 * n - 1) / (n * (n + 1)), 6 / (n * (n + 1))
         for state in self._states:
             weight, alpha, beta, phi, kappa, rho, _, seasons, level, trend, transient = state
@@ -146,10 +149,12 @@ class BaseStream:
                 for _, m, _, values in seasons:
                     error -= values[t % m]
                 least = 1 / n
-                if beta:
+                if beta and lines:
                     least = line
                     if n > 1:
                         trend += max(beta, turn) * error
+                elif n > 3:
+                    trend += beta * error
                 if n > 1:
                     transient += kappa * error
                 level += max(alpha, least) * error

@@ -63,6 +63,7 @@ class SmoothingParameters:
     gamma: Float64Array             # [N or 1, G, S]
     uses: BoolArray                 # which seasons a recursion has [G, S]
     seasons: tuple[int, ...]        # S lengths
+    lines: bool = False             # whether a trend begins on the least-squares line; not in files of before
 
     def taken(self, choice: IntArray) -> SmoothingParameters:
         """Of each series those recursions whose numbers stand in `choice` [N, K]; they use the same seasons."""
@@ -71,7 +72,8 @@ class SmoothingParameters:
             return np.take_along_axis(picked, choice if values.ndim == 2 else choice[..., None], 1)
 
         rates = {name: take(getattr(self, name)) for name in RATES}
-        return SmoothingParameters(**rates, gamma=take(self.gamma), uses=self.uses[choice[0]], seasons=self.seasons)
+        return SmoothingParameters(**rates, gamma=take(self.gamma), uses=self.uses[choice[0]], seasons=self.seasons,
+                                   lines=self.lines)
 
     @classmethod
     def joined(cls, parts: Sequence[SmoothingParameters]) -> SmoothingParameters:
@@ -126,7 +128,7 @@ def grid(seasons: Sequence[int], fine: bool = False) -> tuple[dict[str, IntArray
     gamma = np.array([[rates.get("gamma", 0.0)] * len(seasons) for _, rates, _ in rows]).reshape(1, *uses.shape)
     names = [name for name, _, _ in rows]
     members = {name: np.flatnonzero(np.array(names) == name) for name in dict.fromkeys(names)}
-    return members, SmoothingParameters(**columns, gamma=gamma, uses=uses, seasons=tuple(seasons))
+    return members, SmoothingParameters(**columns, gamma=gamma, uses=uses, seasons=tuple(seasons), lines=True)
 
 
 def recursive_members(seasons: Sequence[int]) -> list[str]:
@@ -266,11 +268,13 @@ def _step(state: SmoothingState, parameters: SmoothingParameters, z: Float64Arra
         error -= values[t % m]
     error *= seen[:, None]
     few = (1 / count)[:, None]
-    line = few * np.where(parameters.beta > 0, (4 - 2 * few) / (1 + few), 1.0)
-    slope = np.where((parameters.beta > 0) & (few < 1), np.maximum(parameters.beta, 6 * few * few / (1 + few)), 0.0)
+    least = few * np.where(parameters.beta > 0, (4 - 2 * few) / (1 + few), 1.0) if parameters.lines else few
+    slope = np.where(few < 1 if parameters.lines else count[:, None] > 3, parameters.beta, 0.0)
+    if parameters.lines:
+        slope = np.where(slope > 0, np.maximum(slope, 6 * few * few / (1 + few)), slope)
     state.trend = trend + slope * error
     state.transient = transient + np.where(few < 1, parameters.kappa, 0.0) * error
-    state.level = level + np.maximum(parameters.alpha, line) * error
+    state.level = level + np.maximum(parameters.alpha, least) * error
     for j, (values, m) in enumerate(zip(state.seasonal, parameters.seasons, strict=True)):
         cycles = np.maximum((t - state.first) // m, 1) + 1
         ready = (t - state.first >= 2 * m)[:, None] & parameters.uses[:, j]
