@@ -161,14 +161,14 @@ def test_residuals_are_those_of_weights_that_other_origins_gave():
     errors = rng.standard_normal((len(origins.at), 1, 40, 1))
     names = [f"smoothing {m}" for m in range(40)]
     table = Table([], rng.standard_normal((1, 60)), origins)
-    weights = weights_of(errors, names, origins, "naive")
-    judged = Judged(table, names, names, None, errors, errors[:, :, 0], weights, "naive")
+    weights, pull = weights_of(errors, names, origins, "naive")
+    judged = Judged(table, names, names, None, errors, errors[:, :, 0], weights, "naive", pull)
     late = errors[origins.judged]
     chosen, crossed = np.abs(np.einsum("onkh,nk->onh", late, weights)).mean(), np.abs(_crossed(judged, weights)).mean()
     assert crossed > 1.1 * chosen
     half = -(-len(late) // 2)       # the second half of the residuals is that of the first half's weights
-    expected = weights_of(np.where(np.arange(len(errors))[:, None, None, None] >= len(errors) - len(late) + half,
-                                   np.nan, errors), names, origins, "naive")
+    expected, _ = weights_of(np.where(np.arange(len(errors))[:, None, None, None] >= len(errors) - len(late) + half,
+                                      np.nan, errors), names, origins, "naive")
     np.testing.assert_allclose(_crossed(judged, weights)[half:, 0, 0],
                                -np.einsum("okh,k->oh", late[half:, 0], expected[0])[:, 0], rtol=1e-9)
 
