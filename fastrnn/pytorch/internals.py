@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _is_tracing: Any = torch.jit.is_tracing     # type: ignore[attr-defined]  # documented, but not in the module's __all__
 _transforms_are_active: Any = getattr(torch._C, "_are_functorch_transforms_active", None)
 _dispatch_modes: Any = getattr(torch._C, "_len_torch_dispatch_stack", None)
+_operations: Any = getattr(torch, "_VF", None)
 _is_legacy_batched: Any = getattr(getattr(torch._C, "_functorch", None), "is_legacy_batchedtensor", None)
 COMPLETE = (None not in (_transforms_are_active, _dispatch_modes, _is_legacy_batched)
             and hasattr(forward_ad, "_current_level"))
@@ -75,6 +76,30 @@ def parametrised_weights(layer: nn.RNNBase) -> dict[str, Any]:
     names: Any = layer._flat_weights_names
     weights: Any = layer._flat_weights
     return dict(zip(names, weights, strict=True))
+
+
+def plain_call(layer: nn.RNNBase, x: torch.Tensor, h_0: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """What the forward of a torch.nn.RNN or GRU does with an input [T, N, I] and a state that fit, without its checks.
+
+    None where they do not fit, for that forward to say so, and where a name is missing.
+    """
+    operation: Any = getattr(_operations, layer.mode.lower(), None)
+    update: Any = getattr(layer, "_update_flat_weights", None)
+    if operation is None or update is None or type(h_0) is not torch.Tensor or x.dim() != 3 or h_0.dim() != 3 \
+            or "parametrizations" in layer._modules:
+        return None
+    own, weights = layer._parameters, cast("list[Any]", layer._flat_weights)
+    names: Any = layer._flat_weights_names
+    if any(own.get(name) is not weight for name, weight in zip(names, weights, strict=True)):
+        update()        # which asks for attributes one by one, at a tenth of the cost of the step
+        weights = cast("list[Any]", layer._flat_weights)
+    rows = x.size(0 if layer.batch_first else 1)
+    if (x.size(2) != layer.input_size or x.dtype is not weights[0].dtype or h_0.size(1) != rows
+            or h_0.size(0) != layer.num_layers * (2 if layer.bidirectional else 1) or h_0.size(2) != layer.hidden_size):
+        return None
+    return cast("tuple[torch.Tensor, torch.Tensor]", operation(
+        x, h_0, weights, layer.bias, layer.num_layers, layer.dropout, layer.training, layer.bidirectional,
+        layer.batch_first))
 
 
 def to_be_quantised(cls: type[nn.Module] | None) -> bool:

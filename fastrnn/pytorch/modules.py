@@ -181,14 +181,15 @@ class _Layers(Fast, _LayerBase):
         >>> torch.allclose(output[4:, 0], layer(x)[0][:3, 0])
         True
         """
+        if type(input) is torch.Tensor and reset_mask is None and torch.is_grad_enabled() \
+                and short_calls.better_by_torch(self, input):       # first: the checks below cost as much as the step
+            short = internals.plain_call(self, input, hx)
+            return super(Fast, self).forward(input, hx) if short is None else short
         if isinstance(input, torch.fx.Proxy):       # a leaf of symbolic tracing, as torch's own modules are
             tracer: Any = input.tracer
             options = {} if reset_mask is None else {"reset_mask": reset_mask}
             return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), options)
         results = None
-        if reset_mask is None and type(input) is torch.Tensor and torch.is_grad_enabled() \
-                and short_calls.better_by_torch(self, input):
-            return super(Fast, self).forward(input, hx)     # before the checks below, which cost as much as the step
         if internals.eager():
             if reset_mask is None and type(input) is torch.Tensor and not torch.is_grad_enabled():
                 results = short_calls.call(self, input, hx)

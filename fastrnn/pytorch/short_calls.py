@@ -46,12 +46,18 @@ def gains(kind: str, steps: int, rows: int, weights: int, trains: bool) -> bool:
 
 def one_step(layer: _Layers, x: torch.Tensor) -> bool:
     """Whether x is one step of a layer."""
-    return x.dim() in (2, 3) and x.shape[1 if layer.batch_first and x.dim() == 3 else 0] == 1
+    axes = x.dim()
+    return axes in (2, 3) and x.size(1 if layer.batch_first and axes == 3 else 0) == 1
 
 
 def better_by_torch(layer: _Layers, x: torch.Tensor) -> bool:
     """Whether a call with gradients is one step of a kind that torch's own code takes faster."""
-    return layer.mode in NO_STEPS and one_step(layer, x) and not torch.compiler.is_compiling()
+    if layer.mode in NO_STEPS:
+        return one_step(layer, x) and not torch.compiler.is_compiling()
+    weight = layer._parameters.get("weight_hh_l0")
+    return (layer.mode == "GRU" and weight is not None and weight.requires_grad
+            and weight.numel() + 3 * layer.hidden_size * layer.input_size > _WEIGHTS_OF_A_STEP
+            and one_step(layer, x) and "parametrizations" not in layer._modules and not torch.compiler.is_compiling())
 
 
 def is_short(layer: _Layers, kind: str, x: torch.Tensor) -> bool:

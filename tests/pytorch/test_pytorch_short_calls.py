@@ -157,3 +157,30 @@ def test_cells_follow_their_weights_and_train(kind):
     again = copy.deepcopy(ours)
     with torch.no_grad():
         assert_cell_as_torch(theirs, again, x)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("kind, sizes", [("RNN", (3, 8)), ("GRU", (16, 128))], ids=str)
+def test_one_step_that_trains_by_torch_is_torchs_own(kind, sizes, batch_first):
+    torch.manual_seed(0)
+    own = getattr(nn, kind)(*sizes, 2, batch_first=batch_first)
+    fast = copy.deepcopy(own)
+    fastrnn.pytorch.accelerate(fast)
+    x, h = torch.randn(*((2, 1) if batch_first else (1, 2)), sizes[0]), torch.randn(2, 2, sizes[1])
+    results = []
+    for module in (own, fast):
+        inputs = x.clone().requires_grad_(), h.clone().requires_grad_()
+        output, last = module(*inputs)
+        (output.sum() + (last ** 2).sum()).backward()
+        results.append([output, last, *(i.grad for i in inputs), *(p.grad for p in module.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert torch.equal(fast(x)[0], own(x)[0])
+    for wrong in ((x[..., :2], h), (x, h[:1]), (x, h[..., :2]), (x, h[:, :1]), (x.double(), h), (x, h[0]), (x[0], h)):
+        with pytest.raises((RuntimeError, ValueError)) as theirs:
+            own(*wrong)
+        with pytest.raises(type(theirs.value)) as ours:
+            fast(*wrong)
+        assert str(ours.value) == str(theirs.value)
+    weights = {name: p.detach() * 2 for name, p in own.named_parameters()}      # weights that have been exchanged
+    assert torch.equal(torch.func.functional_call(fast, weights, (x, h))[0],
+                       torch.func.functional_call(own, weights, (x, h))[0])
