@@ -37,6 +37,7 @@ cdef extern from "machine.h" nogil:
     fp_mode flush_subnormals()
     void restore_fp(fp_mode mode)
     bint cpu_runs(int isa)
+    int usable_cpus()
 
 ACTIVATIONS = {"sigmoid": SIGMOID, "tanh": TANH, "relu": RELU, "affine": AFFINE, "leaky_relu": LEAKY_RELU,
                "thresholded_relu": THRESHOLDED_RELU, "scaled_tanh": SCALED_TANH, "hard_sigmoid": HARD_SIGMOID,

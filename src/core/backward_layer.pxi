@@ -1,7 +1,7 @@
 # One layer backward over what forward_layer saved: buffers, then the tasks, then the results in the caller's order.
 #
 # Uses Buffer (buffers), Parameters, units_row, state_row, state_gradient_row (parameters), Batch, in_place,
-# exchange_rows, exchange_state (batch), Call, Saved, set_run, row_parts, worthwhile (calls), parameter_gradients,
+# exchange_rows, exchange_state (batch), Call, Saved, set_run, split, best_split, worthwhile (calls), parameter_gradients,
 # input_gradient (gradients), backward_args (structs).
 
 # One direction of a call: the gradients that its pass computes.
@@ -54,34 +54,32 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
     """
     cdef Saved first = saved[0]
     cdef Batch batch = first.batch
-    cdef isize D = len(saved), d, parts
+    cdef isize D = len(saved), d, tasks
+    cdef split s
     cdef _Backward direction
     cdef backward_args* args
     cdef list directions = []
     threads = worthwhile(threads, 2.0 * first.parameters.multiply_adds * D * batch.rows)
-    parts = row_parts(batch, threads, D)
-    cdef Call call = Call(D * parts, threads)
-    args = <backward_args*>call.new_args(D * parts, sizeof(backward_args))
     for d in range(D):
-        direction = new_backward(saved[d], need_input)
+        (<Saved>saved[d]).parameters.transpose(need_input)
+    s = best_split(batch, threads, D, fewest_panels(&first.parameters.cell, True), first.parameters.multiply_adds)
+    tasks = s.rows * s.team
+    cdef Call call = Call(D * tasks, threads)
+    args = <backward_args*>call.new_args(D * tasks, sizeof(backward_args))
+    for d in range(D):
+        direction = _Backward.__new__(_Backward)
+        direction.saved = saved[d]
         directions.append(direction)
         set_run(&args.run, direction.saved, True)
         place_saved(args, direction.saved)
         place_output_gradient(args, direction, call, d, dy)
         place_gradients(args, direction, d, dh_n, dc_n)
-        call.add_backward(args, parts, batch, direction.saved.parameters)
-        args += parts
+        call.add_backward(args, s, batch, direction.saved.parameters)
+        args += tasks
     call.go()
     dh_0, dc_0 = unpack_state_gradients(directions, batch)
     dx, gradients = unpack_gradients(directions, threads, need_input, need_parameters)
     return dx, dh_0, dc_0, gradients
-
-
-cdef _Backward new_backward(Saved saved, bint need_input):
-    cdef _Backward direction = _Backward.__new__(_Backward)
-    direction.saved = saved
-    saved.parameters.transpose(need_input)
-    return direction
 
 
 cdef void place_saved(backward_args* args, Saved saved) noexcept:

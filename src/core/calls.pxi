@@ -1,8 +1,12 @@
 # The tasks of one call, the memory they work in, and the poll they share; what a direction saves for backward.
 #
-# Uses Buffer (buffers), task, task_function, start_poll, run_tasks (threads), Parameters (parameters), Batch (batch),
-# layer_run, forward_args, backward_args, poll_state (structs).
+# Uses Buffer (buffers), task, task_function, start_poll, run_tasks, wait_longer, end_wait, team_threads, assumed_cpus (threads),
+# Parameters (parameters), Batch (batch), layer_run, forward_args, backward_args, poll_state, team, team_member (structs).
 
+from libc.math cimport sqrt
+
+cdef enum: LEAST_ROWS = 6
+cdef double PHASE_WORK = 4.0e3  # multiply-adds that take as long as a barrier of two threads
 cdef double ONE_THREAD = 2.0e6   # multiply-adds of a call up to which one thread does the work: some 50 microseconds
 
 
@@ -11,9 +15,57 @@ cdef isize worthwhile(isize threads, double multiply_adds) noexcept:
     return threads if multiply_adds > ONE_THREAD else 1
 
 
-# Into how many parts the rows of each of D directions are split.
-cdef isize row_parts(Batch batch, isize threads, isize directions) noexcept:
-    return max(<isize>1, min((threads + directions - 1) // directions, batch.N))
+# How the work of one direction is split: its rows into parts, and the panels of each part among a team (kernel/team.h).
+cdef struct split:
+    isize rows, team
+
+
+# Rows need no barrier, but each part of the rows reads all the weights, and tiles of few rows read them more often: a
+# part has at least LEAST_ROWS. Then the panels are split. What a barrier costs grows with the members, what it saves
+# shrinks: the best number is a square root of the step's work. panels: of the product with the fewest.
+cdef split best_split(Batch batch, isize threads, isize directions, isize panels, double multiply_adds) noexcept:
+    cdef split s
+    cdef isize each = (threads + directions - 1) // directions
+    s.rows = max(<isize>1, min(each, batch.N // LEAST_ROWS))
+    s.team = team_size(min(each, team_threads() // directions) // s.rows, panels, multiply_adds * batch.N / s.rows)
+    if s.team == 1:
+        s.rows = max(<isize>1, min(each, batch.N))
+    return s
+
+
+# The best number of members for phases of so many panels and multiply-adds.
+cdef isize team_size(isize threads, isize panels, double multiply_adds) noexcept:
+    cdef isize most = max(<isize>1, min(threads, panels))
+    return most if assumed_cpus > 0 else min(most, max(<isize>1, <isize>sqrt(multiply_adds / PHASE_WORK)))
+
+
+# The panels of the product of a step that has the fewest.
+cdef isize fewest_panels(const packed_cell* cell, bint backward) noexcept:
+    cdef isize panels = cell.w_hh_t.panels if backward else cell.w_ih.panels
+    if cell.w_hr.data != NULL:
+        panels = min(panels, cell.w_hr_t.panels if backward else cell.w_hr.panels)
+    return panels
+
+
+cdef inline team_member* member_of(team_member* first, isize k) noexcept nogil:
+    return NULL if first == NULL else &first[k]
+
+
+cdef inline isize team_bytes(isize members) noexcept nogil:
+    return sizeof(team) + 64 + members * (sizeof(team_part) + sizeof(team_member))
+
+
+# A team in zeroed memory of team_bytes, aligned to 64: the parts, the team, the members. Returns the first member.
+cdef team_member* make_team(void* memory, isize members, poll_state* poll) noexcept nogil:
+    cdef team_part* part = <team_part*>memory
+    cdef team* t = <team*>&part[members]
+    cdef team_member* first = <team_member*>(<char*>t + (sizeof(team) + 63) // 64 * 64)
+    cdef isize k
+    t.parts, t.part, t.poll, t.wait_longer, t.end_wait = members, part, poll, wait_longer, end_wait
+    t.start = clock_seconds()
+    for k in range(members):
+        first[k].team, first[k].index = t, k
+    return first
 
 
 cdef class Call:
@@ -54,32 +106,50 @@ cdef class Call:
         self.tasks[self.count].argument = args
         self.count += 1
 
-    # Adds one direction's pass forward in `parts` tasks of rows; args[0] is prepared, the others are filled from it.
-    cdef int add_forward(self, forward_args* args, isize parts, Batch batch, Parameters p) except -1:
-        cdef isize i
+    # Adds one direction's pass forward; args[0] is prepared, the others are filled from it.
+    cdef int add_forward(self, forward_args* args, split s, Batch batch, Parameters p) except -1:
+        cdef isize i, k
+        cdef forward_args* first
         args.run.poll = &self.poll
         if batch.rows == 0:
             return 0
-        for i in range(1, parts):
-            args[i] = args[0]
-        for i in range(parts):
-            args[i].run.n0, args[i].run.n1 = batch.split(i, parts), batch.split(i + 1, parts)
-            args[i].run.scratch = self.new_scratch(p, p.table.plan_forward(&args[i]))
-            self.add(<task_function>p.table.forward, &args[i])
+        for i in range(s.rows - 1, -1, -1):
+            first = &args[i * s.team]
+            first[0] = args[0]
+            first.run.n0, first.run.n1 = batch.split(i, s.rows), batch.split(i + 1, s.rows)
+            first.run.member = self.new_team(s.team)
+            first.run.scratch = self.new_scratch(p, p.table.plan_forward(first))
+            for k in range(s.team):
+                first[k] = first[0]
+                first[k].run.member = member_of(first.run.member, k)
+                self.add(<task_function>p.table.forward, &first[k])
         return 0
 
-    cdef int add_backward(self, backward_args* args, isize parts, Batch batch, Parameters p) except -1:
-        cdef isize i
+    cdef int add_backward(self, backward_args* args, split s, Batch batch, Parameters p) except -1:
+        cdef isize i, k
+        cdef backward_args* first
         args.run.poll = &self.poll
         if batch.rows == 0:
             return 0
-        for i in range(1, parts):
-            args[i] = args[0]
-        for i in range(parts):
-            args[i].run.n0, args[i].run.n1 = batch.split(i, parts), batch.split(i + 1, parts)
-            args[i].run.scratch = self.new_scratch(p, p.table.plan_backward(&args[i]))
-            self.add(<task_function>p.table.backward, &args[i])
+        for i in range(s.rows - 1, -1, -1):
+            first = &args[i * s.team]
+            first[0] = args[0]
+            first.run.n0, first.run.n1 = batch.split(i, s.rows), batch.split(i + 1, s.rows)
+            first.run.member = self.new_team(s.team)
+            first.run.scratch = self.new_scratch(p, p.table.plan_backward(first))
+            for k in range(s.team):
+                first[k] = first[0]
+                first[k].run.member = member_of(first.run.member, k)
+                self.add(<task_function>p.table.backward, &first[k])
         return 0
+
+    # The first of `members` members of a new team, the others follow it; NULL where one thread does all.
+    cdef team_member* new_team(self, isize members) except? NULL:
+        cdef Buffer b
+        if members == 1:
+            return NULL
+        b = Buffer(team_bytes(members), 1, 1, True)
+        return make_team(self.hold(b), members, &self.poll)
 
     cdef void* new_scratch(self, Parameters p, isize size):
         return self.hold(Buffer(max(<isize>1, size), 1, p.table.itemsize))

@@ -1,7 +1,7 @@
 # One layer, all its directions, over a batch: buffers, then the tasks, then the results in the caller's order.
 #
 # Uses Buffer (buffers), Parameters, units_row, state_row (parameters), Batch, in_place, exchange_rows, exchange_state
-# (batch), Call, Saved, set_run, row_parts, worthwhile (calls), forward_args (structs).
+# (batch), Call, Saved, set_run, split, best_split, worthwhile (calls), forward_args (structs).
 
 # One direction of a call: what it saves, and what is unpacked after it.
 cdef class _Forward:
@@ -56,15 +56,17 @@ def forward_layer(list directions, Batch batch, cnp.ndarray x, cnp.ndarray h_0, 
     KeyboardInterrupt
         Ctrl-C was pressed; or whatever else a signal handler raises.
     """
-    cdef isize D = len(directions), d, parts
+    cdef isize D = len(directions), d, tasks
+    cdef split s
     cdef Parameters p = directions[0]
     cdef _Forward direction
     cdef forward_args* args
     threads = worthwhile(threads, <double>p.multiply_adds * D * batch.rows)
-    parts = row_parts(batch, threads, D)
-    cdef Call call = Call(D * parts, threads)
+    s = best_split(batch, threads, D, fewest_panels(&p.cell, False), p.multiply_adds)
+    tasks = s.rows * s.team
+    cdef Call call = Call(D * tasks, threads)
     cdef list forwards = []
-    args = <forward_args*>call.new_args(D * parts, sizeof(forward_args))
+    args = <forward_args*>call.new_args(D * tasks, sizeof(forward_args))
     for d in range(D):
         direction = new_forward(directions[d], batch, d == 1 or reverse)
         forwards.append(direction)
@@ -72,8 +74,8 @@ def forward_layer(list directions, Batch batch, cnp.ndarray x, cnp.ndarray h_0, 
         place_input(args, direction.saved, x, reset, borrow)
         place_states(args, direction, d, h_0, c_0)
         place_outputs(args, direction, call, d, y, y_c)
-        call.add_forward(args, parts, batch, direction.saved.parameters)
-        args += parts
+        call.add_forward(args, s, batch, direction.saved.parameters)
+        args += tasks
     call.go()
     return unpack_forward(forwards, batch, y, keep)
 

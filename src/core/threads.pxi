@@ -1,12 +1,19 @@
 # Threads: a pool of plain OS threads that wait on CPython's own locks. Without OpenMP, whose runtimes clash with each
 # other and hang after a fork.
 #
-# run_tasks() gives task i to thread i % threads; thread 0 is the caller. Tasks write disjoint memory and a split never
-# changes the order of a sum, so results do not depend on how many threads there are, nor on whether the pool was free.
+# run_tasks() gives task i to thread i % threads; thread 0 is the caller. Tasks write disjoint memory, or are members of a
+# team (kernel/team.h), and a split never changes the order of a sum: results do not depend on how many threads there
+# are, nor on whether the pool was free.
 #
-# Uses fp_mode, read_fp, flush_subnormals, restore_fp (_core), poll_state, clock_seconds (structs).
+# Nobody waits for a thread that does not run. A worker is offered its share; a thread that has done its own takes the
+# tasks that nobody has begun; and the caller withdraws what a worker has not accepted. What has begun, it waits for.
+#
+#     worker.state    idle -> offered (caller) -> running (worker) -> idle (worker), or offered -> idle (caller)
+#
+# Uses fp_mode, read_fp, flush_subnormals, restore_fp, usable_cpus (_core), poll_state, clock_seconds, should_stop, team,
+# team_member, atomic_get, atomic_release, atomic_swap, atomic_change, pause_cpu (structs).
 
-from libc.stdlib cimport malloc
+from libc.stdlib cimport calloc
 
 cdef extern from "pythread.h" nogil:
     ctypedef void* PyThread_type_lock
@@ -36,9 +43,14 @@ cdef struct task:
     task_function function
     void* argument
     int result
+    long long taken                  # a thread has begun it
+
+cdef enum: IDLE, OFFERED, RUNNING
 
 cdef struct worker:
-    PyThread_type_lock go, done      # both held while the worker is idle
+    PyThread_type_lock go, done      # both held; released by the caller to wake the worker, and the other way round
+    long long state, asleep          # asleep: the worker waits for `go`, or is about to. Who clears it has to release it
+    long long awaited                # the same of the caller and `done`
     task* tasks                      # its share: tasks first, first + step, ... below count
     int first, step, count
 
@@ -47,26 +59,75 @@ cdef int started = 0
 cdef int generation = 1              # one more in every child of a fork: tells this process's threads from its parent's
 cdef PyThread_type_lock pool_lock = PyThread_allocate_lock()
 
+cdef PyThread_type_lock never = PyThread_allocate_lock()     # held: to wait for it is to sleep
+PyThread_acquire_lock(never, 1)
+
+cdef double SPIN = 3.0e-5            # seconds for which a thread that waits keeps its CPU; about what it takes to wake one
+
+
+cdef inline bint take_task(task* t) noexcept nogil:
+    return atomic_get(&t.taken) == 0 and atomic_change(&t.taken, 0, 1)
+
 
 cdef void run_share(task* tasks, int first, int step, int count) noexcept nogil:
     cdef fp_mode mode = flush_subnormals()
-    cdef int i = first
-    while i < count:
-        tasks[i].result = tasks[i].function(tasks[i].argument)
-        i += step
+    cdef int i, k
+    for k in range(count):           # its own, then what other threads have not begun
+        i = first + k * step
+        if i < count and take_task(&tasks[i]):
+            tasks[i].result = tasks[i].function(tasks[i].argument)
+    for i in range(count):
+        if take_task(&tasks[i]):
+            tasks[i].result = tasks[i].function(tasks[i].argument)
     restore_fp(mode)
+
+
+# Whether *p becomes `value` within the time for which a thread spins.
+cdef bint spin_until(const long long* p, long long value) noexcept nogil:
+    cdef double end = clock_seconds() + SPIN
+    cdef int i
+    while atomic_get(p) != value:
+        for i in range(16):
+            pause_cpu()
+        if clock_seconds() > end:
+            return False
+    return True
 
 
 cdef void work(void* argument) noexcept nogil:
     cdef worker* self = <worker*>argument
     while True:
-        PyThread_acquire_lock(self.go, 1)
-        run_share(self.tasks, self.first, self.step, self.count)
-        PyThread_release_lock(self.done)
+        if not spin_until(&self.state, OFFERED):
+            atomic_swap(&self.asleep, 1)
+            if atomic_get(&self.state) != OFFERED or not atomic_swap(&self.asleep, 0):
+                PyThread_acquire_lock(self.go, 1)
+        if atomic_change(&self.state, OFFERED, RUNNING):
+            run_share(self.tasks, self.first, self.step, self.count)
+            atomic_swap(&self.state, IDLE)
+            if atomic_swap(&self.awaited, 0):
+                PyThread_release_lock(self.done)
+
+
+cdef void offer(worker* w, task* tasks, int first, int step, int count) noexcept nogil:
+    w.tasks, w.first, w.step, w.count = tasks, first, step, count
+    atomic_swap(&w.state, OFFERED)
+    if atomic_swap(&w.asleep, 0):
+        PyThread_release_lock(w.go)
+
+
+# Until the worker does nothing for this call, and will not begin to.
+cdef void withdraw(worker* w, poll_state* poll) noexcept nogil:
+    if atomic_change(&w.state, OFFERED, IDLE) or spin_until(&w.state, IDLE):
+        return
+    atomic_swap(&w.awaited, 1)
+    if atomic_get(&w.state) == IDLE and atomic_swap(&w.awaited, 0):
+        return
+    while PyThread_acquire_lock_timed(w.done, 20000, 0) != PY_LOCK_ACQUIRED:
+        look(poll)
 
 
 cdef bint start_worker(int i) noexcept nogil:
-    cdef worker* w = <worker*>malloc(sizeof(worker))
+    cdef worker* w = <worker*>calloc(1, sizeof(worker))
     if w == NULL:
         return False
     w.go = PyThread_allocate_lock()
@@ -110,16 +171,11 @@ cdef int run_tasks(task* tasks, int count, int threads, poll_state* poll) noexce
             started += 1
         used = min(wanted, started + 1)
         for i in range(1, used):
-            workers[i - 1].tasks = tasks
-            workers[i - 1].first = i
-            workers[i - 1].step = used
-            workers[i - 1].count = count
-            PyThread_release_lock(workers[i - 1].go)
+            offer(workers[i - 1], tasks, i, used, count)
     run_share(tasks, 0, used, count)
     if pooled:
         for i in range(1, used):
-            while PyThread_acquire_lock_timed(workers[i - 1].done, 20000, 0) != PY_LOCK_ACQUIRED:
-                look(poll)
+            withdraw(workers[i - 1], poll)
         PyThread_release_lock(pool_lock)
     for i in range(count):
         if tasks[i].result:
@@ -129,7 +185,80 @@ cdef int run_tasks(task* tasks, int count, int threads, poll_state* poll) noexce
 
 def forget_pool():
     """Start a new pool of threads. Called in the child after a fork, which has none of its parent's threads."""
-    global started, pool_lock, generation
+    global started, pool_lock, generation, never
     generation += 1
     started = 0
     pool_lock = PyThread_allocate_lock()
+    never = PyThread_allocate_lock()
+    PyThread_acquire_lock(never, 1)
+
+
+# ---- Teams: waiting for a thread that the system has stopped -----------------------------------------
+
+# Lateness: the time that members waited for others beyond what an uneven split explains, less a sixteenth of all time.
+# Above LATE one member goes on alone for sixteen times as long, and calls that begin meanwhile form no teams: so waiting
+# never takes more than some sixteenth of the time. Nanoseconds, on the clock of clock_seconds().
+cdef enum: LATE = 200000
+cdef long long lateness = 0, lateness_at = 0, alone_until = 0
+cdef int assumed_cpus = 0
+
+
+cdef inline long long nanoseconds(double seconds) noexcept nogil:
+    return <long long>(seconds * 1e9)
+
+
+# How long a phase takes, on average.
+cdef inline double phase_seconds(const team_member* m, double now) noexcept nogil:
+    return (now - m.team.start) / (m.phase + 1)
+
+
+cdef int wait_longer(team_member* m) noexcept nogil:
+    cdef double now = clock_seconds()
+    cdef int i
+    if m.waits_since == 0:
+        m.waits_since = now
+    if atomic_get(&m.team.alone) == 0 and now - m.waits_since < SPIN + 0.5 * phase_seconds(m, now):
+        for i in range(32):
+            pause_cpu()
+        return 0
+    PyThread_acquire_lock_timed(never, 50, 0)
+    return should_stop(m.team.poll)
+
+
+cdef void end_wait(team_member* m) noexcept nogil:
+    cdef double now = clock_seconds()
+    cdef long long at = nanoseconds(now), late
+    cdef long long alone = atomic_get(&m.team.alone)
+    if alone == 0:
+        late = nanoseconds(now - m.waits_since - 0.5 * phase_seconds(m, now))
+        if late > 0:
+            late += max(<long long>0, atomic_get(&lateness) - (at - atomic_get(&lateness_at)) // 16)
+            atomic_release(&lateness, late)
+            atomic_release(&lateness_at, at)
+            if late > LATE:
+                atomic_release(&alone_until, at + 16 * late)
+                atomic_change(&m.team.alone, 0, m.index + 1)
+    elif alone == m.index + 1 and at > atomic_get(&alone_until):
+        atomic_release(&m.team.alone, 0)
+    m.waits_since = 0
+
+
+# The most threads that a team may have now: the CPUs that this process may use.
+cdef int team_threads() noexcept:
+    if assumed_cpus > 0:
+        return assumed_cpus
+    if nanoseconds(clock_seconds()) < atomic_get(&alone_until):
+        return 1
+    return usable_cpus()
+
+
+def assume_cpus(int n):
+    """Let teams of threads be as large as they can be on a machine with n CPUs, whether it pays or not: for tests.
+
+    Parameters
+    ----------
+    n : int
+        The number of CPUs. 0: those that the process may use.
+    """
+    global assumed_cpus
+    assumed_cpus = n

@@ -1,9 +1,35 @@
 # Back-propagation through time: for every step from the last, the gate gradients (unit by unit, row by row), then
 # dh_{t-1} += dgates W_hh by the tile. Weight and input gradients are products over all rows afterwards (products.pxi).
 #
-# Uses layer_run, backward_args, matrix (structs), step, locate_states, step_offset, row_offset, load_output,
-# state_width, unit_width, check_run (forward), tile_rows, ROWS, panel_product (tile), should_stop_after (kernels),
-# lstm_gradients, gru_gradients, gru_before_gradients, gru_before_reset_gradients, rnn_gradients (lstm, gru, rnn).
+# A team (team.h) shares the columns of dh. The product needs the gate gradients of all units, these only the own columns
+# of dh: so a phase takes the product of the step after it and then the gate gradients of its own step, and one barrier
+# a step will do. A projection, and GRU_BEFORE, have a second product in the step, which takes a second phase.
+#
+# Uses layer_run, backward_args, matrix (structs), first_part, next_part (team.h), step, share, locate_states,
+# step_offset, row_offset, load_output, state_width, unit_width, check_run (forward), tile_rows, ROWS, panel_product
+# (tile), should_stop_after (kernels), lstm_gradients, gru_gradients, gru_before_gradients, gru_before_reset_gradients,
+# rnn_gradients (lstm, gru, rnn).
+
+# What a part takes of a product with w: panels p0..p1, and the vectors v0..v1 of the output that they write.
+cdef struct columns:
+    isize p0, p1, v0, v1
+
+
+cdef inline columns columns_of(const matrix* w, isize part, const team_member* member, isize vectors) noexcept nogil:
+    cdef columns c
+    c.p0, c.p1 = share(w.panels, part, member), share(w.panels, part + 1, member)
+    c.v0, c.v1 = min(vectors, c.p0 * w.width), min(vectors, c.p1 * w.width)
+    return c
+
+
+# Of a step: of the recurrent product, whose output is dh; and the units whose gradients follow.
+cdef inline columns state_columns(const layer_run* run, isize part) noexcept nogil:
+    return columns_of(&run.cell.w_hh_t, part, run.member, run.cell.state_units)
+
+
+cdef inline columns unit_columns(const layer_run* run, isize part) noexcept nogil:
+    cdef const matrix* w = &run.cell.w_hh_t if run.cell.w_hr.data == NULL else &run.cell.w_hr_t
+    return columns_of(w, part, run.member, run.cell.units)
 
 cdef inline isize matrix_width(const matrix* w) noexcept nogil:
     return w.panels * w.width * VLEN
@@ -24,13 +50,13 @@ cdef inline vf take_state_gradient(backward_args* args, step* t, isize j, isize 
             + load_output(t.dy + row_offset(args.dy_rows, n, args.dy_n), j, args.run.cell.state))
 
 
-# Rows n0..active of out += v w; out padded to whole panels.
-cdef int rows_product(layer_run* run, step* t, const matrix* w, const real* v, isize v_row, isize v_outer,
-                      real* out, isize out_row) noexcept nogil:
+# Rows n0..active of out += v w, panels p0..p1 of w; out padded to whole panels.
+cdef int rows_product(layer_run* run, const step* t, const matrix* w, isize p0, isize p1, const real* v, isize v_row,
+                      isize v_outer, real* out, isize out_row) noexcept nogil:
     cdef isize i, p, n, R
     cdef real* at
-    for i in range(w.panels):
-        p = w.panels - 1 - i if t.index & 1 else i      # every other step backwards, as forward_step does
+    for i in range(p1 - p0):
+        p = p1 - 1 - i if t.index & 1 else p0 + i       # every other step backwards, as units_part does
         n = run.n0
         while n < t.active:
             R = tile_rows(t.active - n, ROWS[w.width])
@@ -42,17 +68,9 @@ cdef int rows_product(layer_run* run, step* t, const matrix* w, const real* v, i
     return 0
 
 
-# Projection: dh_t with the output's part goes to dstate, dm = dh W_hr to scratch (dm_rows), and dh is cleared.
-cdef int projection_gradients(backward_args* args, step* t, real* dm_rows, isize dm_row) noexcept nogil:
-    cdef layer_run* run = &args.run
-    cdef isize n, j, width = state_width(run)
-    cdef real* dstate = <real*>args.dstate + t.offset * width
-    for n in range(run.n0, t.active):
-        for j in range(run.cell.state_units):
-            vstore(dstate + n * width + j * VLEN, take_state_gradient(args, t, j, n))
-        memset(state_gradient(args, n), 0, <size_t>state_gradient_width(run) * sizeof(real))
-        memset(dm_rows + n * dm_row, 0, <size_t>dm_row * sizeof(real))
-    return rows_product(run, t, &run.cell.w_hr_t, dstate, width, 0, dm_rows, dm_row)
+# Zeroes vectors v0..v1 of row n.
+cdef inline void clear_vectors(real* rows, isize row, isize n, isize v0, isize v1) noexcept nogil:
+    memset(rows + n * row + v0 * VLEN, 0, <size_t>((v1 - v0) * VLEN) * sizeof(real))
 
 
 cdef void gradients_with_options(backward_args* args, step* t, isize j, const real* dm_rows,
@@ -65,12 +83,13 @@ cdef void gradients_with_options(backward_args* args, step* t, isize j, const re
         gru_before_gradients(args, t, j, False)
 
 
-# The gate gradients of a step; of a GRU_BEFORE all but r's.
-cdef int gate_gradients(backward_args* args, step* t, const real* dm_rows, isize dm_row) noexcept nogil:
+# The gate gradients of units j0..j1; of a GRU_BEFORE all but r's.
+cdef int gate_gradients(backward_args* args, step* t, isize j0, isize j1, const real* dm_rows,
+                        isize dm_row) noexcept nogil:
     cdef layer_run* run = &args.run
     cdef int kind = run.cell.kind
     cdef isize j
-    for j in range(run.cell.units):
+    for j in range(j0, j1):
         if should_stop_after(run.poll, &run.work, (t.active - run.n0) * 64):
             return -1
         if kind == RNN_TANH or kind == RNN_RELU:
@@ -86,72 +105,133 @@ cdef int gate_gradients(backward_args* args, step* t, const real* dm_rows, isize
     return 0
 
 
-# GRU_BEFORE: d(r h) = W_hn' dn to scratch (drh_rows), and from it r's gradient and its part of dh.
-cdef int reset_gate_gradients(backward_args* args, step* t, const real* dn, isize delta_row, isize panel,
-                              real* drh_rows, isize drh_row) noexcept nogil:
+# What a step works in: row n of the second product's output at rows + n * row. Of one with a projection that is dm.
+cdef struct second_product:
+    const matrix* w                 # NULL: a step has no second product
+    real* rows
+    isize row
+
+
+cdef inline second_product second_of(const layer_run* run) noexcept nogil:
+    cdef second_product s
+    s.w = &run.cell.w_hr_t if run.cell.w_hr.data != NULL else &run.cell.w_hn_t
+    s.row = matrix_width(s.w)
+    s.rows = <real*>run.scratch - run.n0 * s.row
+    if s.w.data == NULL:
+        s.w = NULL
+    return s
+
+
+# dh_{t-1} += dgates W_hh in a part's columns. A row that was reset began its step from zero: nothing flows to the state
+# before it.
+cdef int recurrent_part(backward_args* args, step* t, isize part) noexcept nogil:
     cdef layer_run* run = &args.run
-    cdef isize j
-    memset(drh_rows + run.n0 * drh_row, 0, <size_t>((t.active - run.n0) * drh_row) * sizeof(real))
-    if rows_product(run, t, &run.cell.w_hn_t, dn, delta_row, panel, drh_rows, drh_row):
+    cdef const packed_cell* cell = run.cell
+    cdef isize delta_row = cell.deltas * VLEN, n
+    cdef columns own = state_columns(run, part), units = unit_columns(run, part)
+    if rows_product(run, t, &cell.w_hh_t, own.p0, own.p1, <real*>args.dgates + t.offset * delta_row, delta_row,
+                    run.rows * delta_row, <real*>args.dh, state_gradient_width(run)):
         return -1
-    for j in range(run.cell.units):
-        if run.cell.plain:
-            gru_before_reset_gradients(args, t, j, drh_rows, drh_row, True)
-        else:
-            gru_before_reset_gradients(args, t, j, drh_rows, drh_row, False)
+    if run.reset != NULL:
+        for n in range(run.n0, t.active):
+            if run.reset[t.offset + n]:
+                clear_vectors(<real*>args.dh, state_gradient_width(run), n, own.p0 * cell.w_hh_t.width,
+                              own.p1 * cell.w_hh_t.width)
+                if cell.kind == LSTM:
+                    clear_vectors(<real*>args.dc, unit_width(run), n, units.v0, units.v1)
     return 0
 
 
-cdef int backward_step(backward_args* args, step* t) noexcept nogil:
+# After the product of the step that was taken before this one: the gate gradients; with a projection only dL/dh.
+cdef int gradients_part(backward_args* args, step* t, isize part) noexcept nogil:
+    cdef layer_run* run = &args.run
+    cdef columns units
+    if t.later != NULL and recurrent_part(args, t.later, part):
+        return -1
+    if run.cell.w_hr.data != NULL:
+        projection_gradients(args, t, part)
+        return 0
+    units = unit_columns(run, part)
+    return gate_gradients(args, t, units.v0, units.v1, NULL, 0)
+
+
+# Projection: dh_t with the output's part goes to dstate, and dh is cleared.
+cdef void projection_gradients(backward_args* args, step* t, isize part) noexcept nogil:
+    cdef layer_run* run = &args.run
+    cdef isize n, j, width = state_width(run)
+    cdef real* dstate = <real*>args.dstate + t.offset * width
+    cdef columns own = state_columns(run, part)
+    for n in range(run.n0, t.active):
+        for j in range(own.v0, own.v1):
+            vstore(dstate + n * width + j * VLEN, take_state_gradient(args, t, j, n))
+        clear_vectors(<real*>args.dh, state_gradient_width(run), n, own.p0 * run.cell.w_hh_t.width,
+                      own.p1 * run.cell.w_hh_t.width)
+
+
+# The second product, and what follows it. Projection: dm = dh W_hr, and the gate gradients. GRU_BEFORE: d(r h) =
+# W_hn' dn, and from it r's gradient and its part of dh.
+cdef int second_part(backward_args* args, step* t, isize part) noexcept nogil:
     cdef layer_run* run = &args.run
     cdef const packed_cell* cell = run.cell
-    cdef isize delta_row = cell.deltas * VLEN, panel = run.rows * delta_row
-    cdef isize dm_row = matrix_width(&cell.w_hr_t), drh_row = matrix_width(&cell.w_hn_t)
-    cdef real* deltas = <real*>args.dgates + t.offset * delta_row
-    cdef real* scratch = <real*>run.scratch - run.n0 * max(dm_row, drh_row)     # row n at n * its width
-    if cell.w_hr.data != NULL and projection_gradients(args, t, scratch, dm_row):
-        return -1
-    if gate_gradients(args, t, scratch, dm_row):
-        return -1
-    if cell.kind == GRU_BEFORE and reset_gate_gradients(args, t, deltas + 2 * VLEN, delta_row, panel, scratch,
-                                                        drh_row):
-        return -1
-    return rows_product(run, t, &cell.w_hh_t, deltas, delta_row, panel, <real*>args.dh, state_gradient_width(run))
-
-
-# A row that was reset began its step from zero: nothing flows to the state before it.
-cdef void clear_reset_gradients(backward_args* args, step* t) noexcept nogil:
-    cdef layer_run* run = &args.run
-    cdef isize n
+    cdef second_product s = second_of(run)
+    cdef columns own = columns_of(s.w, part, run.member, cell.units)
+    cdef isize width = state_width(run), delta_row = cell.deltas * VLEN, n, j
+    cdef const real* dn = <real*>args.dgates + t.offset * delta_row + 2 * VLEN
     for n in range(run.n0, t.active):
-        if run.reset[t.offset + n]:
-            memset(state_gradient(args, n), 0, <size_t>state_gradient_width(run) * sizeof(real))
-            if run.cell.kind == LSTM:
-                memset(<real*>args.dc + n * unit_width(run), 0, <size_t>unit_width(run) * sizeof(real))
+        clear_vectors(s.rows, s.row, n, own.p0 * s.w.width, own.p1 * s.w.width)
+    if cell.w_hr.data != NULL:
+        if rows_product(run, t, s.w, own.p0, own.p1, <real*>args.dstate + t.offset * width, width, 0, s.rows, s.row):
+            return -1
+        return gate_gradients(args, t, own.v0, own.v1, s.rows, s.row)
+    if rows_product(run, t, s.w, own.p0, own.p1, dn, delta_row, run.rows * delta_row, s.rows, s.row):
+        return -1
+    for j in range(own.v0, own.v1):
+        if cell.plain:
+            gru_before_reset_gradients(args, t, j, s.rows, s.row, True)
+        else:
+            gru_before_reset_gradients(args, t, j, s.rows, s.row, False)
+    return 0
+
+
+ctypedef int (*backward_part)(backward_args*, step*, isize) noexcept nogil
+
+
+cdef inline int backward_phase(backward_args* args, step* t, backward_part function) noexcept nogil:
+    cdef isize part = first_part(args.run.member)
+    while part >= 0:
+        if function(args, t, part):
+            return -1
+        part = next_part(args.run.member, part)
+    return 0 if part == PHASE_OVER else -1
 
 
 cdef int backward(backward_args* args) noexcept nogil:
-    cdef step t
+    cdef step[2] steps               # take turns: a step and the one taken before it
+    cdef step* t = &steps[0]
+    cdef step* later = NULL
     cdef layer_run* run = &args.run
-    cdef isize running = 0, next_running = 0
+    cdef bint second = second_of(run).w != NULL
+    cdef isize running = 0, next_running = 0, offset = run.rows, index
     check_run(run)
     CHECK(run.keep and args.dh != NULL and args.dgates != NULL and (run.cell.kind != LSTM or args.dc != NULL))
     if run.lengths == NULL:
         running = run.N
-    t.offset = run.rows
-    for t.index in range(run.T - 1, -1, -1):
+    for index in range(run.T - 1, -1, -1):
         if run.lengths != NULL:
-            while running < run.N and run.lengths[running] > t.index:
+            while running < run.N and run.lengths[running] > index:
                 running += 1
-        t.offset -= running
+        offset -= running
         if running > run.n0:
-            locate_states(run, &t, running, next_running)
-            t.dy = <const real*>args.dy + step_offset(&t, run.packed, args.dy_n, args.dy_t)
-            if backward_step(args, &t):
+            t.index, t.offset, t.later = index, offset, later
+            locate_states(run, t, running, next_running)
+            t.dy = <const real*>args.dy + step_offset(t, run.packed, args.dy_n, args.dy_t)
+            if backward_phase(args, t, gradients_part) or second and backward_phase(args, t, second_part):
                 return -1
-            if run.reset != NULL:
-                clear_reset_gradients(args, &t)
+            later = t
+            t = &steps[1] if t == &steps[0] else &steps[0]
         next_running = running
+    if later != NULL:
+        return backward_phase(args, later, recurrent_part)
     return 0
 
 

@@ -17,6 +17,7 @@ cdef extern from "simd.h" nogil:
     vf vload_part(const real* p, Py_ssize_t n)
     void vstore_part(real* p, vf v, Py_ssize_t n)
     void prefetch(const void* p, Py_ssize_t n)
+    void prefetch_shared(const void* p, Py_ssize_t n)
     vf vset(real x)
     vf vfma(vf a, vf b, vf c)
     vf vmax(vf a, vf b)

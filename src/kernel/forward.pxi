@@ -1,9 +1,20 @@
 # A pass forward: for every step, for every panel of units, for every tile of rows, the gate sums (bias, then x's k in
 # order, then h's k in order) and on them, still in L1, the cell's activations and state update.
 #
-# Uses layer_run, forward_args, matrix (structs), the tile, tile_rows, set_operand, panel_product (tile),
-# should_stop_after (kernels), is_small, forward_small (small), lstm_cells, gru_cells, gru_before_gates,
-# gru_before_cells, rnn_cells (lstm, gru, rnn).
+# A team (team.h) shares the panels, or the units: each phase of a step ends before the next begins. h is read whole by
+# every part; c, the sums of x and what GRU_BEFORE keeps between its halves only by the part that wrote it.
+#
+# Uses layer_run, forward_args, matrix (structs), first_part, next_part, parts_of (team.h), the tile, tile_rows,
+# set_operand, panel_product (tile), should_stop_after (kernels), is_small, forward_small (small), lstm_cells, gru_cells,
+# gru_before_gates, gru_before_cells, rnn_cells (lstm, gru, rnn).
+
+cdef enum: PREFETCHED_ROWS = 8
+
+
+# What a team shares: the first of n panels of a part, and one past the last of the part before.
+cdef inline isize share(isize n, isize part, const team_member* member) noexcept nogil:
+    return n * part // parts_of(member)
+
 
 # Where one step finds its rows. Rows n0..active of the task run now; rows below next_active go on to the next step.
 cdef struct step:
@@ -20,6 +31,7 @@ cdef struct step:
     const real* input_sums              # forward: W_ih x + b of this step, row n0 first, or NULL: not computed ahead;
     isize input_panel                   # panels lie input_panel apart
     const real* dy                      # backward: this step's dL/dy
+    step* later                         # backward: the step taken before this one, or NULL
 
 
 cdef inline void store_output(real* row, vf v, isize j, isize size) noexcept nogil:
@@ -92,8 +104,8 @@ cdef inline void locate_rows(forward_args* args, step* t) noexcept nogil:
     t.y_c = <real*>args.y_c + step_offset(t, packed, args.yc_n, args.yc_t)
 
 
-# W_ih x + b of `steps` steps from step `first`, to scratch as [panel][step][row][width][VLEN].
-cdef int input_sums(forward_args* args, isize first, isize steps) noexcept nogil:
+# W_ih x + b of panels p0..p1, `steps` steps from step `first`, to scratch as [panel][step][row][width][VLEN].
+cdef int panel_sums(forward_args* args, isize first, isize steps, isize p0, isize p1) noexcept nogil:
     cdef const matrix* w = &args.run.cell.w_ih
     cdef isize P = w.width, rows = args.run.n1 - args.run.n0
     cdef isize p, outer, inner, R, outers, inners
@@ -108,7 +120,7 @@ cdef int input_sums(forward_args* args, isize first, isize steps) noexcept nogil
     a.acc_row = inner_m * P * VLEN
     a.w_step = P * VLEN
     a.operands = 1
-    for p in range(w.panels):
+    for p in range(p0, p1):
         a.init = <const real*>args.run.cell.bias + p * P * VLEN
         set_operand(&a.of[0], w, p, x, inner_x, 0)
         for outer in range(outers):
@@ -123,6 +135,10 @@ cdef int input_sums(forward_args* args, isize first, isize steps) noexcept nogil
                 call_tile(&a, P, R)
                 inner += R
     return 0
+
+
+cdef inline int input_sums(forward_args* args, isize first, isize steps) noexcept nogil:
+    return panel_sums(args, first, steps, 0, args.run.cell.w_ih.panels)
 
 
 cdef inline void run_tile(const tile_args* a, isize P, isize Q, isize R) noexcept nogil:
@@ -207,6 +223,16 @@ cdef inline void prefetch_stores(forward_args* args, step* t, isize p, isize n, 
                 prefetch(t.c_next + r * unit_width(run) + first, bytes)
 
 
+# Of a team: what other members have stored of h, and where this one will store, which they have read.
+cdef inline void prefetch_states(forward_args* args, step* t, isize p0, isize p1) noexcept nogil:
+    cdef const packed_cell* cell = args.run.cell
+    cdef isize units = cell.w_ih.width if cell.kind == RNN_TANH or cell.kind == RNN_RELU else 1     # of a panel
+    cdef isize width = state_width(&args.run), n
+    for n in range(args.run.n0, min(t.active, args.run.n0 + PREFETCHED_ROWS)):
+        prefetch_shared(t.h + n * width, width * <isize>sizeof(real))
+        prefetch(t.h_next + n * width + p0 * units * VLEN, (p1 - p0) * units * VLEN * <isize>sizeof(real))
+
+
 # The cell on its gate sums. `between`: what GRU_BEFORE hands from its first half to its second.
 cdef inline void cells_plain(forward_args* args, step* t, const vf* acc, const vf* n_input, real* between, isize p,
                              isize Q, isize n, isize R) noexcept nogil:
@@ -234,19 +260,52 @@ cdef void cells_with_options(forward_args* args, step* t, const vf* acc, const v
         rnn_cells(args, t, acc, p, Q, n, R, False)
 
 
-# Every other step takes the panels backwards: it begins with the weights that the last one ended with, which the caches
-# still hold where they cannot hold all.
+# A phase of a step: what its parts do.
+ctypedef int (*forward_part)(forward_args*, step*, isize) noexcept nogil
+
+
+# Goes through a phase, alone or with a team.
+cdef inline int forward_phase(forward_args* args, step* t, forward_part function) noexcept nogil:
+    cdef isize part = first_part(args.run.member)
+    while part >= 0:
+        if function(args, t, part):
+            return -1
+        part = next_part(args.run.member, part)
+    return 0 if part == PHASE_OVER else -1
+
+
 cdef int forward_step(forward_args* args, step* t) noexcept nogil:
+    cdef layer_run* run = &args.run
+    if run.reset != NULL and forward_phase(args, t, reset_rows):
+        return -1
+    if forward_phase(args, t, units_part):
+        return -1
+    if run.cell.kind == GRU_BEFORE:
+        return forward_phase(args, t, candidates_part)
+    if run.cell.w_hr.data != NULL:
+        return forward_phase(args, t, projection_part)
+    return 0
+
+
+# The gate sums and the cell of a part of the units. Every other step takes the panels backwards: it begins with the
+# weights that the last one ended with, which the caches still hold where they cannot hold all.
+cdef int units_part(forward_args* args, step* t, isize part) noexcept nogil:
     cdef vf[32] acc
     cdef vf[16] n_input
     cdef const packed_cell* cell = args.run.cell
-    cdef isize P = cell.w_ih.width, panels = cell.w_ih.panels, done = 0, p, Q, n, R
+    cdef isize P = cell.w_ih.width, p0 = share(cell.w_ih.panels, part, args.run.member), p, Q, n, R
+    cdef isize p1 = share(cell.w_ih.panels, part + 1, args.run.member), done = p0
     cdef isize n0 = args.run.n0, most = ROWS[P]
     cdef bint one_row = t.active - n0 == 1 and cell.kind != GRU_BEFORE
     cdef real* between = <real*>args.run.scratch
-    while done < panels:
-        Q = ROW_PANELS[P] if one_row and done + ROW_PANELS[P] <= panels else 1
-        p = panels - done - Q if (t.index + args.turn) & 1 else done
+    if args.run.member != NULL:
+        prefetch_states(args, t, p0, p1)
+    if args.chunk > 0 and t.index % args.chunk == 0:
+        if panel_sums(args, t.index, min(args.chunk, args.run.T - t.index), p0, p1):
+            return -1
+    while done < p1:
+        Q = ROW_PANELS[P] if one_row and done + ROW_PANELS[P] <= p1 else 1
+        p = p0 + p1 - done - Q if (t.index + args.turn) & 1 else done
         n = n0
         while n < t.active:
             R = tile_rows(t.active - n, most)
@@ -261,20 +320,17 @@ cdef int forward_step(forward_args* args, step* t) noexcept nogil:
                 cells_with_options(args, t, acc, n_input, between, p, Q, n, R)
             n += R
         done += Q
-    if cell.kind == GRU_BEFORE:
-        return gru_before_step(args, t, between)
-    if cell.w_hr.data != NULL:
-        return project_step(args, t)
     return 0
 
 
 # The second half of GRU_BEFORE's step: W_hn (r h), and on it the candidate and the new state.
-cdef int gru_before_step(forward_args* args, step* t, const real* between) noexcept nogil:
+cdef int candidates_part(forward_args* args, step* t, isize part) noexcept nogil:
     cdef vf[32] acc
     cdef layer_run* run = &args.run
     cdef const matrix* w = &run.cell.w_hn
+    cdef const real* between = <const real*>run.scratch
     cdef isize width = unit_width(run), p, n, R
-    for p in range(w.panels):
+    for p in range(share(w.panels, part, run.member), share(w.panels, part + 1, run.member)):
         n = run.n0
         while n < t.active:
             R = tile_rows(t.active - n, ROWS[1])
@@ -291,14 +347,14 @@ cdef int gru_before_step(forward_args* args, step* t, const real* between) noexc
 
 
 # The projection of a step: h_t = W_hr m_t.
-cdef int project_step(forward_args* args, step* t) noexcept nogil:
+cdef int projection_part(forward_args* args, step* t, isize part) noexcept nogil:
     cdef vf[32] acc
     cdef vf[4] zero
     cdef layer_run* run = &args.run
     cdef const matrix* w = &run.cell.w_hr
     cdef isize width = unit_width(run), p, n, R, r, j
     zero[0] = zero[1] = zero[2] = zero[3] = vset(0)
-    for p in range(w.panels):
+    for p in range(share(w.panels, part, run.member), share(w.panels, part + 1, run.member)):
         n = run.n0
         while n < t.active:
             R = tile_rows(t.active - n, ROWS[w.width])
@@ -312,14 +368,18 @@ cdef int project_step(forward_args* args, step* t) noexcept nogil:
     return 0
 
 
-# Rows whose reset_mask is set start this step from zero.
-cdef void reset_rows(layer_run* run, step* t) noexcept nogil:
+# Rows whose reset_mask is set start this step from zero. All before the units, which read every unit of h; in one part.
+cdef int reset_rows(forward_args* args, step* t, isize part) noexcept nogil:
+    cdef layer_run* run = &args.run
     cdef isize n
+    if part > 0:
+        return 0
     for n in range(run.n0, t.active):
         if run.reset[t.offset + n]:
             memset(t.h + n * state_width(run), 0, <size_t>state_width(run) * sizeof(real))
             if run.cell.kind == LSTM:
                 memset(t.c + n * unit_width(run), 0, <size_t>unit_width(run) * sizeof(real))
+    return 0
 
 
 # How many of `running` rows run at step `index`; lengths fall.
@@ -335,7 +395,7 @@ cdef int forward(forward_args* args) noexcept nogil:
     cdef layer_run* run = &args.run
     cdef isize running = run.N, next_running, rows = run.n1 - run.n0, P = run.cell.w_ih.width
     check_run(run)
-    if is_small(args):
+    if run.member == NULL and is_small(args):
         return forward_small(args)
     t.offset = 0
     t.input_sums = NULL
@@ -347,11 +407,7 @@ cdef int forward(forward_args* args) noexcept nogil:
             break
         locate_states(run, &t, running, next_running)
         locate_rows(args, &t)
-        if run.reset != NULL:
-            reset_rows(run, &t)
         if args.chunk > 0:
-            if t.index % args.chunk == 0 and input_sums(args, t.index, min(args.chunk, run.T - t.index)):
-                return -1
             t.input_sums = <const real*>run.scratch + (t.index % args.chunk) * rows * P * VLEN
         if forward_step(args, &t):
             return -1
@@ -371,20 +427,22 @@ cdef enum: L2 = 786432      # bytes of weights that may be expected to stay in a
 
 
 # The input's part is worth a pass of its own where a step has too few rows to fill a tile, or where the weights exceed
-# L2 and reading W_ih once for many steps saves half of the traffic. Not for ragged rows, which lie too irregularly.
+# L2 and reading W_ih once for many steps saves half of the traffic. Not for ragged rows, which lie too irregularly. Of a
+# team, each thread's share of the weights and of the sums counts.
 cdef isize plan_forward(forward_args* args) noexcept nogil:
     cdef layer_run* run = &args.run
     cdef const packed_cell* cell = run.cell
     cdef isize rows = run.n1 - run.n0, width = cell.w_ih.panels * cell.w_ih.width * VLEN
-    cdef isize weights = (cell.w_ih.depth + cell.w_hh.depth) * width * <isize>sizeof(real)
+    cdef isize share_width = width // parts_of(run.member)
+    cdef isize weights = (cell.w_ih.depth + cell.w_hh.depth) * share_width * <isize>sizeof(real)
     cdef isize step_rows
     args.chunk = 0
-    if rows == 0 or is_small(args) and (cell.w_ih.panels <= SMALL_AHEAD or run.T == 1):
+    if rows == 0 or run.member == NULL and is_small(args) and (cell.w_ih.panels <= SMALL_AHEAD or run.T == 1):
         return 0
     if cell.kind == GRU_BEFORE:
         return rows * cell.units * 2 * VLEN
     if run.lengths == NULL and run.T > 1 and cell.input > 8 and (rows <= 4 or weights > L2):
-        step_rows = max(<isize>L2 // 2 // (width * <isize>sizeof(real)), <isize>24 if rows <= 4 else 8 * rows)
+        step_rows = max(<isize>L2 // 2 // (share_width * <isize>sizeof(real)), <isize>24 if rows <= 4 else 8 * rows)
         args.chunk = max(<isize>1, min(run.T, step_rows // rows))
         return args.chunk * rows * width
     return 0

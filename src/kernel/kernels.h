@@ -9,8 +9,9 @@
  *     [parameters]   a Buffer of core's Parameters (or Dense): read-only, shared by any number of calls and threads
  *     [saved]        a Buffer of core's Saved, alive until the last backward: forward writes it, backward reads it
  *     [call]         a Buffer of this call, or of the stream
- * Aliasing. Tasks of one call write disjoint rows n0..n1 or disjoint panels; what they share they only read. Within a
- * task no two pointers overlap, except where a line says so.
+ * Aliasing. Tasks of one call write disjoint rows n0..n1 or disjoint panels; what they share they only read, or it is
+ * written before a barrier and read after it (team.h). Within a task no two pointers overlap, except where a line says
+ * so.
  */
 #ifndef FASTRNN_KERNELS_H
 #define FASTRNN_KERNELS_H
@@ -81,6 +82,34 @@ typedef struct poll_state {
     unsigned long long mode;    /* the caller's floating-point mode, in which signal handlers run */
 } poll_state;
 
+/* The threads that share a pass, and one of them (team.h). [call] */
+typedef struct {
+    long long taken;            /* the first phase in which nobody has taken this part */
+    char line[56];              /* each number has a cache line of its own */
+    long long finished;         /* the first phase in which it is not finished */
+    char next_line[56];
+} team_part;
+
+struct team_member;
+
+typedef struct {
+    isize parts;                /* of every phase; as many as members */
+    team_part *part;            /* [parts] aligned to a cache line */
+    poll_state *poll;
+    double start;               /* when the pass began */
+    int (*wait_longer)(struct team_member *);   /* some microseconds; nonzero: stop */
+    void (*end_wait)(struct team_member *);     /* when a phase is over: after wait_longer, or of a member alone */
+    long long alone;            /* 1 + the member that goes on alone, or 0 */
+} team;
+
+typedef struct team_member {
+    team *team;
+    isize index;
+    long long phase;            /* which phase the member is in: the same sequence in every member */
+    double waits_since;         /* when it began to wait, or 0 */
+    char line[96];              /* no two members share a cache line */
+} team_member;
+
 /* What forward and backward share: one cell, one direction, rows n0..n1 of a batch in processing order. Step 0 is the
  * first that this direction takes, and rows stand by falling length. A "packed" row index counts only the rows that
  * still run: row n of step t is offset(t) + n. */
@@ -102,7 +131,10 @@ typedef struct {
                                    options; else NULL */
     void *extra;                /* GRU_BEFORE r*h, projection o*tanh(c), else NULL. keep: [saved] [rows][H padded];
                                    else [call] [N][H padded] */
-    void *scratch;              /* [call] this task's alone: as many elements as plan_forward or plan_backward says */
+    void *scratch;              /* [call] this task's or team's alone: as many elements as plan_forward or plan_backward
+                                   says */
+    team_member *member;        /* [call] of the team that shares the panels of this task; NULL: one thread does all.
+                                   All else here but `work` is the same in every member's task */
     poll_state *poll;           /* [call] */
     isize work;                 /* vector operations since the last look at the clock */
 } layer_run;

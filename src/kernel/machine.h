@@ -5,6 +5,9 @@
 #include <stdint.h>
 #include <string.h>
 #include <time.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
 #include "pythread.h"
 #include "kernels.h"
 
@@ -26,6 +29,16 @@ static inline int should_stop(poll_state *p)
     if (p->cancelled) return 1;
     if (PyThread_get_thread_ident() == p->thread && clock_seconds() > p->next) return p->look(p);
     return 0;
+}
+
+/* How many CPUs this process may use now; where that cannot be asked, as many as one likes. */
+static inline int usable_cpus(void)
+{
+#if defined(__linux__) && defined(CPU_COUNT)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+    return 1 << 30;
 }
 
 /* Whether this machine runs an instruction set: 0 scalar and 1 baseline run wherever this was compiled; 2 is AVX2 and

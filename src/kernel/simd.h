@@ -113,6 +113,17 @@ FN void prefetch(const void *p, ptrdiff_t n)
 #endif
 }
 
+/* Prefetches the cache lines of n bytes that another core has written, all at once: loads in order would wait for one
+ * after the other. */
+FN void prefetch_shared(const void *p, ptrdiff_t n)
+{
+#if defined(__GNUC__) || defined(__clang__)
+    for (ptrdiff_t i = 0; i < n; i += 64) __builtin_prefetch((const char *)p + i, 0);
+#else
+    (void)p, (void)n;
+#endif
+}
+
 /* The first n elements of a vector. memcpy with a length that the compiler does not know is a call, which costs more than
  * the arithmetic of a short row: so masks where they are cheap, else pieces of 8, 4, 2 and 1 elements. */
 #if FASTRNN_ISA == 3 && !defined(FASTRNN_DOUBLE)

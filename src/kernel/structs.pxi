@@ -51,6 +51,24 @@ cdef extern from "kernels.h" nogil:
         unsigned long thread
         unsigned long long mode
 
+    ctypedef struct team_part:
+        long long taken, finished
+
+    ctypedef struct team_member:
+        team* team
+        isize index
+        long long phase
+        double waits_since
+
+    ctypedef struct team:
+        isize parts
+        team_part* part
+        poll_state* poll
+        double start
+        int (*wait_longer)(team_member*) noexcept nogil
+        void (*end_wait)(team_member*) noexcept nogil
+        long long alone
+
     ctypedef struct layer_run:
         const packed_cell* cell
         isize T, N, n0, n1, rows
@@ -62,6 +80,7 @@ cdef extern from "kernels.h" nogil:
         void* gates
         void* extra
         void* scratch
+        team_member* member
         poll_state* poll
         isize work
 
@@ -158,6 +177,17 @@ cdef extern from "kernels.h" nogil:
                        isize) noexcept nogil
         void (*pack_t)(void*, const void*, isize, isize, isize, isize, const int*, isize, isize, isize,
                        isize) noexcept nogil
+
+cdef extern from "team.h" nogil:
+    enum: PHASE_OVER
+    long long atomic_get(const long long*)
+    void atomic_release(long long*, long long)
+    long long atomic_swap(long long*, long long)
+    bint atomic_change(long long*, long long, long long)
+    void pause_cpu()
+    isize first_part(team_member*)
+    isize next_part(team_member*, isize)
+    isize parts_of(const team_member*)
 
 cdef extern from "machine.h" nogil:
     bint should_stop(poll_state* p)
