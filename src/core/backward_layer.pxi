@@ -62,7 +62,7 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
     threads = worthwhile(threads, 2.0 * first.parameters.multiply_adds * D * batch.rows)
     for d in range(D):
         (<Saved>saved[d]).parameters.transpose(need_input)
-    s = best_split(batch, threads, D, fewest_panels(&first.parameters.cell, True), first.parameters.multiply_adds)
+    s = best_split(batch, first.parameters, threads, D, True)
     tasks = s.rows * s.team
     cdef Call call = Call(D * tasks, threads)
     args = <backward_args*>call.new_args(D * tasks, sizeof(backward_args))

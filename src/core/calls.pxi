@@ -1,7 +1,8 @@
 # The tasks of one call, the memory they work in, and the poll they share; what a direction saves for backward.
 #
-# Uses Buffer (buffers), task, task_function, start_poll, run_tasks, wait_longer, end_wait, team_threads, assumed_cpus (threads),
-# Parameters (parameters), Batch (batch), layer_run, forward_args, backward_args, poll_state, team, team_member (structs).
+# Uses Buffer (buffers), task, task_function, start_poll, run_tasks, wait_longer, end_wait, team_threads, assumed_cpus
+# (threads), Parameters (parameters), Batch (batch), layer_run, forward_args, backward_args, poll_state, team, team_part,
+# team_member (structs).
 
 from libc.math cimport sqrt
 
@@ -22,21 +23,15 @@ cdef struct split:
 
 # Rows need no barrier, but each part of the rows reads all the weights, and tiles of few rows read them more often: a
 # part has at least LEAST_ROWS. Then the panels are split. What a barrier costs grows with the members, what it saves
-# shrinks: the best number is a square root of the step's work. panels: of the product with the fewest.
-cdef split best_split(Batch batch, isize threads, isize directions, isize panels, double multiply_adds) noexcept:
+# shrinks: the best number is a square root of the step's work.
+cdef split best_split(Batch batch, Parameters p, isize threads, isize directions, bint backward) noexcept:
     cdef split s
     cdef isize each = (threads + directions - 1) // directions
     s.rows = max(<isize>1, min(each, batch.N // LEAST_ROWS))
-    s.team = team_size(min(each, team_threads() // directions) // s.rows, panels, multiply_adds * batch.N / s.rows)
+    s.team = team_size(p, min(each, team_threads() // directions) // s.rows, <double>batch.N / s.rows, backward)
     if s.team == 1:
         s.rows = max(<isize>1, min(each, batch.N))
     return s
-
-
-# The best number of members for phases of so many panels and multiply-adds.
-cdef isize team_size(isize threads, isize panels, double multiply_adds) noexcept:
-    cdef isize most = max(<isize>1, min(threads, panels))
-    return most if assumed_cpus > 0 else min(most, max(<isize>1, <isize>sqrt(multiply_adds / PHASE_WORK)))
 
 
 # The panels of the product of a step that has the fewest.
@@ -45,6 +40,14 @@ cdef isize fewest_panels(const packed_cell* cell, bint backward) noexcept:
     if cell.w_hr.data != NULL:
         panels = min(panels, cell.w_hr_t.panels if backward else cell.w_hr.panels)
     return panels
+
+
+# The best number of members of a team for steps of so many rows.
+cdef isize team_size(Parameters p, isize threads, double rows, bint backward) noexcept:
+    cdef isize most = max(<isize>1, min(threads, fewest_panels(&p.cell, backward)))
+    if not p.table.teams:
+        return 1
+    return most if assumed_cpus > 0 else max(<isize>1, min(most, <isize>sqrt(p.multiply_adds * rows / PHASE_WORK)))
 
 
 cdef inline team_member* member_of(team_member* first, isize k) noexcept nogil:

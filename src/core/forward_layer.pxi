@@ -62,7 +62,7 @@ def forward_layer(list directions, Batch batch, cnp.ndarray x, cnp.ndarray h_0, 
     cdef _Forward direction
     cdef forward_args* args
     threads = worthwhile(threads, <double>p.multiply_adds * D * batch.rows)
-    s = best_split(batch, threads, D, fewest_panels(&p.cell, False), p.multiply_adds)
+    s = best_split(batch, p, threads, D, False)
     tasks = s.rows * s.team
     cdef Call call = Call(D * tasks, threads)
     cdef list forwards = []

@@ -75,6 +75,7 @@ cdef kernel_table TABLE
 TABLE.vlen = VLEN
 TABLE.itemsize = TABLE.weight_size = sizeof(real)
 TABLE.group = 1
+TABLE.teams = True
 TABLE.forward = forward
 TABLE.small_step = small_step
 TABLE.backward = backward

@@ -243,7 +243,7 @@ cdef int forward_narrow(forward_args* args) noexcept nogil:
         locate_states(run, &t, running, next_running)
         locate_rows(args, &t)
         if run.reset != NULL:
-            reset_rows(run, &t)
+            reset_rows(args, &t, 0)
         if args.chunk > 0:
             if t.index % args.chunk == 0 and narrow_input_sums(args, &s, t.index, min(args.chunk, run.T - t.index)):
                 return -1
@@ -294,6 +294,7 @@ INT8_TABLE = TABLE
 INT8_TABLE.forward = forward_narrow
 INT8_TABLE.small_step = NULL
 INT8_TABLE.plan_forward = plan_narrow
+INT8_TABLE.teams = False
 INT8_TABLE.backward = NULL
 INT8_TABLE.plan_backward = NULL
 INT8_TABLE.accumulate = NULL

@@ -156,6 +156,7 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct kernel_table:
         isize vlen, itemsize, weight_size, group
         bint has_dot, fast
+        bint teams
         int (*forward)(forward_args*) noexcept nogil
         step_function (*small_step)(const packed_cell*) noexcept nogil
         int (*backward)(backward_args*) noexcept nogil
