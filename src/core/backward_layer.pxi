@@ -1,8 +1,8 @@
 # One layer backward over what forward_layer saved: buffers, then the tasks, then the results in the caller's order.
 #
 # Uses Buffer (buffers), Parameters, units_row, state_row, state_gradient_row (parameters), Batch, in_place,
-# exchange_rows, exchange_state (batch), Call, Saved, set_run, split, best_split, worthwhile (calls), parameter_gradients,
-# input_gradient (gradients), backward_args (structs).
+# exchange_rows, exchange_state (batch), Call, Saved, set_run, split, best_split, worthwhile (calls),
+# parameter_gradients, input_gradient (gradients), backward_args (structs).
 
 # One direction of a call: the gradients that its pass computes.
 cdef class _Backward:

@@ -1,6 +1,6 @@
 # The tasks of one call, the memory they work in, and the poll they share; what a direction saves for backward.
 #
-# Uses Buffer (buffers), task, task_function, start_poll, run_tasks, wait_longer, end_wait, team_threads, assumed_cpus
+# Uses Buffer (buffers), task, task_function, start_poll, run_tasks, start_team, team_threads, assumed_cpus, unpaid
 # (threads), Parameters (parameters), Batch (batch), layer_run, forward_args, backward_args, poll_state, team, team_part,
 # team_member (structs).
 
@@ -45,9 +45,11 @@ cdef isize fewest_panels(const packed_cell* cell, bint backward) noexcept:
 # The best number of members of a team for steps of so many rows.
 cdef isize team_size(Parameters p, isize threads, double rows, bint backward) noexcept:
     cdef isize most = max(<isize>1, min(threads, fewest_panels(&p.cell, backward)))
-    if not p.table.teams:
+    if assumed_cpus > 0 and p.table.teams:
+        return most
+    if most == 1 or not p.table.teams or unpaid(p.multiply_adds * rows):
         return 1
-    return most if assumed_cpus > 0 else max(<isize>1, min(most, <isize>sqrt(p.multiply_adds * rows / PHASE_WORK)))
+    return max(<isize>1, min(most, <isize>sqrt(p.multiply_adds * rows / PHASE_WORK)))
 
 
 cdef inline team_member* member_of(team_member* first, isize k) noexcept nogil:
@@ -64,8 +66,7 @@ cdef team_member* make_team(void* memory, isize members, poll_state* poll) noexc
     cdef team* t = <team*>&part[members]
     cdef team_member* first = <team_member*>(<char*>t + (sizeof(team) + 63) // 64 * 64)
     cdef isize k
-    t.parts, t.part, t.poll, t.wait_longer, t.end_wait = members, part, poll, wait_longer, end_wait
-    t.start = clock_seconds()
+    t.parts, t.part, t.poll = members, part, poll
     for k in range(members):
         first[k].team, first[k].index = t, k
     return first
@@ -120,7 +121,7 @@ cdef class Call:
             first = &args[i * s.team]
             first[0] = args[0]
             first.run.n0, first.run.n1 = batch.split(i, s.rows), batch.split(i + 1, s.rows)
-            first.run.member = self.new_team(s.team)
+            first.run.member = self.new_team(s.team, batch.T, p.multiply_adds * (first.run.n1 - first.run.n0))
             first.run.scratch = self.new_scratch(p, p.table.plan_forward(first))
             for k in range(s.team):
                 first[k] = first[0]
@@ -138,7 +139,7 @@ cdef class Call:
             first = &args[i * s.team]
             first[0] = args[0]
             first.run.n0, first.run.n1 = batch.split(i, s.rows), batch.split(i + 1, s.rows)
-            first.run.member = self.new_team(s.team)
+            first.run.member = self.new_team(s.team, batch.T, p.multiply_adds * (first.run.n1 - first.run.n0))
             first.run.scratch = self.new_scratch(p, p.table.plan_backward(first))
             for k in range(s.team):
                 first[k] = first[0]
@@ -147,12 +148,15 @@ cdef class Call:
         return 0
 
     # The first of `members` members of a new team, the others follow it; NULL where one thread does all.
-    cdef team_member* new_team(self, isize members) except? NULL:
+    cdef team_member* new_team(self, isize members, isize T, double work) except? NULL:
         cdef Buffer b
+        cdef team_member* first
         if members == 1:
             return NULL
         b = Buffer(team_bytes(members), 1, 1, True)
-        return make_team(self.hold(b), members, &self.poll)
+        first = make_team(self.hold(b), members, &self.poll)
+        start_team(first.team, T, work)
+        return first
 
     cdef void* new_scratch(self, Parameters p, isize size):
         return self.hold(Buffer(max(<isize>1, size), 1, p.table.itemsize))

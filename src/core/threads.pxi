@@ -1,17 +1,17 @@
 # Threads: a pool of plain OS threads that wait on CPython's own locks. Without OpenMP, whose runtimes clash with each
 # other and hang after a fork.
 #
-# run_tasks() gives task i to thread i % threads; thread 0 is the caller. Tasks write disjoint memory, or are members of a
-# team (kernel/team.h), and a split never changes the order of a sum: results do not depend on how many threads there
+# run_tasks() gives task i to thread i % threads; thread 0 is the caller. Tasks write disjoint memory, or are members of
+# a team (kernel/team.h), and a split never changes the order of a sum: results do not depend on how many threads there
 # are, nor on whether the pool was free.
 #
 # Nobody waits for a thread that does not run. A worker is offered its share; a thread that has done its own takes the
 # tasks that nobody has begun; and the caller withdraws what a worker has not accepted. What has begun, it waits for.
 #
-#     worker.state    idle -> offered (caller) -> running (worker) -> idle (worker), or offered -> idle (caller)
+#     worker.state    idle -> offered (caller) -> running (worker) -> idle (worker); or offered -> idle (caller)
 #
-# Uses fp_mode, read_fp, flush_subnormals, restore_fp, usable_cpus (_core), poll_state, clock_seconds, should_stop, team,
-# team_member, atomic_get, atomic_release, atomic_swap, atomic_change, pause_cpu (structs).
+# Uses fp_mode, read_fp, flush_subnormals, restore_fp, usable_cpus (_core), poll_state, clock_seconds, should_stop,
+# team, team_member, atomic_get, atomic_release, atomic_swap, atomic_change, pause_cpu (structs).
 
 from libc.stdlib cimport calloc
 
@@ -49,7 +49,7 @@ cdef enum: IDLE, OFFERED, RUNNING
 
 cdef struct worker:
     PyThread_type_lock go, done      # both held; released by the caller to wake the worker, and the other way round
-    long long state, asleep          # asleep: the worker waits for `go`, or is about to. Who clears it has to release it
+    long long state, asleep          # asleep: the worker waits for `go`, or will. Who clears it has to release `go`
     long long awaited                # the same of the caller and `done`
     task* tasks                      # its share: tasks first, first + step, ... below count
     int first, step, count
@@ -62,7 +62,7 @@ cdef PyThread_type_lock pool_lock = PyThread_allocate_lock()
 cdef PyThread_type_lock never = PyThread_allocate_lock()     # held: to wait for it is to sleep
 PyThread_acquire_lock(never, 1)
 
-cdef double SPIN = 3.0e-5            # seconds for which a thread that waits keeps its CPU; about what it takes to wake one
+cdef double SPIN = 3.0e-5            # seconds for which a thread that waits keeps its CPU; waking one takes as long
 
 
 cdef inline bint take_task(task* t) noexcept nogil:
@@ -196,9 +196,10 @@ def forget_pool():
 # ---- Teams: waiting for a thread that the system has stopped -----------------------------------------
 
 # Lateness: the time that members waited for others beyond what an uneven split explains, less a sixteenth of all time.
-# Above LATE one member goes on alone for sixteen times as long, and calls that begin meanwhile form no teams: so waiting
-# never takes more than some sixteenth of the time. Nanoseconds, on the clock of clock_seconds().
+# Above LATE one member goes on alone for sixteen times as long, and calls that begin meanwhile form no teams: so
+# waiting never takes more than some sixteenth of the time. Nanoseconds, on the clock of clock_seconds().
 cdef enum: LATE = 200000
+cdef double TRIED_WORK = 1.0e6        # multiply-adds of a step above which a team pays in any case
 cdef long long lateness = 0, lateness_at = 0, alone_until = 0
 cdef int assumed_cpus = 0
 
@@ -217,7 +218,8 @@ cdef int wait_longer(team_member* m) noexcept nogil:
     cdef int i
     if m.waits_since == 0:
         m.waits_since = now
-    if atomic_get(&m.team.alone) == 0 and now - m.waits_since < SPIN + 0.5 * phase_seconds(m, now):
+    if ((atomic_get(&m.team.alone) == 0 or m.phase < m.team.trial)
+            and now - m.waits_since < SPIN + 0.5 * phase_seconds(m, now)):
         for i in range(32):
             pause_cpu()
         return 0
@@ -227,9 +229,10 @@ cdef int wait_longer(team_member* m) noexcept nogil:
 
 cdef void end_wait(team_member* m) noexcept nogil:
     cdef double now = clock_seconds()
-    cdef long long at = nanoseconds(now), late
-    cdef long long alone = atomic_get(&m.team.alone)
-    if alone == 0:
+    cdef long long at = nanoseconds(now), late, alone = atomic_get(&m.team.alone)
+    if m.index == 0 and m.phase < m.team.trial:
+        end_of_trial_phase(m, now)
+    elif alone == 0:
         late = nanoseconds(now - m.waits_since - 0.5 * phase_seconds(m, now))
         if late > 0:
             late += max(<long long>0, atomic_get(&lateness) - (at - atomic_get(&lateness_at)) // 16)
@@ -241,6 +244,45 @@ cdef void end_wait(team_member* m) noexcept nogil:
     elif alone == m.index + 1 and at > atomic_get(&alone_until):
         atomic_release(&m.team.alone, 0)
     m.waits_since = 0
+
+
+# Member 0 does the first phases alone, then the team does some; where that is no faster, member 0 does the others, and
+# for some time no team is formed for as little work. The first phase of either kind does not count: the threads have
+# to come, and the caches to fill.
+cdef enum: ALONE_PHASES = 4, TRIAL_PHASES = 20, REMEMBERED = 20000000
+cdef long long unpaid_work = 0, unpaid_until = 0
+
+
+cdef void end_of_trial_phase(team_member* m, double now) noexcept nogil:
+    cdef team* t = m.team
+    cdef double seconds = now - t.began
+    t.began = now
+    if m.phase == 0:
+        t.alone_best = t.team_best = 1e9
+    elif m.phase < ALONE_PHASES:
+        t.alone_best = min(t.alone_best, seconds)
+    elif m.phase > ALONE_PHASES:
+        t.team_best = min(t.team_best, seconds)
+    if m.phase == ALONE_PHASES - 1:
+        atomic_release(&t.alone, 0)
+    elif m.phase == t.trial - 1 and t.team_best > 0.95 * t.alone_best:
+        atomic_release(&unpaid_work, <long long>t.work)
+        atomic_release(&unpaid_until, nanoseconds(now) + REMEMBERED)
+        atomic_release(&alone_until, nanoseconds(now) + REMEMBERED)
+        atomic_release(&t.alone, 1)
+
+
+# Whether a team was found too slow for so many multiply-adds a step, a short while ago.
+cdef bint unpaid(double work) noexcept nogil:
+    return work <= <double>atomic_get(&unpaid_work) and nanoseconds(clock_seconds()) < atomic_get(&unpaid_until)
+
+
+# phases: how many there will be, at least; work: multiply-adds of a step.
+cdef void start_team(team* t, isize phases, double work) noexcept nogil:
+    t.wait_longer, t.end_wait, t.work = wait_longer, end_wait, work
+    t.start = t.began = clock_seconds()
+    if phases > 2 * TRIAL_PHASES and work < TRIED_WORK and assumed_cpus == 0:
+        t.trial, t.alone = TRIAL_PHASES, 1
 
 
 # The most threads that a team may have now: the CPUs that this process may use.

@@ -1,9 +1,9 @@
 # Back-propagation through time: for every step from the last, the gate gradients (unit by unit, row by row), then
 # dh_{t-1} += dgates W_hh by the tile. Weight and input gradients are products over all rows afterwards (products.pxi).
 #
-# A team (team.h) shares the columns of dh. The product needs the gate gradients of all units, these only the own columns
-# of dh: so a phase takes the product of the step after it and then the gate gradients of its own step, and one barrier
-# a step will do. A projection, and GRU_BEFORE, have a second product in the step, which takes a second phase.
+# A team (team.h) shares the columns of dh. The product needs the gate gradients of all units, these only the own
+# columns of dh: so a phase takes the product of the step after it and then the gate gradients of its own step, and one
+# barrier a step will do. A projection, and GRU_BEFORE, have a second product in the step, which takes a second phase.
 #
 # Uses layer_run, backward_args, matrix (structs), first_part, next_part (team.h), step, share, locate_states,
 # step_offset, row_offset, load_output, state_width, unit_width, check_run (forward), tile_rows, ROWS, panel_product

@@ -5,8 +5,8 @@
 # every part; c, the sums of x and what GRU_BEFORE keeps between its halves only by the part that wrote it.
 #
 # Uses layer_run, forward_args, matrix (structs), first_part, next_part, parts_of (team.h), the tile, tile_rows,
-# set_operand, panel_product (tile), should_stop_after (kernels), is_small, forward_small (small), lstm_cells, gru_cells,
-# gru_before_gates, gru_before_cells, rnn_cells (lstm, gru, rnn).
+# set_operand, panel_product (tile), should_stop_after (kernels), is_small, forward_small (small), lstm_cells,
+# gru_cells, gru_before_gates, gru_before_cells, rnn_cells (lstm, gru, rnn).
 
 cdef enum: PREFETCHED_ROWS = 8
 
@@ -427,8 +427,8 @@ cdef enum: L2 = 786432      # bytes of weights that may be expected to stay in a
 
 
 # The input's part is worth a pass of its own where a step has too few rows to fill a tile, or where the weights exceed
-# L2 and reading W_ih once for many steps saves half of the traffic. Not for ragged rows, which lie too irregularly. Of a
-# team, each thread's share of the weights and of the sums counts.
+# L2 and reading W_ih once for many steps saves half of the traffic. Not for ragged rows, which lie too irregularly. Of
+# a team, each thread's share of the weights and of the sums counts.
 cdef isize plan_forward(forward_args* args) noexcept nogil:
     cdef layer_run* run = &args.run
     cdef const packed_cell* cell = run.cell

@@ -98,8 +98,14 @@ typedef struct {
     poll_state *poll;
     double start;               /* when the pass began */
     int (*wait_longer)(struct team_member *);   /* some microseconds; nonzero: stop */
-    void (*end_wait)(struct team_member *);     /* when a phase is over: after wait_longer, or of a member alone */
+    void (*end_wait)(struct team_member *);     /* when a phase is over: after wait_longer, of a member alone, and of
+                                   member 0 in the trial */
+    long long trial;            /* phases in which it is found out whether the team pays; 0: that is known */
     long long alone;            /* 1 + the member that goes on alone, or 0 */
+    char line[56];              /* what follows is member 0's */
+    double work;                /* multiply-adds of a step */
+    double began;               /* when the phase began */
+    double alone_best, team_best;       /* the least seconds of a phase */
 } team;
 
 typedef struct team_member {

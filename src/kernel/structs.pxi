@@ -67,7 +67,8 @@ cdef extern from "kernels.h" nogil:
         double start
         int (*wait_longer)(team_member*) noexcept nogil
         void (*end_wait)(team_member*) noexcept nogil
-        long long alone
+        long long trial, alone
+        double work, began, alone_best, team_best
 
     ctypedef struct layer_run:
         const packed_cell* cell

@@ -9,8 +9,8 @@ import fastrnn
 from fastrnn import _core
 
 CPUS = 8                # as many threads as a team may have here, whatever the machine has
-# I, H, num_layers, N, bidirectional: a panel or two a thread, an odd number of them, few rows and many, and a call whose
-# rows are split among teams.
+# I, H, num_layers, N, bidirectional: a panel or two a thread, an odd number of them, few rows and many, and a call
+# whose rows are split among teams.
 TEAMS = [(16, 130, 1, 1, False), (5, 100, 2, 4, False), (330, 301, 1, 2, False), (16, 130, 1, 3, True),
          (16, 130, 1, 17, False)]
 
