@@ -4,10 +4,11 @@
 # interrupted leaves the state as it was. A step given `out` allocates nothing. A block of T steps is one pass of each
 # layer, from the one set to the other; what it works in is kept for the next block.
 #
-# Uses Buffer (buffers), Parameters, state_row, units_row (parameters), start_poll, generation (threads), ONE_THREAD
-# (calls), forward_args, poll_state (structs), flush_subnormals, restore_fp (_core).
+# Uses Buffer (buffers), Parameters, state_row, units_row (parameters), start_poll, generation, team_threads (threads),
+# ONE_THREAD, team_size (calls), forward_args, poll_state (structs), flush_subnormals, restore_fp (_core).
 
 cdef enum: HOLD_GIL = 100000     # multiply-adds of a call below which the GIL is kept, as NumPy does for small arrays
+cdef enum: ROW_WORK = 60000      # multiply-adds of a step of one row from which threads may share a long block
 cdef enum: KEPT_BLOCK = 1048576  # bytes of a block's scratch and inner outputs that are kept for the next block
 
 cdef struct stream_layer:        # every pointer is owned by StreamCore.buffers
@@ -237,6 +238,11 @@ cdef class StreamCore:
             return 2 if self.batch_size == 1 else 0
         return 3 if cnp.PyArray_DIM(a, 0 if self.batch_first else 1) == self.batch_size else 0
 
+    # Whether threads would share a long block: its rows, or the panels of its first layer.
+    cdef bint shares(self) noexcept:
+        cdef Parameters p = self.parameters[0]
+        return self.batch_size > 1 or p.multiply_adds > ROW_WORK and team_size(p, team_threads(), 1, False) > 1
+
     # A new output of T steps with so many axes.
     cdef cnp.ndarray new_output(self, int axes, isize T):
         cdef cnp.npy_intp[3] shape
@@ -252,7 +258,7 @@ cdef class StreamCore:
     cdef cnp.ndarray block_target(self, object x, object out):
         cdef isize T = 0, out_steps = 0
         cdef int axes = self.fits_block(x, self.input_size, &T)
-        if axes == 0 or (self.batch_size > 1 and <double>self.multiply_adds * T > ONE_THREAD and self._threads() > 1):
+        if axes == 0 or (<double>self.multiply_adds * T > ONE_THREAD and self._threads() > 1 and self.shares()):
             return None
         if out is None:
             return self.new_output(axes, T)

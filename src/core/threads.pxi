@@ -42,7 +42,6 @@ ctypedef int (*task_function)(void*) noexcept nogil
 cdef struct task:
     task_function function
     void* argument
-    int result
     long long taken                  # a thread has begun it
 
 cdef enum: IDLE, OFFERED, RUNNING
@@ -75,10 +74,10 @@ cdef void run_share(task* tasks, int first, int step, int count) noexcept nogil:
     for k in range(count):           # its own, then what other threads have not begun
         i = first + k * step
         if i < count and take_task(&tasks[i]):
-            tasks[i].result = tasks[i].function(tasks[i].argument)
+            tasks[i].function(tasks[i].argument)
     for i in range(count):
         if take_task(&tasks[i]):
-            tasks[i].result = tasks[i].function(tasks[i].argument)
+            tasks[i].function(tasks[i].argument)
     restore_fp(mode)
 
 
@@ -177,10 +176,7 @@ cdef int run_tasks(task* tasks, int count, int threads, poll_state* poll) noexce
         for i in range(1, used):
             withdraw(workers[i - 1], poll)
         PyThread_release_lock(pool_lock)
-    for i in range(count):
-        if tasks[i].result:
-            return -1
-    return -1 if poll.cancelled else 0      # a handler may have raised after the last task
+    return -1 if poll.cancelled else 0      # a handler may have raised after the last task, too
 
 
 def forget_pool():
@@ -199,7 +195,7 @@ def forget_pool():
 # Above LATE one member goes on alone for sixteen times as long, and calls that begin meanwhile form no teams: so
 # waiting never takes more than some sixteenth of the time. Nanoseconds, on the clock of clock_seconds().
 cdef enum: LATE = 200000
-cdef double TRIED_WORK = 1.0e6        # multiply-adds of a step above which a team pays in any case
+cdef double TRIED_WORK = 3.0e5        # multiply-adds of a step above which a team pays in any case
 cdef long long lateness = 0, lateness_at = 0, alone_until = 0
 cdef int assumed_cpus = 0
 
@@ -223,6 +219,8 @@ cdef int wait_longer(team_member* m) noexcept nogil:
         for i in range(32):
             pause_cpu()
         return 0
+    if atomic_get(&m.team.closed) and m.index > 0:
+        return 1
     PyThread_acquire_lock_timed(never, 50, 0)
     return should_stop(m.team.poll)
 
@@ -241,7 +239,7 @@ cdef void end_wait(team_member* m) noexcept nogil:
             if late > LATE:
                 atomic_release(&alone_until, at + 16 * late)
                 atomic_change(&m.team.alone, 0, m.index + 1)
-    elif alone == m.index + 1 and at > atomic_get(&alone_until):
+    elif alone == m.index + 1 and at > atomic_get(&alone_until) and not atomic_get(&m.team.closed):
         atomic_release(&m.team.alone, 0)
     m.waits_since = 0
 
@@ -268,7 +266,7 @@ cdef void end_of_trial_phase(team_member* m, double now) noexcept nogil:
     elif m.phase == t.trial - 1 and t.team_best > 0.95 * t.alone_best:
         atomic_release(&unpaid_work, <long long>t.work)
         atomic_release(&unpaid_until, nanoseconds(now) + REMEMBERED)
-        atomic_release(&alone_until, nanoseconds(now) + REMEMBERED)
+        atomic_release(&t.closed, 1)
         atomic_release(&t.alone, 1)
 
 

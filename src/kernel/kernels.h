@@ -102,7 +102,8 @@ typedef struct {
                                    member 0 in the trial */
     long long trial;            /* phases in which it is found out whether the team pays; 0: that is known */
     long long alone;            /* 1 + the member that goes on alone, or 0 */
-    char line[56];              /* what follows is member 0's */
+    long long closed;           /* member 0 goes on alone to the end, and the others leave */
+    char line[64];              /* what follows is member 0's */
     double work;                /* multiply-adds of a step */
     double began;               /* when the phase began */
     double alone_best, team_best;       /* the least seconds of a phase */

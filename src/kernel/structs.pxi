@@ -67,7 +67,7 @@ cdef extern from "kernels.h" nogil:
         double start
         int (*wait_longer)(team_member*) noexcept nogil
         void (*end_wait)(team_member*) noexcept nogil
-        long long trial, alone
+        long long trial, alone, closed
         double work, began, alone_best, team_best
 
     ctypedef struct layer_run:

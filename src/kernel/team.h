@@ -9,10 +9,11 @@
  * a set of outputs, and each output's sum has the order that it has without a team.
  *
  * Nobody waits for a thread that does not run. A part is taken before it is done, by a compare-and-exchange of the
- * number of its phase, and a member that has finished its own takes those that nobody has taken. So a member that comes late,
- * or never, delays nobody; when it comes, it finds the phases before finished, passes through them and joins in. Only a
- * thread that the system stops within a part is waited for: with a spin of microseconds, then asleep. Such waits are
- * counted, and where they add up, one member goes on alone for sixteen times as long (wait_longer in core/threads.pxi).
+ * number of its phase, and a member that has finished its own takes those that nobody has taken. So a member that comes
+ * late, or never, delays nobody; when it comes, it finds the phases before finished, passes through them and joins in.
+ * Only a thread that the system stops within a part is waited for: with a spin of microseconds, then asleep. Such waits
+ * are counted, and where they add up, one member goes on alone for sixteen times as long (wait_longer in
+ * core/threads.pxi).
  *
  * How long a line takes from core to core differs a lot: 30 ns within a cluster of cores, 170 ns across. So a pass of
  * short phases tries both: some phases are done by one member alone, some by all, and the faster way is kept (end_wait).
@@ -82,8 +83,8 @@ static inline isize wait_for_phase(team_member *m)
     for (;;) {
         while (q < t->parts && atomic_acquire(&t->part[q].finished) > m->phase) q++;
         if (q == t->parts) {
-            if (m->waits_since != 0 || atomic_acquire(&t->alone) == m->index + 1 || (m->phase < t->trial && m->index == 0))
-                t->end_wait(m);
+            if (m->waits_since != 0 || atomic_acquire(&t->alone) == m->index + 1
+                || (m->index == 0 && m->phase < t->trial)) t->end_wait(m);
             m->phase++;
             return PHASE_OVER;
         }
