@@ -1,8 +1,8 @@
 # The tasks of one call, the memory they work in, and the poll they share; what a direction saves for backward.
 #
 # Uses Buffer (buffers), task, task_function, start_poll, run_tasks, start_team, team_threads, assumed_cpus, unpaid
-# (threads), Parameters (parameters), Batch (batch), layer_run, forward_args, backward_args, poll_state, team, team_part,
-# team_member (structs).
+# (threads), Parameters (parameters), Batch (batch), layer_run, forward_args, backward_args, poll_state, team,
+# team_part, team_member (structs).
 
 from libc.math cimport sqrt
 

@@ -16,7 +16,8 @@
  * core/threads.pxi).
  *
  * How long a line takes from core to core differs a lot: 30 ns within a cluster of cores, 170 ns across. So a pass of
- * short phases tries both: some phases are done by one member alone, some by all, and the faster way is kept (end_wait).
+ * short phases tries both: some phases are done by one member alone, some by all, and the faster way is kept
+ * (end_wait).
  *
  * A member signals by storing the number of the phase in a cache line of its own part, and waits by reading those of
  * the other parts: reads of different lines overlap, where a common counter would be passed from core to core. */
