@@ -15,7 +15,7 @@ ACCEPTED = 20           # rows in a row further away than that: this is the new 
 FAST, SLOW = 32, 2000   # rows that the two means of an error's size look back on
 QUIET = 200             # rows without an excess, after which quantiles fall faster
 MOST = 4.0              # mean excesses that an excess counts for
-LEARNT = 2000.0         # rows after which quantiles move by steps that stay the same
+LEARNT, LOWER_LEARNT = 2000.0, 500.0    # rows after which the two quantiles of a tail move by steps of one size
 SEEN = 48.0             # excesses that a tail's mean excess looks back on
 CHANGES = 3             # changes of what was constant until the smallest of them gives a scale
 APART = 10              # rows after which an excess, or a change of what was constant, is no more of the same run
@@ -196,21 +196,23 @@ class Tail(Numbers):
         self.since += 1
         m, u = self.m, self.u
         step = share * m / self.count
+        lower = step if self.count < LOWER_LEARNT else share * m / LOWER_LEARNT     # of q, which more rows decide about
         if x <= self.q:
             self.held_u, self.held_m = u, m
             if self.since > QUIET:          # u is far too high: 2 % of the rows should be above it
                 step *= self.since / 50.0
-            if self.q > 0.3 + step:
-                self.q -= step
+                lower = max(lower, step)
+            if self.q > 0.3 + lower:
+                self.q -= lower
             if u - step > 1.05 * self.q:
                 self.u = u - step
         elif x <= u:
             self.u = u - step
-            self.q += 9.0 * step
+            self.q += 9.0 * lower
             if self.u < 1.05 * self.q:
                 self.u = 1.05 * self.q
         else:
-            self.q += 9.0 * step
+            self.q += 9.0 * lower
             self.u = max(u + 49.0 * step, 1.05 * self.q)
             if self.k < SEEN:
                 self.k += share

@@ -263,13 +263,15 @@ class Written:
             self.held = self.u, self.m
         self.n, self.quiet = min(self.n + 1, 2000), self.quiet + 1
         above_q, above_u, u = x > self.q, x > self.u, self.u
-        step = self.m / self.n * (self.quiet / 50 if self.quiet > 200 and not above_q else 1)
+        longer = self.quiet / 50 if self.quiet > 200 and not above_q else 1
+        step = self.m / self.n * longer
+        lower = max(self.m / min(self.n, 500), step if longer > 1 else 0)
         new = self.u + (49 if above_u else -1) * step
         if above_q:
-            self.q += 9 * step
+            self.q += 9 * lower
             self.u = max(new, 1.05 * self.q)
         else:                                   # neither falls below the other, or below 0.3
-            self.q -= step if self.q > 0.3 + step else 0
+            self.q -= lower if self.q > 0.3 + lower else 0
             self.u = new if new > 1.05 * self.q else u
         if above_u:
             self.k = min(self.k + 1, 48)

@@ -102,7 +102,9 @@ def test_the_nearer_forecast_judges_and_the_first_one_learns():
     channel.judge(channel.center)
     assert channel.miss == 0 and channel.expected == channel.forecast
     weight = state.readout.weight.copy()
-    detector.learn_one(other)                       # as if the glitch had not been: the first forecast learns nothing
+    # The first forecast erred by the glitch that it read, so that it has nothing to learn from this value.
+    detector.learn_one(other + 0.2 * (other - channel.center))
+    assert channel.miss != 0
     assert channel.residual == 0 and np.array_equal(state.readout.weight, weight) and not channel.doubted
     for _ in range(15):
         detector.learn_one(channel.center)
@@ -187,6 +189,12 @@ def test_a_detector_judges_like_channels_alike():
     channels = RNNAnomalyDetector(hidden_size=8, random_state=0).fit(x)._state.channels
     assert np.ptp([judged(channel, 2.5) for channel in channels]) < 0.5 * np.ptp(
         [channel.point.digits(2.5) for channel in channels])
+    channel = channels[0]
+    channel.error_cost = 0.0
+    channel.ranges = None
+    channel.error = 0.0                             # the average of errors is small
+    size = 2.5 ** 2 / (channel.ratio ** 2 * channel.inverse)
+    assert channel.judge(channel.center + size) == pytest.approx(judged(channel, 2.5))
 
 
 def test_the_average_of_errors_hardly_outranks_the_rows_own():
