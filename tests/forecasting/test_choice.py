@@ -373,4 +373,4 @@ def test_a_local_trend_in_a_short_series_is_followed():
         shares.append(model.choice_.weights[0, names].sum())
         drift = y[-9] + (y[-9] - y[0]) / 39 * np.arange(1, 9)
         ratios.append(np.abs(model.predict() - y[-8:]).mean() / np.abs(drift - y[-8:]).mean())
-    assert np.mean(ratios) < 0.8 and np.mean(shares) > 0.3, (ratios, shares)
+    assert np.mean(ratios) < 0.66 and np.mean(shares) > 0.3, (ratios, shares)        # 0.71 without "ets"
