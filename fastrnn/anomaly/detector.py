@@ -151,7 +151,7 @@ class RNNAnomalyDetector(OnlineDetector):
     the rest. ``score_samples`` is log10 p itself, without a bound; a row scores above 5/6 where p < 1e-5.
 
     On series of 5,000 rows with nothing unusual (independent noise of several distributions, random walks, trends,
-    growth, GARCH, counts, days and weeks) p < 0.1 comes at 10 to 13 % of the rows (15 to 29 % where the level drifts),
+    growth, GARCH, counts, days and weeks) p < 0.1 comes at 9 to 12 % of the rows (14 to 24 % where the level drifts),
     p < 0.001 at up to 0.6 %, and p < 1e-5 at none to three of 4,250 rows.
 
     With ``times=`` (``time=`` for one row), or a frame whose index is datetimes, the forecast knows the time of the row
