@@ -7,7 +7,7 @@
 from libc.math cimport sqrt
 
 cdef enum: LEAST_ROWS = 6
-cdef double PHASE_WORK = 4.0e3  # multiply-adds that take as long as a barrier of two threads
+cdef double PHASE_WORK = 1.0e4  # multiply-adds that take as long as a barrier of two threads
 cdef double ONE_THREAD = 2.0e6   # multiply-adds of a call up to which one thread does the work: some 50 microseconds
 
 

@@ -113,8 +113,10 @@ typedef struct team_member {
     team *team;
     isize index;
     long long phase;            /* which phase the member is in: the same sequence in every member */
+    long long took;             /* the phase after the last one in which it took a part of another member: a member that
+                                   did not come in one phase is not expected in the next */
     double waits_since;         /* when it began to wait, or 0 */
-    char line[96];              /* no two members share a cache line */
+    char line[88];              /* no two members share a cache line */
 } team_member;
 
 /* What forward and backward share: one cell, one direction, rows n0..n1 of a batch in processing order. Step 0 is the

@@ -57,7 +57,7 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct team_member:
         team* team
         isize index
-        long long phase
+        long long phase, took
         double waits_since
 
     ctypedef struct team:

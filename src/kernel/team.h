@@ -89,12 +89,15 @@ static inline isize wait_for_phase(team_member *m)
             m->phase++;
             return PHASE_OVER;
         }
-        if (pauses++ < SHORT_WAIT && atomic_acquire(&t->alone) == 0) {
+        if (pauses++ < SHORT_WAIT && m->took != m->phase && atomic_acquire(&t->alone) == 0) {
             pause_cpu();
             continue;
         }
         for (i = 1; i <= t->parts; i++)
-            if (take_part(m, (m->index + i) % t->parts)) return (m->index + i) % t->parts;
+            if (take_part(m, (m->index + i) % t->parts)) {
+                m->took = m->phase + 1;
+                return (m->index + i) % t->parts;
+            }
         if (t->wait_longer(m)) return PHASE_CANCELLED;
     }
 }
