@@ -23,13 +23,13 @@ cdef struct split:
 
 # Rows need no barrier, but each part of the rows reads all the weights, and tiles of few rows read them more often: a
 # part has at least LEAST_ROWS. Then the panels are split. What a barrier costs grows with the members, what it saves
-# shrinks: the best number is a square root of the step's work.
+# shrinks: the best number is a square root of the step's work. Few rows of a cell too small for a team are split, too.
 cdef split best_split(Batch batch, Parameters p, isize threads, isize directions, bint backward) noexcept:
     cdef split s
-    cdef isize each = (threads + directions - 1) // directions
+    cdef isize each = (threads + directions - 1) // directions, cpus = team_threads()
     s.rows = max(<isize>1, min(each, batch.N // LEAST_ROWS))
-    s.team = team_size(p, min(each, team_threads() // directions) // s.rows, <double>batch.N / s.rows, backward)
-    if s.team == 1:
+    s.team = team_size(p, min(each, cpus // directions) // s.rows, <double>batch.N / s.rows, backward)
+    if s.team == 1 and cpus > 1 and not unpaid(p.multiply_adds * <double>batch.N):
         s.rows = max(<isize>1, min(each, batch.N))
     return s
 
