@@ -257,6 +257,8 @@ cdef void end_of_trial_phase(team_member* m, double now) noexcept nogil:
     t.began = now
     if m.phase == 0:
         t.alone_best = t.team_best = 1e9
+    elif m.phase >= ALONE_PHASES and m.took == m.phase + 1:
+        t.trial += 1                # another member is still to come: this phase says nothing
     elif m.phase < ALONE_PHASES:
         t.alone_best = min(t.alone_best, seconds)
     elif m.phase > ALONE_PHASES:
