@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from .._base.typing import ArrayLike, CellName, Float64Array, IntArray, RandomState
+    from .clock import Moments
 
 LAYERS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
 AUTO = -5.0             # log10 of the probability below which predict calls a row an outlier
@@ -118,8 +119,8 @@ class RNNAnomalyDetector(OnlineDetector):
         rows. It holds for rows that are judged, for ``partial_fit`` and for ``learn_one``; where ``fit`` was never
         called, all rows weigh 1.
     rules : sequence of {"error", "average", "range", "joint"}
-        Which probabilities count: of the error of the row, of the average of errors, of ranges, of the errors of all
-        channels together.
+        Which probabilities count, one at least: of the error of the row, of the average of errors, of ranges, of the
+        errors of all channels together.
     time_features : str or sequence of {"day", "week", "year"}
         Periods whose sines and cosines are read where times of rows are given. None are read where times are not.
     random_state : int, numpy.random.Generator, numpy.random.RandomState or None
@@ -220,6 +221,7 @@ class RNNAnomalyDetector(OnlineDetector):
             Not used; part of scikit-learn's protocol.
         times : array_like of datetimes, [rows], or None
             When each row was, where the detector learns from times. A frame's index of datetimes serves by itself.
+            None may be before the one above it, and all have a zone or none has.
 
         Returns
         -------
@@ -443,13 +445,13 @@ class RNNAnomalyDetector(OnlineDetector):
         self._check_names(channel_names(X))
         moments = self._moments(X, times, len(rows))
         state, results = copy.deepcopy(cast(State, self._state)), []
-        for row in told_rows(state, rows, moments):
+        for row in told_rows(state, rows, moments, follow=False):       # which may be those of ``fit`` again
             results.append(look(state, row))
             state.learn(row)
         return np.array(results)
 
-    def _moments(self, X: object, times: ArrayLike | None, rows: int) -> Float64Array | None:
-        """The times of X's rows in seconds; None where the detector does not learn from times."""
+    def _moments(self, X: object, times: ArrayLike | None, rows: int) -> Moments | None:
+        """The times of X's rows; None where the detector does not learn from times."""
         return row_moments(X, times, rows) if self.time_features else None
 
     def plot(self, X: ArrayLike, *, times: ArrayLike | None = None,
@@ -495,7 +497,7 @@ class RNNAnomalyDetector(OnlineDetector):
     # ---- The beginning ----------------------------------------------------------------------------
 
     def _begin(self, channels: int, names: list[str] | None, rows: Float64Array | None = None,
-               times: Float64Array | None = None) -> State:
+               times: Moments | None = None) -> State:
         """Check the parameters and start anew; where one is unsuitable nothing is changed."""
         cell = LAYERS[cell_name(self.cell)]
         updates = check.size(self.updates, "updates", least=0)
@@ -506,6 +508,8 @@ class RNNAnomalyDetector(OnlineDetector):
         lags = (max(1, min(MOST_LAGS, 2 * MOST_LAGS // channels)) if self.lags is None
                 else check.size(self.lags, "lags"))
         rules = [check.choice(rule, "rules", RULES) for rule in self.rules]
+        if not rules:
+            raise ValueError(f"rules: expected one of {', '.join(map(repr, RULES))} at least, got {self.rules!r}")
         features = (self.time_features,) if isinstance(self.time_features, str) else tuple(self.time_features)
         clock = Clock(features)
         rng = check.random_state(self.random_state, "random_state")
@@ -517,7 +521,9 @@ class RNNAnomalyDetector(OnlineDetector):
         readout = Readout(channels, layer.hidden_size, self.forgetting, lags, waves)
         statistics = [Channel(self.memory, self.margin, rules, channels) for _ in range(channels)]
         if updates and rows is not None and len(rows) > 2:
-            read = None if not waves or times is None else np.array([clock.features(time) for time in times.tolist()])
+            read = None
+            if waves and times is not None:
+                read = np.array([clock.features(time) for time in times.shown.tolist()])
             train(Sequential(layer, head), rows, updates, batch_size, learning_rate, rng, read)
         readout.weight[:, :layer.hidden_size] = head.parameters["weight"]
         readout.weight[:, -1] = head.parameters["bias"]

@@ -11,7 +11,7 @@ import numpy as np
 from .._base.estimator import Estimator
 from .._base.reading import refusing
 from .._base.trees import check_attribute, packed, unpacked
-from .clock import seconds
+from .clock import moment_of, moments_of
 from .likelihood import score_of
 from .rows import LARGEST, channel_names, checked_row
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._base.typing import Array, ArrayLike, Float64Array
+    from .clock import Moments
     from .rows import Row
     from .state import State
 
@@ -35,7 +36,7 @@ class OnlineDetector(Estimator, ABC):
 
     @abstractmethod
     def _begin(self, channels: int, names: list[str] | None, rows: Float64Array | None = None,
-               times: Float64Array | None = None) -> State:
+               times: Moments | None = None) -> State:
         """Check the parameters and start anew; where one is unsuitable nothing is changed."""
 
     def score_one(self, x: Row, time: Any = None) -> float:
@@ -104,7 +105,7 @@ class OnlineDetector(Estimator, ABC):
         state = self._state
         if state is None:
             count = len(x) if isinstance(x, dict) else max(1, np.size(cast("ArrayLike", x)))
-            times = seconds([time], "time") if time is not None and self.time_features else None
+            times = moments_of([time], "time") if time is not None and self.time_features else None
             state = self._begin(count, channel_names(x), times=times)
         row = self._row(x)
         if time is not None or state.clock is not None:
@@ -165,7 +166,9 @@ class OnlineDetector(Estimator, ABC):
             raise ValueError("time: expected None, as the rows before had no times")
         if time is None:
             raise ValueError("time: expected the time of the row, as the rows before had times; got None")
-        state.tell(float(seconds([time], "time")[0]))
+        shown, instant, zoned = moment_of(time, "time")
+        state.clock.check(instant, zoned, "time")
+        state.tell(shown, instant, zoned)
 
     def _row(self, x: Row) -> list[float]:
         """x as a list of floats, one a channel, NaN where a value is missing."""

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from .._base.estimator import columns, numbers
-from .clock import seconds
+from .clock import moments_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import TypeAlias
 
     from .._base.typing import ArrayLike, Float64Array
+    from .clock import Moments
     from .state import State
 
     Row: TypeAlias = ArrayLike | dict[str, Any] | None
@@ -35,27 +36,34 @@ def channel_names(X: object) -> list[str] | None:
     return names if names and all(isinstance(name, str) for name in names) else None
 
 
-def row_moments(X: object, times: ArrayLike | None, rows: int) -> Float64Array | None:
-    """The times of X's rows in seconds: those given, or a frame's index of datetimes; None where there are none."""
+def row_moments(X: object, times: ArrayLike | None, rows: int) -> Moments | None:
+    """The times of X's rows: those given, or a frame's index of datetimes; None where there are none."""
     if times is None:
         index = getattr(X, "index", None)
         if getattr(getattr(index, "dtype", None), "kind", "") != "M":
             return None
         times = cast("ArrayLike", index)
-    result = seconds(times)
-    if len(result) != rows:
-        raise ValueError(f"times: expected {rows} of them, one a row, got {len(result)}")
+    result = moments_of(times)
+    if len(result.shown) != rows:
+        raise ValueError(f"times: expected {rows} of them, one a row, got {len(result.shown)}")
     return result
 
 
-def told_rows(state: State, rows: Float64Array, times: Float64Array | None) -> Iterator[list[float]]:
-    """The rows one by one; the state is told the time of each before."""
+def told_rows(state: State, rows: Float64Array, times: Moments | None, follow: bool = True) -> Iterator[list[float]]:
+    """The rows one by one; the state is told the time of each before.
+
+    `follow`: they come after the rows that were learnt, and no time may be before the last one's.
+    """
     if (times is None) != (state.clock is None):
         raise ValueError("times: expected " + ("None, as the rows before had no times" if state.clock is None else
                                                "the time of every row, as the rows before had times; got None"))
-    for number, row in enumerate(rows.tolist()):
-        if times is not None:
-            state.tell(float(times[number]))
+    if times is None:
+        yield from rows.tolist()
+        return
+    if state.clock is not None:
+        state.clock.check(float(times.instants[0]), times.zoned, "times", follow)
+    for row, shown, instant in zip(rows.tolist(), times.shown.tolist(), times.instants.tolist(), strict=True):
+        state.tell(shown, instant, times.zoned)
         yield row
 
 

@@ -69,10 +69,14 @@ class State:
         """The forecast of the next row, in each channel's standard deviations."""
         return [channel.forecast for channel in self.channels]
 
-    def tell(self, second: float) -> None:
-        """The time of the next row; it is forecast anew where another time was expected."""
+    def tell(self, second: float, instant: float, zoned: bool) -> None:
+        """The time of the next row, on the wall clock and as an instant; it is forecast anew where another time was
+        expected."""
         clock = self.clock
-        if clock is not None and second != clock.next:
+        if clock is None:
+            return
+        clock.instant, clock.zoned = instant, zoned
+        if second != clock.next:
             if clock.last != clock.last:            # the first time: the step to the next one is not known
                 clock.last = second
             clock.next = second

@@ -348,9 +348,9 @@ def test_one_call_or_two_with_the_rows_learnt_between(adapt):
 def test_rules_are_turned_off():
     x = np.random.default_rng(0).standard_normal(1200)
     x[1000] = 30
-    on = {rules: scored(x, rules=rules)[1000] for rules in [("error",), ("average",), ("range",), ("joint",), ()]}
+    on = {rules: scored(x, rules=rules)[1000] for rules in [("error",), ("average",), ("range",), ("joint",)]}
     assert on["error",] > ALARM and 0 < on["average",] < ALARM < on["range",]
-    assert on["joint",] == on[()] == 0            # there is but one channel
+    assert on["joint",] == 0                      # there is but one channel
     every = scored(x)
     assert every[1000] == pytest.approx(max(on.values()))
 
@@ -425,7 +425,7 @@ def test_times_in_every_form_are_the_same():
     detector = RNNAnomalyDetector(**options).fit(frame[:300])
     np.testing.assert_array_equal(detector.score_samples(frame[300:]), expected)
     streamed = []
-    for time, value in zip(texts[300:], x[300:].tolist(), strict=True):
+    for time, value in zip(zoned[300:], x[300:].tolist(), strict=True):
         streamed.append(detector.score_one(value, time))
         assert detector.explain_one(value, time)[0] == streamed[-1]
         detector.learn_one(value, time)
@@ -458,6 +458,63 @@ def test_times_are_given_with_every_row_or_none():
     assert regardless.score_one(0.1) == without.score_one(0.1)
 
 
+def test_times_that_run_backwards_are_refused():
+    hours, x = watches(240)
+    detector = RNNAnomalyDetector(hidden_size=4, random_state=0).fit(x[:, None], times=hours)
+    state = detector.snapshot()
+    wrong = hours.copy()
+    wrong[7] = hours[3]
+    for call, match in ((lambda: detector.fit(x[:, None], times=wrong), "times: .* in row 7 after "),
+                        (lambda: detector.score_samples(x[:, None], times=wrong), "times: .* in row 7 after "),
+                        (lambda: detector.partial_fit(x[:5, None], times=hours[:5]), "times: .*that of the last row"),
+                        (lambda: detector.learn_one(0.1, hours[-2]), "time: .*that of the last row"),
+                        (lambda: detector.score_one(0.1, hours[-2]), "time: .*that of the last row"),
+                        (lambda: detector.explain_one(0.1, hours[-2]), "time: .*that of the last row")):
+        with pytest.raises(ValueError, match=match):
+            call()
+        assert detector.snapshot() == state         # nothing is changed
+    later = hours[-1] + np.timedelta64(9, "h")
+    detector.score_one(0.1, later)                  # what was only asked about is no row that was learnt
+    detector.learn_one(0.1, later - np.timedelta64(8, "h"))
+    detector.learn_one(0.1, later - np.timedelta64(8, "h"))       # two rows of one time are none that runs backwards
+    assert detector.score_samples(x[:, None], times=hours).shape == (240,)      # the rows of ``fit`` may be judged
+
+
+def test_the_wall_clock_may_go_back_where_times_have_a_zone():
+    """In the night of the change 02:00 comes twice; as instants the times rise."""
+    pandas = pytest.importorskip("pandas")
+    times = pandas.date_range("2024-10-26", periods=120, freq="30min", tz="Europe/Berlin")
+    x = np.sin(np.arange(120) * 2 * np.pi / 48)
+    shown = times.tz_localize(None)
+    assert (np.diff(shown) < np.timedelta64(0)).any()
+    scores = []
+    for each in (times, list(times.to_pydatetime()), [time.isoformat() for time in times]):
+        detector = RNNAnomalyDetector(hidden_size=4, random_state=0).fit(x[:48, None], times=each[:48])
+        scores.append(detector.score_samples(x[48:, None], times=each[48:]))
+        for time, value in zip(each[48:], x[48:].tolist(), strict=True):
+            detector.learn_one(value, time)
+    np.testing.assert_array_equal(scores[0], scores[1])
+    np.testing.assert_array_equal(scores[0], scores[2])
+    with pytest.raises(ValueError, match=r"times: .* in row "):
+        RNNAnomalyDetector(hidden_size=4, random_state=0).fit(x[:, None], times=shown)
+
+
+def test_times_with_a_zone_and_without_one_do_not_follow_each_other():
+    hours, x = watches(240)
+    zoned = [time + "+02:00" for time in hours.astype(str).tolist()]
+    later = "2031-01-01T00:00"
+    options = dict(hidden_size=4, random_state=0)
+    with_zone = RNNAnomalyDetector(**options).fit(x[:, None], times=zoned)
+    without = RNNAnomalyDetector(**options).fit(x[:, None], times=hours)
+    for call, match in ((lambda: with_zone.learn_one(0.1, later), "time: expected times with a zone"),
+                        (lambda: without.score_one(0.1, later + "Z"), "time: expected times without a zone"),
+                        (lambda: with_zone.score_samples(x[:, None], times=hours), "times: expected times with a zone"),
+                        (lambda: without.partial_fit(x[:, None], times=zoned), "times: expected times without a zone"),
+                        (lambda: without.fit(x[:3, None], times=[*zoned[:2], later]), "times: expected all times")):
+        with pytest.raises(ValueError, match=match):
+            call()
+
+
 def test_training_by_back_propagation_reads_times():
     hours, x = watches(480)
     detector = RNNAnomalyDetector(hidden_size=4, updates=3, random_state=0).fit(x[:, None], times=hours)
@@ -468,6 +525,7 @@ def test_training_by_back_propagation_reads_times():
 @pytest.mark.parametrize("options, error, match", [
     ({"adapt": 1.5}, ValueError, "adapt"), ({"adapt": -0.1}, ValueError, "adapt"), ({"lags": 0}, ValueError, "lags"),
     ({"lags": 1.5}, TypeError, "lags"), ({"rules": ("error", "vibes")}, ValueError, "rules"),
+    ({"rules": ()}, ValueError, "rules: expected one of .* at least, got"),
     ({"time_features": ("hour",)}, ValueError, "time_features")])
 def test_unsuitable_parameters(options, error, match):
     with pytest.raises(error, match=match):
