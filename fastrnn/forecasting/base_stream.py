@@ -242,7 +242,8 @@ class AdaptiveInterval:
     """
 
     def __init__(self, calibration: Calibration, row: int, horizon: int, level: float) -> None:
-        self._spread = np.maximum(calibration.spreads(horizon)[row], 1e-12)
+        spread = calibration.spreads(horizon)[row]
+        self._spread = np.where(spread > 0, spread, 1e-12)      # of a constant's forecasts it is 0
         self._growth, self._gap, self._size = calibration.growth, 0, self._spread
         self._p = np.array([[0.5 - level / 2], [0.5 + level / 2]])
         self._bounds: Float64Array = calibration.errors(self._p[:, 0], horizon).T.copy()

@@ -211,7 +211,11 @@ def _choice(sample: Judged, options: Options, weights: Float64Array) -> choices.
     """What is said of the choice: errors of members are those of the series that were judged first."""
     origins = sample.table.origins
     judged = sample.errors[origins.judged]
-    sizes = np.nanmean(np.abs(judged), (0, 1, 3)) if np.isfinite(judged).any() else np.ones(len(sample.names))
+    observed = np.isfinite(judged)
+    sums = np.where(observed, np.abs(judged), 0).sum((0, 3), dtype=np.float64)          # of each series and member
+    sizes = np.ones(len(sample.names))
+    if observed.any():
+        sizes = (sums * sample.table.scales[:, None]).sum(0) / np.maximum(observed.sum((0, 1, 3)), 1)
     changes = np.abs(sample.naive[origins.judged])
     unit = np.nanmean(changes) if np.isfinite(changes).any() else 0.0
     return choices.Choice(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 PERIODS = {"day": 86_400.0, "week": 7 * 86_400.0, "year": 365.2425 * 86_400.0}      # in seconds
 HARMONICS = 2
 LARGEST = 1e100         # of the values' size: squares of larger ones would overflow
+SMALLEST = 1e-130       # of the values' range: squares of parts of smaller ones would be 0
 TINY = 1e-13            # a scale below this part of the level is rounding
 FLOOR = 0.05            # the scale is at least this part of the largest it has been
 

@@ -37,6 +37,14 @@ class Table:
     values: Float64Array        # [N, T], NaN before the first value of a shorter series
     origins: Origins
 
+    @property
+    def scales(self) -> Float64Array:
+        """For each series [N] the power of two below its largest value, in units of which errors have room in float32.
+        """
+        largest = np.maximum(np.nanmax(self.values, 1), -np.nanmin(self.values, 1))
+        result: Float64Array = np.ldexp(1.0, np.frexp(np.where(largest > 0, largest, 1.0))[1] - 1)
+        return result
+
     @classmethod
     def of(cls, series: Sequence[Series], rows: Sequence[int] | IntArray, encoding: Encoding,
            numbers: tuple[int, int]) -> Table:
@@ -55,7 +63,7 @@ class Judged:
     names: list[str]
     recursive: list[str]        # the last of these names
     parameters: smoothing.SmoothingParameters | None    # of the recursive members
-    errors: Array               # [O, N, members, horizon], NaN where there is none
+    errors: Array               # [O, N, members, horizon] in units of ``Table.scales``, NaN where there is none
     naive: Float64Array         # of the naive forecast [O, N, horizon]
     weights: Float64Array       # [N, members]
     first: str                  # the member that is best by itself
@@ -74,15 +82,16 @@ def judge(table: Table, encoding: Encoding, options: Options, trained: dict[str,
         values, options.seasons, recursive_names(options), origins, H)
     base = [(simple, naive[:, :, places]), (recursive, forecasts)]
     if not (trained or simple or recursive):        # none of the members named can be had
-        simple, base = ["naive"], [(["naive"], naive[:, :, :1])]
+        simple, base = ["naive"], [(["naive"], naive[:, :, [0]])]
     names = [*trained, *simple, *recursive]
     truth = np.where(origins.usable[..., None], choices.future(values, origins.at, H), np.nan)
-    errors = np.empty((len(origins.at), len(values), len(names), H), np.float32)
+    errors, scales = np.empty((len(origins.at), len(values), len(names), H), np.float32), table.scales
     for place, outputs in enumerate(trained.values()):
-        errors[:, :, place] = at_origins(table.series, encoding, origins, outputs) - truth
+        errors[:, :, place] = (at_origins(table.series, encoding, origins, outputs) - truth) / scales[:, None]
     place = len(trained)
     for members, made in base:
-        np.subtract(made, truth[:, :, None], out=errors[:, :, place:place + len(members)], casting="same_kind")
+        made -= truth[:, :, None]
+        np.divide(made, scales[:, None, None], out=errors[:, :, place:place + len(members)], casting="same_kind")
         place += len(members)
     first = first_member(options, values)
     weights, pull = weights_of(errors, names, origins, first, pull)

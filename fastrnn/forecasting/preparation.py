@@ -11,7 +11,7 @@ import numpy as np
 
 from .._base import validation as check
 from . import tables
-from .encoding import LARGEST, LOGARITHMS, first_observed
+from .encoding import LARGEST, LOGARITHMS, SMALLEST, first_observed
 from .requests import asks_for_steps
 from .resample import Resampling
 from .series import Layout, check_name, check_names, read
@@ -50,6 +50,9 @@ def prepared(panel: Panel, options: Options) -> Panel:
         if np.nanmax(np.abs(series.y)) > LARGEST:
             raise ValueError(f"{name}: expected values up to {LARGEST:g} in size, got "
                              f"{np.nanmax(np.abs(series.y)):g}")
+        if 0 < np.nanmax(series.y) - np.nanmin(series.y) < SMALLEST:
+            raise ValueError(f"{name}: expected values that differ by {SMALLEST:g} or more, or are all the same; they "
+                             f"differ by {np.nanmax(series.y) - np.nanmin(series.y):g}: give them in a smaller unit")
         above = LOGARITHMS[options.log].above if options.log in LOGARITHMS else -math.inf
         if np.nanmin(series.y) <= above:
             raise ValueError(f"{name}: log={options.log!r} needs values above {above:g}, got "

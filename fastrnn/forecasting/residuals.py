@@ -50,6 +50,7 @@ def calibrated(judged: Judged, weights: Float64Array, part: bool, series: Sequen
         residuals[early] = alone[early] * ratio[:, None]
         residuals[~settled(names, origins) & early[:, None]] = np.nan
         count = count * 1.5 + 1
+    residuals *= table.scales[:, None]
     calibration = Calibration.of(residuals, units(list(values)), count, _independent(residuals, origins),
                                  _past_units(values, origins))
     if part:

@@ -358,8 +358,8 @@ class ForecastStream:
         """Write the last values before this one, relative to the window; 0 where there are none."""
         lags: Any = self._lags
         end = self._at + self._size
-        np.subtract(self._ring[end - LAGS:end], self._level, lags, casting="unsafe")
-        lags *= 1 / self._scale
+        difference = self._ring[end - LAGS:end] - self._level       # float64: float32 has no room for every scale
+        np.multiply(difference, 1 / self._scale, lags, casting="unsafe")
         if self._count <= LAGS:
             np.nan_to_num(lags, copy=False)
 

@@ -218,7 +218,8 @@ class Prepared:
         else:
             source = steps[..., None] + encoding.offsets(m)
             ahead -= self.z[self.offsets[numbers, None, None] + np.maximum(source, 0)]
-        np.divide(ahead, scale[..., None], out=y, casting="same_kind")
+        with np.errstate(over="ignore"):        # where nothing has varied yet targets are not learnt
+            np.divide(ahead, scale[..., None], out=y, casting="same_kind")
         if m > 1 and steps[:, 0].min() < m:
             y[steps[..., None] + encoding.offsets(m) < 0] = np.nan
         if self.observed is not None:

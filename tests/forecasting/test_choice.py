@@ -77,6 +77,28 @@ def test_the_height_and_scale_of_a_series_do_not_matter(scale, level):
     assert other.choice_.seasons == one.choice_.seasons == (12,)
 
 
+@pytest.mark.parametrize("power", [90, -90])
+def test_scales_beyond_those_of_float32_are_as_any_other(power):
+    """Forecasts, intervals and a stream of the same series in another unit, without warnings."""
+    y, scale = wave(150), 2.0 ** round(power / np.log10(2))
+    results = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for unit in (1.0, scale):
+            model = RNNForecaster(horizon=4, updates=30, hidden_size=4, random_state=0).fit(unit * y[:-5])
+            assert len(model.choice_.members) > 1
+            stream = model.stream(interval=0.8)
+            steps = [stream.step(unit * value) for value in y[-5:]]
+            results.append(np.array([*model.predict(interval=0.8), *steps, *stream.forecast_interval]) / unit)
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale, match", [(1e120, "y: expected values up to 1e"), (1e-160, "y: expected values that ")])
+def test_scales_whose_squares_have_no_room_are_refused(scale, match):
+    with refuses(ValueError, match):
+        RNNForecaster(horizon=4).fit(scale * wave(60))
+
+
 def test_a_long_gap():
     y = wave(300)
     y[100:190] = np.nan
