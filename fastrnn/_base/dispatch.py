@@ -182,8 +182,8 @@ if hasattr(os, "register_at_fork"):
 def set_num_threads(n: int) -> None:
     """Set how many threads a call may use, for the whole process.
 
-    Results do not depend on it, bit for bit. A call below the work at which threads pay runs on one thread whatever is
-    set here; so does every step of a stream.
+    Results do not depend on it, bit for bit. A call, or a step of a stream, below the work at which threads pay runs on
+    one thread whatever is set here.
 
     Parameters
     ----------

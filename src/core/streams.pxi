@@ -2,13 +2,16 @@
 #
 # The state lies in two sets of padded buffers. A step reads one set and writes the other, so that a step that is
 # interrupted leaves the state as it was. A step given `out` allocates nothing. A block of T steps is one pass of each
-# layer, from the one set to the other; what it works in is kept for the next block.
+# layer, from the one set to the other; what it works in is kept for the next block. A step of much work is shared by
+# threads, where more than one may be used.
 #
 # Uses Buffer (buffers), Parameters, state_row, units_row (parameters), start_poll, generation, team_threads (threads),
-# ONE_THREAD, team_size (calls), forward_args, poll_state (structs), flush_subnormals, restore_fp (_core).
+# ONE_THREAD, LEAST_ROWS, split, team_size, fewest_panels (calls), SharedStep (shared_steps), forward_args, poll_state
+# (structs), flush_subnormals, restore_fp (_core).
 
 cdef enum: HOLD_GIL = 100000     # multiply-adds of a call below which the GIL is kept, as NumPy does for small arrays
 cdef enum: ROW_WORK = 60000      # multiply-adds of a step of one row from which threads may share a long block
+cdef enum: EVEN_PANELS = 4       # panels a thread from which parts of them are about as large
 cdef enum: KEPT_BLOCK = 1048576  # bytes of a block's scratch and inner outputs that are kept for the next block
 
 cdef struct stream_layer:        # every pointer is owned by StreamCore.buffers
@@ -52,6 +55,7 @@ cdef class StreamCore:
     cdef isize multiply_adds                 # of a step of all rows
     cdef bint small                          # every layer has a small_step
     cdef bint long_step                      # a step releases the GIL, and Ctrl-C is looked for
+    cdef SharedStep shared                   # of the last step that threads have shared, or None
     cdef isize block_steps                   # T of the block that is prepared; 0: none is
     cdef list buffers, block_buffers         # what `layers` points into
     cdef stream_layer* layers
@@ -102,6 +106,37 @@ cdef class StreamCore:
                 args.x = self.layers[i - 1].args[set_].h_n
         return 0
 
+    # How threads share a step. Each part of the rows would read all the weights, and each part of the panels its own
+    # alone: so panels are split where there are enough for equal parts, else rows first.
+    cdef split step_split(self) except *:
+        cdef Parameters p = self.parameters[0]
+        cdef split s
+        cdef isize N = self.batch_size, threads = min(<isize>self._threads(), <isize>team_threads())
+        s.rows = s.team = 1
+        if threads < 2:
+            return s
+        if N >= 2 * LEAST_ROWS and (fewest_panels(&p.cell, False) < EVEN_PANELS * threads or not p.table.teams):
+            s.rows = min(threads, N // LEAST_ROWS)
+        s.team = team_size(p, threads // s.rows, <double>N / s.rows, False)
+        if s.team == 1:
+            s.rows = min(threads, N)
+        return s
+
+    # Whether threads share the next step; then `shared` is prepared for it.
+    cdef bint prepare_shared(self) except -1:
+        cdef split s = self.step_split()
+        cdef SharedStep shared
+        cdef isize i
+        if s.rows * s.team == 1:
+            return False
+        if self.shared is None or self.shared.s.rows != s.rows or self.shared.s.team != s.team:
+            shared = SharedStep(self.parameters)
+            shared.prepare(s, &self.poll)
+            for i in range(self.count):
+                shared.set_layer(i, self.layers[i].args)
+            self.shared = shared
+        return True
+
     # What a pass of T steps needs beside the stream's own state, for every layer.
     cdef int prepare_block(self, isize T) except -1:
         cdef isize i, N = self.batch_size, V, inputs, bytes = 0
@@ -147,6 +182,10 @@ cdef class StreamCore:
     def _convert(self, x):
         """Convert any acceptable x to a contiguous array of the model's dtype, or raise. A subclass defines it."""
         raise TypeError("StreamCore is a base class: use a layer's stream()")
+
+    def _threads(self):
+        """The most threads that a step may use. A subclass defines it."""
+        return 1
 
     def _check_out(self, out, shape):
         """Raise unless `out` can take the output. A subclass defines it."""
@@ -438,8 +477,12 @@ cdef class StreamCore:
         self.layers[0].args[current].x = x
         if self.long_step:
             start_poll(&self.poll)
-            with nogil:
-                result = run_layers(self.layers, self.count, current)
+            if <double>self.multiply_adds > ONE_THREAD and self.prepare_shared():
+                with nogil:
+                    result = self.shared.run(current, x)
+            else:
+                with nogil:
+                    result = run_layers(self.layers, self.count, current)
         else:
             result = run_layers(self.layers, self.count, current)
         if result:
