@@ -13,6 +13,7 @@ from .._base import validation as check
 from . import choice, linear, tables
 from .blend import Blend
 from .encoding import missing_at_end
+from .intervals import Interval
 from .living import LivingForecaster
 from .residuals import trained_errors, units
 from .smoothing import TRAINED
@@ -124,6 +125,28 @@ class BlendedForecaster(LivingForecaster):
         if any(gaps):
             bounds = np.stack([row[gap:gap + steps] for row, gap in zip(bounds, gaps, strict=True)])
         return self._values(z[..., None] + bounds)
+
+    def _quantile_table(self, series: list[Series], steps: int) -> Any:
+        """The quantiles that were asked for in ``fit``, as the kind of table that the panel came in.
+
+        Without a blend they are the networks' own, which end at the horizon.
+        """
+        self._check_quantiles()
+        quantiles, horizon = self.options_.quantiles, self.encoding_.horizon
+        if self.blend_ is not None:
+            values = self._quantiles_about(self._point(series, steps), quantiles)
+        elif steps <= horizon:
+            values = self._forecast(series)[:, :steps]
+        else:
+            raise ValueError(f"X: quantiles are forecast up to horizon={horizon} steps, got {steps}")
+        return tables.table(self.panel_, values, [f"q{q:g}" for q in quantiles])
+
+    def _interval_about(self, z: Float64Array, level: float) -> Any:
+        """The interval of a probability around forecasts z [N, steps]; of a frame, one with three columns."""
+        values = self._quantiles_about(z, (0.5 - level / 2, 0.5, 0.5 + level / 2))
+        if self.panel_.kind == "frame":
+            return tables.table(self.panel_, values, ["lower", "", "upper"])
+        return Interval(*(tables.table(self.panel_, values[..., n]) for n in range(3)))
 
     def _gaps(self) -> list[int]:
         """How many of the last values of each series are missing: its errors are those of so many steps further."""

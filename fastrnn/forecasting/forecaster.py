@@ -20,7 +20,6 @@ from .embeddings import with_embeddings
 from .encoding import Encoding, missing_at_end
 from .fitting import train
 from .glitches import without_glitches
-from .intervals import Interval
 from .options import Options
 from .preparation import like_fitted, prepared, read_panel, series_number, steps_ahead
 from .requests import asks_for_other_series
@@ -452,23 +451,11 @@ class RNNForecaster(BlendedForecaster):
         series, steps = steps_ahead(self, X)
         if sum([check.flag(quantiles, "quantiles"), interval is not None, samples is not None]) > 1:
             raise ValueError("quantiles, interval, samples: expected one of them at most")
-        if quantiles and self.blend_ is None:
-            self._check_quantiles()
-            if steps > self.encoding_.horizon:
-                raise ValueError(f"X: quantiles are forecast up to horizon={self.encoding_.horizon} steps, got {steps}")
-            names = [f"q{q:g}" for q in self.options_.quantiles]
-            return tables.table(self.panel_, self._forecast(series)[:, :steps], names)
-        z = self._point(series, steps)
         if quantiles:
-            self._check_quantiles()
-            values = self._quantiles_about(z, self.options_.quantiles)
-            return tables.table(self.panel_, values, [f"q{q:g}" for q in self.options_.quantiles])
+            return self._quantile_table(series, steps)
+        z = self._point(series, steps)
         if interval is not None:
-            level = check.probability(interval, "interval")
-            values = self._quantiles_about(z, (0.5 - level / 2, 0.5, 0.5 + level / 2))
-            if self.panel_.kind == "frame":
-                return tables.table(self.panel_, values, ["lower", "", "upper"])
-            return Interval(*(tables.table(self.panel_, values[..., n]) for n in range(3)))
+            return self._interval_about(z, check.probability(interval, "interval"))
         if samples is not None:
             return self._samples_about(z, check.size(samples, "samples"))
         return tables.table(self.panel_, self._values(z))

@@ -313,46 +313,57 @@ class ForecastStream:
         (3,)
         """
         z, observed = self._observation(value)
-        if self._n_known or len(self._past):
+        if self._n_known or len(self._past) or known is not None or past is not None:
             self._take_columns(known, past)
-        elif known is not None or past is not None:
-            raise ValueError("known, past: this forecaster was fitted without such columns, expected None")
         self._slide(z, observed)
         gap = 0 if observed else self._gap + 1
         if gap != self._gap:
-            self._gap = gap
-            if self._spread is not None:
-                self._spread_out()
+            self._go_missing(gap)
         if self._members is not None:
             self._members.update(z, observed)
         if self._adaptive is not None and observed:
             self._adaptive.observe(z)
         if not self._share:
             return self._conclude()
-        x, level, inverse, values = self._x, self._level, 1 / self._scale, self._z
-        at, count = self._at, self._count
-        x[0] = (z - level) * inverse
-        x[1] = (z - values[at - 1]) * inverse
-        for n, m in enumerate(self._encoding.seasons, 2):
-            x[n] = (z - values[at - m]) * inverse if count > m else 0.0
-        for m, width, part, difference in self._profiles:
-            start = at + self._size + 1 - m
-            np.subtract(self._ring[start:start + width], level, difference)
-            np.multiply(difference, inverse, part)
-            if count < m:
-                np.nan_to_num(part, copy=False)
+        x, inverse = self._x, 1 / self._scale
+        x[0] = (z - self._level) * inverse
+        x[1] = (z - self._z[self._at - 1]) * inverse
+        if self._profiles:
+            self._fill_seasons(z, inverse)
         if self._missing_at is not None:
             x[self._missing_at] = not observed
         if self._clock is not None:
-            now, n = self._clock.second(count - 1), self._times_at
-            for angle in self._angles:
-                x[n], x[n + 1] = math.sin(angle * now), math.cos(angle * now)
-                n += 2
+            self._fill_times(self._clock.second(self._count - 1))
         if self._lags is not None:
             self._fill_lags()
         for network_step, hidden in self._steps:
             network_step(x, hidden)
         return self._conclude()
+
+    def _go_missing(self, gap: int) -> None:
+        """Note how many values are missing since the last one: quantiles are those of so many steps further."""
+        self._gap = gap
+        if self._spread is not None:
+            self._spread_out()
+
+    def _fill_seasons(self, z: float, inverse: float) -> None:
+        """Write, for every season, the change since one season before, and the steps to come as they were then."""
+        x, level, values, ring = self._x, self._level, self._z, self._ring
+        at, count, end = self._at, self._count, self._at + self._size + 1
+        for n, (m, width, part, difference) in enumerate(self._profiles, 2):
+            x[n] = (z - values[at - m]) * inverse if count > m else 0.0
+            start = end - m
+            np.subtract(ring[start:start + width], level, difference)
+            np.multiply(difference, inverse, part)
+            if count < m:
+                np.nan_to_num(part, copy=False)
+
+    def _fill_times(self, now: float) -> None:
+        """Write sines and cosines of a time in seconds."""
+        x, n = self._x, self._times_at
+        for angle in self._angles:
+            x[n], x[n + 1] = math.sin(angle * now), math.cos(angle * now)
+            n += 2
 
     def _fill_lags(self) -> None:
         """Write the last values before this one, relative to the window; 0 where there are none."""
@@ -433,6 +444,8 @@ class ForecastStream:
 
     def _take_columns(self, known: ArrayLike | None, past: ArrayLike | None) -> None:
         """Check a row of columns, then write it to the input, standardised."""
+        if not self._n_known and not len(self._past):
+            raise ValueError("known, past: this forecaster was fitted without such columns, expected None")
         encoding = self._encoding
         rows = []
         if self._labels is not None:
