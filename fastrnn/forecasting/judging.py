@@ -93,9 +93,11 @@ def judge(table: Table, encoding: Encoding, options: Options, trained: dict[str,
         made -= truth[:, :, None]
         np.divide(made, scales[:, None, None], out=errors[:, :, place:place + len(members)], casting="same_kind")
         place += len(members)
+    changes = naive[:, :, 0] - truth
+    del base, made, forecasts, naive, truth         # in float64 they take more than all errors
     first = first_member(options, values)
     weights, pull = weights_of(errors, names, origins, first, pull)
-    return Judged(table, names, recursive, parameters, errors, naive[:, :, 0] - truth, weights, first, pull)
+    return Judged(table, names, recursive, parameters, errors, changes, weights, first, pull)
 
 
 def recursions(table: Float64Array, seasons: Sequence[int], names: Sequence[str], origins: Origins, horizon: int,
