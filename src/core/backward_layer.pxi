@@ -2,7 +2,7 @@
 #
 # Uses Buffer (buffers), Parameters, units_row, state_row, state_gradient_row (parameters), Batch, in_place,
 # exchange_rows, exchange_state (batch), Call, Saved, set_run, split, best_split, worthwhile (calls),
-# parameter_gradients, input_gradient (gradients), backward_args (structs).
+# MOST_PRODUCTS, add_parameter_gradients, add_input_gradient, take_input_gradient (gradients), backward_args (structs).
 
 # One direction of a call: the gradients that its pass computes.
 cdef class _Backward:
@@ -153,13 +153,23 @@ cdef tuple unpack_state_gradients(list directions, Batch batch):
 cdef tuple unpack_gradients(list directions, isize threads, bint need_input, bint need_parameters):
     cdef _Backward direction
     cdef cnp.ndarray dx = None, part
-    cdef list gradients = []
+    cdef dict gradient
+    cdef isize d
+    cdef list gradients = [], inputs = []
+    cdef Call call = Call(MOST_PRODUCTS * threads * len(directions), threads)
     for direction in directions:
-        gradients.append(parameter_gradients(direction.saved, direction.dgates, direction.dstate, direction.dpeephole,
-                                             threads) if need_parameters else {})
+        gradients.append(add_parameter_gradients(call, direction.saved, direction.dgates, direction.dstate,
+                                                 direction.dpeephole) if need_parameters else {})
+        if need_input:
+            inputs.append(add_input_gradient(call, direction.saved, direction.dgates))
+    call.go()
+    for d, direction in enumerate(directions):
+        gradient = gradients[d]
+        if "bias_hh" in gradient and direction.saved.parameters.cell.kind != GRU:
+            gradient["bias_hh"][:] = gradient["bias_ih"]
         if not need_input:
             continue
-        part = input_gradient(direction.saved, direction.dgates, threads)
+        part = take_input_gradient(inputs[d], direction.saved)
         if dx is None:
             dx = part
         else:

@@ -3,7 +3,7 @@
 # batch, and alone.
 #
 # Uses Buffer (buffers), panel_width, padded_vectors, weights_buffer, pack_scales, IN_ORDER (parameters), Call,
-# worthwhile (calls), outer_gradient (gradients), table_of (_core), matrix, product, outer_product (structs).
+# worthwhile (calls), add_outer_gradient (gradients), table_of (_core), matrix, product, outer_product (structs).
 
 cdef class Dense:
     """A packed affine map y = W x + b.
@@ -115,6 +115,8 @@ def affine_gradients(capsule, cnp.ndarray x, cnp.ndarray dy, bint with_bias, isi
     o.right, o.right_step, o.right_panel = padded.data, vectors * V, o.width * V
     for m in range(M):
         memcpy(<char*>padded.data + m * o.right_step * size, cnp.PyArray_BYTES(dy) + m * O * size, O * size)
-    outer_gradient(table, &o, vectors // o.width, O, vectors, IN_ORDER, 1, weight, bias,
-                   worthwhile(threads, <double>M * I * O))
+    threads = worthwhile(threads, <double>M * I * O)
+    cdef Call call = Call(threads, threads)
+    add_outer_gradient(call, table, &o, vectors // o.width, O, vectors, IN_ORDER, 1, weight, bias)
+    call.go()
     return weight, bias

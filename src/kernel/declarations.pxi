@@ -20,6 +20,7 @@ cdef extern from "simd.h" nogil:
     void prefetch_shared(const void* p, Py_ssize_t n)
     vf vset(real x)
     vf vfma(vf a, vf b, vf c)
+    void transpose_block(real* to, Py_ssize_t to_row, const real* from_, Py_ssize_t from_row, Py_ssize_t rows)
     vf vmax(vf a, vf b)
     vf vsqrt(vf x)
     vf vsigmoid(vf x)

@@ -262,8 +262,8 @@ typedef struct {
                  const int *gate, isize gates, isize width, isize depth);
     void (*pack_weights)(void *out, const void *w, isize row, isize column, isize size, isize units,
                          const int *gate, isize gates, isize width, isize depth);   /* of weight_size bytes each */
-    void (*unpack)(void *w, const void *in, isize row, isize column, isize size, isize units,
-                   const int *gate, isize gates, isize width, isize depth);
+    void (*unpack)(void *w, const void *in, isize size, isize u0, isize u1, const int *gate, isize gates,
+                   isize width, isize depth);      /* units u0..u1; w is contiguous */
     void (*pack_t)(void *out, const void *w, isize row, isize column, isize size, isize units,
                    const int *gate, isize gates, isize panels, isize width, isize columns);
 } kernel_table;

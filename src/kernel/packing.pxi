@@ -1,7 +1,7 @@
 # Parameters to and from the layouts of the tile. A "vector" of outputs is VLEN hidden units of one gate; vectors
 # stand in the order [unit][gate], so that a unit's gates meet in one panel. Lanes and units past H are zero.
 #
-# Uses real, VLEN (declarations), isize (structs).
+# Uses real, VLEN, transpose_block (declarations), isize (structs).
 
 cdef void pack(void* out, const void* w, isize row, isize column, isize size, isize units,
                const int* gate, isize gates, isize width, isize depth) noexcept nogil:
@@ -21,20 +21,25 @@ cdef void pack(void* out, const void* w, isize row, isize column, isize size, is
             target += width * VLEN
 
 
-cdef void unpack(void* w, const void* packed, isize row, isize column, isize size, isize units,
-                 const int* gate, isize gates, isize width, isize depth) noexcept nogil:
+# Of units u0..u1: w[row of the lane][k] = packed[k][lane]. Rows of w are `depth` long.
+cdef void unpack(void* w, const void* packed, isize size, isize u0, isize u1, const int* gate, isize gates,
+                 isize width, isize depth) noexcept nogil:
     cdef isize vector, unit, k, l, lanes
     cdef real* target
     cdef const real* source
-    for vector in range(units * gates):
+    for vector in range(u0 * gates, u1 * gates):
         unit = vector // gates
-        lanes = max(<isize>0, min(<isize>VLEN, size - unit * VLEN))
-        target = <real*>w + (gate[vector % gates] * size + unit * VLEN) * row
+        lanes = min(<isize>VLEN, size - unit * VLEN)
         source = <const real*>packed + ((vector // width) * depth * width + vector % width) * VLEN
-        for k in range(depth):
+        target = <real*>w + (gate[vector % gates] * size + unit * VLEN) * depth
+        k = 0
+        while k + VLEN <= depth:
+            transpose_block(target + k, depth, source + k * width * VLEN, width * VLEN, lanes)
+            k += VLEN
+        while k < depth:
             for l in range(lanes):
-                target[l * row + k * column] = source[l]
-            source += width * VLEN
+                target[l * depth + k] = source[k * width * VLEN + l]
+            k += 1
 
 
 # The transpose: outputs are the columns of w; the summed index runs over [unit][gate][lane].

@@ -103,6 +103,47 @@ FN vf vset(real x) { return x - (vf){0}; }
 FN vi less(vf a, vf b) { return (vi)(a < b); }
 #endif
 
+/* a[0] b[0] a[1] b[1] ..., from the first and from the second halves of two vectors. */
+#if FASTRNN_ISA == 0
+#define vzip_low(a, b) (a)
+#define vzip_high(a, b) (b)
+#else
+#if FASTRNN_ISA == 3 && !defined(FASTRNN_DOUBLE)
+#define ZIP(n, h) h, n + h, h + 1, n + h + 1, h + 2, n + h + 2, h + 3, n + h + 3, \
+                  h + 4, n + h + 4, h + 5, n + h + 5, h + 6, n + h + 6, h + 7, n + h + 7
+#elif VBYTES == 64 || VBYTES == 32 && !defined(FASTRNN_DOUBLE)
+#define ZIP(n, h) h, n + h, h + 1, n + h + 1, h + 2, n + h + 2, h + 3, n + h + 3
+#elif VBYTES == 32 || !defined(FASTRNN_DOUBLE)
+#define ZIP(n, h) h, n + h, h + 1, n + h + 1
+#else
+#define ZIP(n, h) h, n + h
+#endif
+#if defined(__clang__)
+#define vzip_low(a, b) __builtin_shufflevector(a, b, ZIP(VLEN, 0))
+#define vzip_high(a, b) __builtin_shufflevector(a, b, ZIP(VLEN, VLEN / 2))
+#else
+#define vzip_low(a, b) __builtin_shuffle(a, b, (vi){ZIP(VLEN, 0)})
+#define vzip_high(a, b) __builtin_shuffle(a, b, (vi){ZIP(VLEN, VLEN / 2)})
+#endif
+#endif
+
+/* to[i * to_row + k] = from[k * from_row + i] for i < rows and k < VLEN. Each round of zips moves one bit of the number
+ * of the vector to the number of the lane. */
+FN void transpose_block(real *to, ptrdiff_t to_row, const real *from, ptrdiff_t from_row, ptrdiff_t rows)
+{
+    vf a[VLEN], b[VLEN];
+    ptrdiff_t i, round;
+    for (i = 0; i < (ptrdiff_t)VLEN; i++) a[i] = vload(from + i * from_row);
+    for (round = 1; round < (ptrdiff_t)VLEN; round *= 2) {
+        for (i = 0; i < (ptrdiff_t)VLEN / 2; i++) {
+            b[2 * i] = vzip_low(a[i], a[i + VLEN / 2]);
+            b[2 * i + 1] = vzip_high(a[i], a[i + VLEN / 2]);
+        }
+        for (i = 0; i < (ptrdiff_t)VLEN; i++) a[i] = b[i];
+    }
+    for (i = 0; i < (ptrdiff_t)VLEN && i < rows; i++) vstore(to + i * to_row, a[i]);
+}
+
 /* Prefetches the cache lines of n bytes for writing. */
 FN void prefetch(const void *p, ptrdiff_t n)
 {

@@ -175,8 +175,7 @@ cdef extern from "kernels.h" nogil:
                      isize) noexcept nogil
         void (*pack_weights)(void*, const void*, isize, isize, isize, isize, const int*, isize, isize,
                              isize) noexcept nogil
-        void (*unpack)(void*, const void*, isize, isize, isize, isize, const int*, isize, isize,
-                       isize) noexcept nogil
+        void (*unpack)(void*, const void*, isize, isize, isize, const int*, isize, isize, isize) noexcept nogil
         void (*pack_t)(void*, const void*, isize, isize, isize, isize, const int*, isize, isize, isize,
                        isize) noexcept nogil
 
