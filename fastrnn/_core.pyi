@@ -1,6 +1,6 @@
 # What src/core compiles to. Shapes, and what a caller has to have checked, are said in the docstrings there.
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
@@ -78,6 +78,9 @@ class Dense:
 
 def affine_gradients(capsule: CapsuleType, x: _Array, dy: _Array, with_bias: bool,
                      threads: int) -> tuple[_Array, _Array | None]: ...
+
+class SharedStep:
+    def __new__(cls, parameters: Iterable[Parameters]) -> SharedStep: ...
 
 class StreamCore:
     def __new__(cls, parameters: list[Parameters], batch_size: int, batch_first: bool = False) -> StreamCore: ...
