@@ -6,24 +6,13 @@
 # threads, where more than one may be used.
 #
 # Uses Buffer (buffers), Parameters, state_row, units_row (parameters), start_poll, generation, team_threads (threads),
-# ONE_THREAD, LEAST_ROWS, split, team_size, fewest_panels (calls), SharedStep (shared_steps), forward_args, poll_state
-# (structs), flush_subnormals, restore_fp (_core).
+# ONE_THREAD, LEAST_ROWS, split, team_size, fewest_panels (calls), SharedStep (shared_steps), stream_layer, run_small,
+# run_layers, run_blocks, copy_rows, overlap (stream_passes), forward_args, poll_state (structs).
 
 cdef enum: HOLD_GIL = 100000     # multiply-adds of a call below which the GIL is kept, as NumPy does for small arrays
 cdef enum: ROW_WORK = 60000      # multiply-adds of a step of one row from which threads may share a long block
 cdef enum: EVEN_PANELS = 4       # panels a thread from which parts of them are about as large
 cdef enum: KEPT_BLOCK = 1048576  # bytes of a block's scratch and inner outputs that are kept for the next block
-
-cdef struct stream_layer:        # every pointer is owned by StreamCore.buffers
-    # A step from either set: h and c read it, h_n and c_n write the other; x is the caller's, or h_n below.
-    forward_args args[2]
-    void* h[2]                   # [N] padded rows: the two sets
-    void* c[2]
-    int (*forward)(forward_args*) noexcept nogil
-    step_function small_step     # of one row and a small cell; else NULL
-    # T steps in one pass: h, c and extra are of StreamCore.buffers, too; scratch and the y of all layers but the last,
-    # whose y is the caller's, of StreamCore.block_buffers.
-    forward_args block
 
 
 cdef class StreamCore:
@@ -605,61 +594,3 @@ cdef class StreamCore:
                        state_row(&p.cell, p.table.vlen) * size)
                 memset(<char*>self.layers[i].c[self.current] + n * units_row(&p.cell, p.table.vlen) * size, 0,
                        units_row(&p.cell, p.table.vlen) * size)
-
-
-# Copies n rows of `size` bytes. Many short rows are copied without a call of memcpy for each.
-cdef void copy_rows(char* out, isize out_row, const char* rows, isize row, isize size, isize n) noexcept nogil:
-    cdef isize i
-    if out_row == size and row == size:
-        memcpy(out, rows, n * size)
-        return
-    for i in range(n):
-        if size == 32:
-            memcpy(out, rows, 32)
-        elif size == 64:
-            memcpy(out, rows, 64)
-        elif size == 128:
-            memcpy(out, rows, 128)
-        else:
-            memcpy(out, rows, size)
-        out += out_row
-        rows += row
-
-
-# Whether two contiguous arrays share memory.
-cdef bint overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
-    cdef char* first = <char*>cnp.PyArray_DATA(a)
-    cdef char* second = <char*>cnp.PyArray_DATA(b)
-    return first < second + cnp.PyArray_NBYTES(b) and second < first + cnp.PyArray_NBYTES(a)
-
-
-cdef inline void run_small(stream_layer* layers, isize count, int current) noexcept nogil:
-    cdef fp_mode mode = flush_subnormals()
-    cdef isize i
-    for i in range(count):
-        layers[i].small_step(&layers[i].args[current])
-    restore_fp(mode)
-
-
-cdef int run_layers(stream_layer* layers, isize count, int current) noexcept nogil:
-    cdef fp_mode mode = flush_subnormals()
-    cdef isize i
-    cdef int result = 0
-    for i in range(count):
-        result = layers[i].forward(&layers[i].args[current])
-        if result:
-            break
-    restore_fp(mode)
-    return result
-
-
-cdef int run_blocks(stream_layer* layers, isize count) noexcept nogil:
-    cdef fp_mode mode = flush_subnormals()
-    cdef isize i
-    cdef int result = 0
-    for i in range(count):
-        result = layers[i].forward(&layers[i].block)
-        if result:
-            break
-    restore_fp(mode)
-    return result
