@@ -40,6 +40,7 @@ Further on:
 - ``fastrnn.forecasting.RNNForecaster`` and ``fastrnn.anomaly.RNNAnomalyDetector`` learn from series.
 - ``fastrnn.interop.layers`` reads models of PyTorch, Keras, ONNX and others; ``fastrnn.pytorch.accelerate`` makes a
   PyTorch model faster.
+- ``fastrnn.scale`` forecasts and scores more series than memory holds, on many processes.
 - ``fastrnn.diagnostics.gradient_flow`` shows how far back gradients reach; ``fastrnn.datasets`` has data to try.
 - ``fastrnn.set_num_threads``, ``fastrnn.threads`` and ``fastrnn.show_config`` concern the whole process.
 
@@ -80,16 +81,16 @@ from .nn import (
 )
 
 if TYPE_CHECKING:
-    from . import anomaly, datasets, diagnostics, forecasting, interop, pytorch
+    from . import anomaly, datasets, diagnostics, forecasting, interop, pytorch, scale
 
 __all__ = ["RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "Sequential", "Linear", "Embedding", "Gradients",
            "Stream", "load", "quantize", "QuantizationReport", "ModelFormatError", "active_isa", "available_isas",
            "get_num_threads", "set_num_threads",
            "show_config", "threads", "nn", "losses", "optim", "training", "forecasting", "anomaly", "diagnostics",
-           "interop", "pytorch", "datasets"]
+           "interop", "pytorch", "scale", "datasets"]
 
 # Loaded when they are first named, so that `import fastrnn` stays quick.
-_ON_FIRST_USE = frozenset(("forecasting", "anomaly", "diagnostics", "interop", "pytorch", "datasets"))
+_ON_FIRST_USE = frozenset(("forecasting", "anomaly", "diagnostics", "interop", "pytorch", "scale", "datasets"))
 
 
 def __getattr__(name: str) -> object:

@@ -70,14 +70,21 @@ class Blend:
         names = smoothing.naive_members(self.seasons)
         return [names.index(name) for name in self.members if name in names]
 
-    def for_panel(self, values: Sequence[Float64Array], kept: int = 0) -> Blend:
+    def for_panel(self, values: Sequence[Float64Array], kept: int = 0, places: IntArray | None = None) -> Blend:
         """The blend for other series: as many as before, or the first `kept`, keep their weights; others have the mean.
 
-        Parameters of recursions that are not kept are those of the first series.
+        `places` says of each series which of those before it is, whose weights it has; -1: none of them. Parameters of
+        recursions that are not kept are those of the first series.
         """
         N = len(values)
         other = self
-        if N != len(self.weights):
+        if places is not None:
+            weights = np.where(places[:, None] >= 0, self.weights[places], self.weights.mean(0))
+            parameters = self.parameters
+            if parameters is not None and len(parameters.alpha) > 1:
+                parameters = parameters.some(np.maximum(places, 0))
+            other = replace(self, weights=weights, parameters=parameters)
+        elif N != len(self.weights):
             mean = np.repeat(self.weights.mean(0, keepdims=True), N - kept, 0)
             parameters = self.parameters
             if parameters is not None:

@@ -69,23 +69,27 @@ class BlendedForecaster(LivingForecaster):
                                                  paths=-calibration.paths)
         return parameters, attributes
 
-    def _settle(self, kept: int = 0, refit: bool = False) -> None:
+    def _settle(self, kept: int = 0, refit: bool = False, places: IntArray | None = None) -> None:
         """Bring the base forecasts to the ends of the panel's series, of which the first `kept` are as they were.
 
-        If none are kept, series of another number than before have the mean weights. `refit`: the linear forecast
-        learns from all steps again.
+        If none are kept, series of another number than before have the mean weights. `places` says of each series
+        which of those before it is, -1 where it is none of them: then it has the mean weights. `refit`: the linear
+        forecast learns from all steps again.
         """
         series, nonnegative = self.panel_.series, choice.kept_nonnegative(self.options_, self.panel_.series)
         known = self.choice_.nonnegative
-        if len(known) in (kept, len(series)):               # what was found before stays, unless a value is below 0
+        if places is not None:
+            nonnegative = tuple(own and (place < 0 or known[place])
+                                for own, place in zip(nonnegative, places.tolist(), strict=True))
+        elif len(known) in (kept, len(series)):             # what was found before stays, unless a value is below 0
             nonnegative = (*map(min, nonnegative, known), *nonnegative[len(known):])
         self.choice_ = replace(self.choice_, nonnegative=nonnegative)
         if self.blend_ is None:
             return
         values = Transformed(series, self.encoding_)
-        if self.calibration_ is not None and len(values) != len(self.calibration_.spread):
-            self.calibration_ = self.calibration_.for_series(units(values), kept)
-        blend = self.blend_.for_panel(values, kept)
+        if self.calibration_ is not None and (places is not None or len(values) != len(self.calibration_.spread)):
+            self.calibration_ = self.calibration_.for_series(units(values), kept, places)
+        blend = self.blend_.for_panel(values, kept, places)
         if refit and blend.linear is not None:
             blend = replace(blend, linear=linear.fit(series, self.encoding_, list(map(len, series))))
         self.blend_ = blend

@@ -21,7 +21,7 @@ from .encoding import Encoding, missing_at_end
 from .fitting import train
 from .glitches import without_glitches
 from .options import Options
-from .preparation import like_fitted, prepared, read_panel, series_number, steps_ahead
+from .preparation import like_fitted, places_by_name, prepared, read_panel, series_number, steps_ahead
 from .requests import asks_for_other_series
 from .stream import ForecastStream
 from .walk import backtest
@@ -357,6 +357,9 @@ class RNNForecaster(BlendedForecaster):
               times: ArrayLike | None = None, static: ArrayLike | None = None) -> Self:
         """Make a copy of this fitted forecaster that goes on from other series, or longer ones, without training.
 
+        Series of a frame have the weights of the fitted ones of their names, and others the mean weights. Series
+        without names have those of the fitted ones in their places if they are as many, and the mean ones otherwise.
+
         Parameters
         ----------
         X, y, past, times, static : array_like, optional
@@ -390,7 +393,7 @@ class RNNForecaster(BlendedForecaster):
         panel.series, left_out = without_glitches(panel.series)
         other.panel_ = like_fitted(self, prepared(panel, self.options_))
         other.choice_ = replace(self.choice_, left_out=left_out)
-        other._settle()
+        other._settle(places=places_by_name(self.panel_, other.panel_))
         return other
 
     def _check_loaded(self) -> None:

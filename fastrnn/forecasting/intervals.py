@@ -32,7 +32,7 @@ from .._base.trees import storable
 if TYPE_CHECKING:
     from typing import Any
 
-    from .._base.typing import ArrayLike, Float64Array
+    from .._base.typing import ArrayLike, Float64Array, IntArray
 
 GRID = 401              # probabilities at which quantiles of residuals are kept
 MOST_PATHS = 400        # residual paths that are kept for samples
@@ -139,12 +139,18 @@ class Calibration:
         return cls((units * own)[:, None] * common, units, growth, kept, paths, max(1.0, total),
                    np.maximum(0.5 / variance, LEAST_FREEDOM))
 
-    def for_series(self, units: Float64Array, kept: int = 0) -> Calibration:
-        """The calibration of other series, which only their units tell apart; the first `kept` stay as they are."""
+    def for_series(self, units: Float64Array, kept: int = 0, places: IntArray | None = None) -> Calibration:
+        """The calibration of other series, which only their units tell apart.
+
+        The first `kept` stay as they are; or, where `places` says of each series which of those before it is (-1: none
+        of them), those that were there before.
+        """
         varied = self.units > 0
         ratio = (self.spread[varied] / self.units[varied, None]).mean(0) if varied.any() else 1.0
         spread = units[:, None] * ratio * np.ones((1, self.spread.shape[1]))
         spread[:kept] = self.spread[:kept]
+        if places is not None:
+            spread[places >= 0] = self.spread[places[places >= 0]]
         return replace(self, spread=spread, units=units)
 
     def spreads(self, steps: int) -> Float64Array:

@@ -17,7 +17,7 @@ from .resample import Resampling
 from .series import Layout, check_name, check_names, read
 
 if TYPE_CHECKING:
-    from .._base.typing import ArrayLike
+    from .._base.typing import ArrayLike, IntArray
     from .calendar import Clock
     from .forecaster import RNNForecaster
     from .options import Options
@@ -73,6 +73,20 @@ def like_fitted(model: RNNForecaster, panel: Panel) -> Panel:
     if (0 if static is None else len(static)) != expected:
         raise ValueError(f"static: expected {expected} columns, got {0 if static is None else len(static)}")
     return panel
+
+
+def places_by_name(fitted: Panel, panel: Panel) -> IntArray | None:
+    """For each series of a frame the number of the fitted series of its name, -1 where there is none.
+
+    None where series have no names, or are the fitted ones in the same order: they then stand for each other by their
+    places.
+    """
+    if panel.kind != "frame" or panel.layout is None or not panel.layout.series:
+        return None
+    named = fitted.kind == "frame" and fitted.layout is not None and fitted.layout.series
+    numbers = {each.name: n for n, each in enumerate(fitted.series)} if named else {}
+    places: IntArray = np.array([numbers.get(each.name, -1) for each in panel.series], np.int64)
+    return None if named and np.array_equal(places, np.arange(len(fitted.series))) else places
 
 
 def steps_ahead(model: RNNForecaster, X: Any) -> tuple[list[Series], int]:

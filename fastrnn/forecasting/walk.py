@@ -11,7 +11,7 @@ import numpy as np
 from .backtest import Backtest, naive_forecasts, scale
 from .embeddings import with_vectors
 from .glitches import without_glitches_before
-from .preparation import like_fitted, prepared, read_panel
+from .preparation import like_fitted, places_by_name, prepared, read_panel
 from .series import Panel
 
 if TYPE_CHECKING:
@@ -58,12 +58,12 @@ def _walked(fitted: RNNForecaster, panel: Panel, starts: Sequence[int], stride: 
     """A Backtest of a fitted forecaster, from one step on in each series."""
     H, quantiles, parts = fitted.encoding_.horizon, fitted.options_.quantiles, []
     known = [without_glitches_before(*each) for each in zip(panel.series, starts, strict=True)]
-    ready = like_fitted(fitted, prepared(Panel(known, panel.kind), fitted.options_))
-    model = copy.copy(fitted)
-    if len(ready.series) != len(fitted.panel_.series):
+    ready = like_fitted(fitted, prepared(Panel(known, panel.kind, panel.layout), fitted.options_))
+    model, places = copy.copy(fitted), places_by_name(fitted.panel_, ready)
+    if places is not None or len(ready.series) != len(fitted.panel_.series):
         model.panel_ = Panel([each.part(0, max(2, begin - len(whole) + len(each))) for each, whole, begin in
                               zip(ready.series, panel.series, starts, strict=True)], panel.kind)
-        model._settle()
+        model._settle(places=places)
     for n, (each, whole, begin) in enumerate(zip(ready.series, panel.series, starts, strict=True)):
         skipped = len(whole) - len(each)            # steps before its first value
         at = np.arange(begin - skipped, len(each) - H + 1, stride) - 1      # the last step of what is past

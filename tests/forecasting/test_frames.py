@@ -583,3 +583,44 @@ def test_many_series_are_read_without_work_for_each_row(library):
     for series in panel.series[::97]:
         np.testing.assert_array_equal(series.y, y[series.name])
         assert series.clock.at(0) == hours[0]
+
+
+# ---- Fitted series by their names ---------------------------------------------------------------
+
+def named_frame(values):
+    pandas = pytest.importorskip("pandas")
+    return pandas.concat([pandas.DataFrame({"id": name, "y": y}) for name, y in values.items()], ignore_index=True)
+
+
+@pytest.mark.parametrize("blend", [("network", "naive", "seasonal naive"), ("theta", "naive", "decay", "linear")])
+def test_series_of_a_frame_keep_their_own_weights_in_any_order_and_company(blend):
+    rng = np.random.default_rng(0)
+    panel = {f"s{n}": wave(120) * (n + 1) + n * rng.standard_normal(120).cumsum() for n in range(4)}
+    model = RNNForecaster(**SMALL | {"updates": 5, "seasons": 12, "blend": blend, "target": "y", "series": "id"})
+    model.fit(named_frame(panel))
+    expected = dict(zip(panel, model.predict()["y"].to_numpy().reshape(4, -1), strict=True))
+    bounds = dict(zip(panel, model.predict(interval=0.8)["y_lower"].to_numpy().reshape(4, -1), strict=True))
+    if "theta" in blend:
+        assert len({tuple(row) for row in model.blend_.weights.tolist()}) > 1
+    for names in (["s3", "s2", "s1", "s0"], ["s2"], ["s1", "new", "s3"], ["s0", "new", "s1", "s2", "s3"]):
+        table = named_frame({name: panel.get(name, 5 + wave(90)) for name in names})
+        other = model.apply(table)
+        for column, known in (("y", expected), ("y_lower", bounds)):
+            forecasts = (other.predict() if column == "y" else other.predict(interval=0.8))[column].to_numpy()
+            for name, forecast in zip(names, forecasts.reshape(len(names), -1), strict=True):
+                if name != "new":
+                    np.testing.assert_array_equal(forecast, known[name])
+        if "new" in names and len(set(map(tuple, model.blend_.weights.tolist()))) > 1:
+            np.testing.assert_array_equal(other.blend_.weights[names.index("new")], model.blend_.weights.mean(0))
+
+
+def test_a_backtest_of_a_frame_takes_series_by_their_names():
+    rng = np.random.default_rng(1)
+    panel = {f"s{n}": wave(150) * (n + 1) + n * rng.standard_normal(150).cumsum() for n in range(3)}
+    parameters = SMALL | {"updates": 5, "seasons": 12, "blend": ("theta", "naive", "seasonal naive")}
+    model = RNNForecaster(**parameters, target="y", series="id")
+    model.fit(named_frame({name: y[:120] for name, y in panel.items()}))
+    test = model.backtest(named_frame(panel), start=120, stride=10, refit=False)
+    turned = model.backtest(named_frame(dict(reversed(panel.items()))), start=120, stride=10, refit=False)
+    for n in range(3):
+        np.testing.assert_array_equal(test.forecasts[test.series == n], turned.forecasts[turned.series == 2 - n])

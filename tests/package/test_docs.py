@@ -69,7 +69,7 @@ def documented():
 
 @pytest.mark.parametrize("module", ["fastrnn", "fastrnn.training", "fastrnn.losses", "fastrnn.optim",
                                     "fastrnn.forecasting", "fastrnn.anomaly", "fastrnn.diagnostics", "fastrnn.interop",
-                                    "fastrnn.pytorch", "fastrnn.datasets"])
+                                    "fastrnn.pytorch", "fastrnn.scale", "fastrnn.datasets"])
 def test_the_reference_has_every_public_name(module):
     package = importlib.import_module(module)
     names = getattr(package, "__all__", None) or [

@@ -14,7 +14,7 @@ import fastrnn
 from fastrnn import _core
 
 PUBLIC = {name: getattr(fastrnn, name) for name in fastrnn.__all__ if not inspect.ismodule(getattr(fastrnn, name))}
-MODULES = {"nn", "losses", "optim", "training", "forecasting", "anomaly", "diagnostics", "interop", "pytorch",
+MODULES = {"nn", "losses", "optim", "training", "forecasting", "anomaly", "diagnostics", "interop", "pytorch", "scale",
            "datasets"}
 FOLDER = Path(fastrnn.__file__).parent
 

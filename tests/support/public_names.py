@@ -9,7 +9,7 @@ from collections.abc import Iterator
 FORMATS = ("pytorch", "keras", "onnx", "safetensors", "rtneural", "npz")
 MODULES = ("fastrnn", "fastrnn.losses", "fastrnn.optim", "fastrnn.training", "fastrnn.forecasting", "fastrnn.anomaly",
            "fastrnn.diagnostics", "fastrnn.interop", *(f"fastrnn.interop.{name}" for name in FORMATS),
-           "fastrnn.pytorch", "fastrnn.datasets")
+           "fastrnn.pytorch", "fastrnn.scale", "fastrnn.datasets")
 
 
 def objects() -> Iterator[tuple[str, object]]:
