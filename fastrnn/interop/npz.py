@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import TYPE_CHECKING, Any
 
 from .._base.named_arrays import parse_configuration
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
     from .._base.typing import Activation, PathLike
     from .conventions import Layer
+
+# Scales of narrow weights, in fastrnn's own files.
+SCALE = re.compile(r"(?:.*\.)?(?:row|column)_scale_(?:ih|hh|hr)_l\d+(?:_reverse)?", re.DOTALL)
 
 
 def layers(path: PathLike, skipped: dict[str, str] | None = None, *, batch_first: bool | None = None,
@@ -87,7 +91,7 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, batch_first
             name = entry.removesuffix(".npy")
             if name == "fastrnn":
                 configuration = parse_configuration(parse_npy(archive.read(entry), name).tobytes())
-            elif is_part(name) and entry != name:
+            elif (is_part(name) or SCALE.fullmatch(name)) and entry != name:
                 arrays[name] = parse_npy(archive.read(entry), name)
             elif entry != name:
                 shape = functools.partial(_shape, archive, entry)

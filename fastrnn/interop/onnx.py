@@ -1,7 +1,8 @@
 """ONNX: recurrent nodes of a model as layers; the operators RNN, LSTM and GRU, run; layers written as models.
 
 Reading and ``run_node`` need NumPy alone; ``export`` and ``Backend`` need the package onnx (``pip install
-fastrnn[onnx]``). The operators are those of operator sets 7 to 22 (https://onnx.ai/onnx/operators).
+fastrnn[onnx]``). The operators are those of operator sets 7 to 22 (https://onnx.ai/onnx/operators), and of
+com.microsoft DynamicQuantizeLSTM, whose layers are int8 (``onnx_quantized``).
 
 ONNX's order of gates is i, o, f, c (g here) for an LSTM, i, o, f for its peepholes, z, r, h (n here) for a GRU. With D
 directions and G gates, W is [D, G*H, I], R [D, G*H, H], P [D, 3*H], B [D, 2*G*H] the input's biases, then the state's.
@@ -27,6 +28,7 @@ from .formats.protobuf import decimal
 from .onnx_graph import Model
 from .onnx_loops import LOOP, loop_layer
 from .onnx_nodes import check_call, contents_of
+from .onnx_quantized import DOMAIN, OPERATOR, QUANTIZATION, quantized_inputs, quantized_layer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,7 +63,7 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *,
         The file.
     skipped : dict, optional
         If given, it takes name -> reason of nodes that make no layer, such as one whose weights are computed by the
-        model, or that is quantised. Without it the first of them is an error.
+        model. Without it the first of them is an error.
     external_data : bool, optional
         Whether weights may be read from other files, as PyTorch's exporter writes them: those the model names, in its
         own folder or below it, and nowhere else.
@@ -78,6 +80,9 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *,
         ONNX has [T, D, N, H]. Weights of 16 bits become float32. What the model computes of its inputs for a node's
         ``initial_h``, ``initial_c`` and ``sequence_lens`` is the ``state`` [D, N, H] and the ``lengths`` of a call. No
         layer has a constant initial state: a node with one that is not zero makes no layer.
+
+        A DynamicQuantizeLSTM, as ``onnxruntime.quantization.quantize_dynamic`` writes it, is an LSTM of precision int8;
+        Notes say how near the two are.
 
         A Loop or Scan whose body is the step of an RNN, GRU or LSTM (tf2onnx writes them for GRUs, relu and masks) is a
         layer whose input is the array that the loop walks along, [T, N, I]. It is one only if it is shown, at random
@@ -97,6 +102,14 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *,
     the node: such as move numbers (Transpose, Slice, Concat, ...), and such as compute sizes, weight normalisation or
     dequantised weights (Shape, Mul, ReduceL2, DequantizeLinear, ...). alpha, beta and clip are float32 in the file, and
     are taken for the shortest decimals that they stand for.
+
+    The weights of a DynamicQuantizeLSTM are the layer's to the bit where they are whole numbers from -127 to 127 from
+    their zero point, as all that quantize_dynamic writes for LSTMs are. uint8 weights with a zero point other than 128,
+    and int8 weights of -128, are rounded again, by half a step of the layer's scales at most
+    (``layer.quantized("int8")`` says what these are). Activations are quantised in both, but not alike: in ONNX Runtime
+    x with one scale for all steps and rows and h with one for all rows of a step, in the layer each row of each step
+    with its own. A sum over W_ij x_j therefore differs by (s + t) / 2 sum_j |W_ij| at most, with s =
+    (max x - min x) / 255 over all of x and 0, and t = max_j |x_j| / 127 of the row, and likewise for h.
 
     Examples
     --------
@@ -148,19 +161,22 @@ def _unused(name, counts):
 
 def node_layer(scope, node, made):
     """The layer of a node, or the one made before of the same arrays and options."""
-    if len(node.inputs) > len(INPUTS):
-        raise ModelFormatError(f"{len(node.inputs)} inputs, expected at most {len(INPUTS)}")
-    names, weights = dict(zip(INPUTS, node.inputs)), {}
-    for key in WEIGHTS:
+    quantized = node.op_type == OPERATOR
+    expected = INPUTS + QUANTIZATION * quantized
+    if len(node.inputs) > len(expected):
+        raise ModelFormatError(f"{len(node.inputs)} inputs, expected at most {len(expected)}")
+    names, weights = dict(zip(expected, node.inputs)), {}
+    for key in WEIGHTS + QUANTIZATION * quantized:
         try:
             weights[key] = scope.value(names.get(key, ""))
         except ModelFormatError as error:
             raise type(error)(f"{key}: {error}") from error
-    options = _options(node.op_type, scope.attributes(node))
+    options = _options("LSTM" if quantized else node.op_type, scope.attributes(node))
     key = (node.op_type, *map(id, weights.values()), repr(options))
     if key not in made:
         scope.model.spend(LAYER + sum(a.size * max(4, a.itemsize) for a in weights.values() if a is not None), "layers")
-        made[key] = _layer(node.op_type, weights, options), weights     # the arrays as well: their ids stay theirs
+        layer = quantized_layer(weights, options) if quantized else _layer(node.op_type, weights, options)
+        made[key] = layer, weights      # the arrays as well: their ids stay theirs
     return made[key][0]
 
 
@@ -335,7 +351,8 @@ def run_layer(layer, X, sequence_lens=None, initial_h=None, initial_c=None):
 def export(layer: Layer, path: PathLike) -> None:
     """Write a layer as an ONNX model, which any runtime computes.
 
-    The model has one node for each layer of the stack.
+    The model has one node for each layer of the stack: of an LSTM of precision int8 a DynamicQuantizeLSTM, which is
+    ONNX Runtime's own, of other layers an RNN, GRU or LSTM.
 
     Parameters
     ----------
@@ -349,8 +366,8 @@ def export(layer: Layer, path: PathLike) -> None:
     TypeError
         The layer is none of these.
     ValueError
-        ONNX cannot express the layer: it has a projection, or ``update="mirror"`` and gates that are not sigmoids.
-        Nothing is written.
+        ONNX cannot express the layer: it has a projection, or ``update="mirror"`` and gates that are not sigmoids, or
+        narrow weights and is no LSTM of int8. Nothing is written.
     ImportError
         The package onnx is missing: ``pip install fastrnn[onnx]``.
 
@@ -360,6 +377,11 @@ def export(layer: Layer, path: PathLike) -> None:
     ``output``, ``h_n`` and ``c_n``. T and N are free; lengths and masks are not expressed. A mirrored GRU,
     h' = z n + (1 - z) h, is written with the weights and biases of z negated, for sigmoid(-a) = 1 - sigmoid(a). alpha,
     beta and clip are float32 in ONNX. The metadata "fastrnn" hold the layer's configuration, for `layers`.
+
+    The operator of an int8 LSTM has scales of rows (gates of units) alone. Where the layer has scales of columns, its
+    weights are rounded again, by half a step of their row at most, max_j |W_ij| / 254; one that was read from such a
+    file has none, and is written to the bit. ONNX Runtime quantises activations otherwise than the layer, as the notes
+    of `layers` say.
 
     ONNX Runtime (1.32) has float32 alone for these operators; `Backend` computes float64 too.
 
@@ -378,8 +400,9 @@ def export(layer: Layer, path: PathLike) -> None:
     """
     if type(layer) not in OPERATORS.values():
         raise TypeError(f"layer: expected an RNN, GRU or LSTM, got {type(layer).__name__}")
-    if layer.precision != layer.dtype.name:
-        raise ValueError(f"layer: float layers can be written, got precision {layer.precision}")
+    if layer.precision != layer.dtype.name and not _is_int8_lstm(layer):
+        raise ValueError("layer: ONNX Runtime has an operator for LSTMs of int8 weights and for no other narrow layer, "
+                         f"got {type(layer).__name__} of precision {layer.precision}")
     if layer.proj_size:
         raise ValueError(f"layer: ONNX's LSTM has no projection, got proj_size={layer.proj_size}")
     try:
@@ -391,12 +414,20 @@ def export(layer: Layer, path: PathLike) -> None:
         file.write(data)
 
 
+def _is_int8_lstm(layer):
+    return isinstance(layer, LSTM) and layer.precision == "int8"
+
+
 def _model(onnx, layer):
     """The onnx.ModelProto of a layer."""
     helper, op_type = onnx.helper, type(layer).__name__
     L, D, H, dtype = layer.num_layers, 1 + layer.bidirectional, layer.hidden_size, TENSORS[layer.dtype]
     states = ("h", "c") if op_type == "LSTM" else ("h",)
     parameters, attributes, nodes, constants = _mirrored(layer.parameters, layer), _attributes(layer), [], []
+    quantized, operator_sets = _is_int8_lstm(layer), [helper.make_opsetid("", 14)]
+    if quantized:
+        attributes["domain"] = DOMAIN
+        operator_sets.append(helper.make_opsetid(DOMAIN, 1))
 
     def constant(name, a):
         constants.append(onnx.numpy_helper.from_array(np.ascontiguousarray(a), name))
@@ -413,10 +444,14 @@ def _model(onnx, layer):
     for s in states if L > 1 else ():
         node("Split", [f"{s}_0"], each(f"{s}_0"), axis=0)
     for k in range(L):
-        given = {name: constant(f"{name}_l{k}", a) for name, a in _weights(op_type, parameters, k, D).items()}
+        weights = _weights(op_type, parameters, k, D)
+        if quantized:
+            weights |= quantized_inputs(parameters, k, D)
+        given = {name: constant(f"{name}_l{k}", a) for name, a in weights.items()}
         given |= {"X": y} | {f"initial_{s}": each(f"{s}_0")[k] for s in states}
-        names = [given.get(name, "") for name in _input_names(op_type)]
-        y = node(op_type, names, [f"Y_l{k}", *(each(f"{s}_n")[k] for s in states)], name=f"{op_type}_{k}", **attributes)
+        names = [given.get(name, "") for name in _input_names(op_type) + QUANTIZATION * quantized]
+        outputs = [f"Y_l{k}", *(each(f"{s}_n")[k] for s in states)]
+        y = node(OPERATOR if quantized else op_type, names, outputs, name=f"{op_type}_{k}", **attributes)
         # [T, D, N, H] to [T, N, D, H] to [T, N, D*H]
         y = node("Transpose", [y], [f"Y_rows_l{k}"], perm=[0, 2, 1, 3])
         y = node("Reshape", [y, constant(f"shape_l{k}", np.array([0, 0, D * H]))], [f"y_l{k}"])
@@ -431,7 +466,7 @@ def _model(onnx, layer):
 
     graph = helper.make_graph(nodes, op_type, values("x", layer.input_size, "_0"), values("output", D * H, "_n"),
                               constants)
-    model = helper.make_model(graph, producer_name="fastrnn", ir_version=7, opset_imports=[helper.make_opsetid("", 14)])
+    model = helper.make_model(graph, producer_name="fastrnn", ir_version=7, opset_imports=operator_sets)
     helper.set_model_props(model, {"fastrnn": json.dumps(configuration(layer))})
     return model
 
@@ -497,11 +532,17 @@ def _mirrored(parameters, layer):
 def _restacked(found, config, model):
     """The layer that `export` wrote, where the nodes' layers are those of its configuration; else these as they are."""
     names = [f"{config.get('class')}_{k}" for k in range(len(found))]
-    if list(found) != names or config.get("num_layers") != len(found):
+    if [name.removesuffix("_quant") for name in found] != names or config.get("num_layers") != len(found):
         return found
     parameters = {name.replace("_l0", f"_l{k}"): a for k, layer in enumerate(found.values())
                   for name, a in layer.parameters.items()}
     model.spend(2 * sum(a.nbytes for a in parameters.values()), "layers")
+    precisions = {layer._precision for layer in found.values()}     # quantize_dynamic may have narrowed some or all
+    if len(precisions) > 1:
+        return found
+    config = {name: value for name, value in config.items() if name != "precision"}
+    if precisions != {None}:
+        config["precision"] = precisions.pop()
     stack = build(config, parameters, model.path)
     if any(_attributes(layer) != _attributes(stack) for layer in found.values()):
         return found

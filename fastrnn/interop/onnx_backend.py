@@ -13,6 +13,7 @@ from .formats.protobuf import Node, Reader
 from .onnx import INPUTS, OUTPUTS, node_layer, run_layer, run_node
 from .onnx_graph import RECURRENT, Model
 from .onnx_operators import MOVES, NotConstant, move
+from .onnx_quantized import DOMAIN, OPERATOR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 class Backend(base.Backend):  # type: ignore[misc]     # onnx has no types
     """Backend of ONNX (``onnx.backend.base.Backend``) that computes with fastrnn.
 
-    It computes models of RNN, GRU and LSTM nodes and of nodes that move numbers and compute none (Transpose, Reshape,
-    Slice, Concat, ...): single operators, and what ``export`` writes.
+    It computes models of RNN, GRU and LSTM nodes, of com.microsoft's DynamicQuantizeLSTM with constant weights, and of
+    nodes that move numbers and compute none (Transpose, Reshape, Slice, Concat, ...): single operators, and what
+    ``export`` writes.
 
     Examples
     --------
@@ -204,7 +206,7 @@ class Representation(base.BackendRep):  # type: ignore[misc]     # onnx has no t
         made: dict[tuple[Any, ...], Any] = {}
         for node in self._main.nodes():
             layer = None
-            if node.op_type in RECURRENT:
+            if node.op_type in (*RECURRENT, OPERATOR):
                 try:
                     layer = node_layer(self._main, node, made)
                 except NotConstant:
@@ -259,12 +261,16 @@ def _compute(node: Node, values: Sequence[Any], attributes: dict[str, Any], laye
     named = dict(zip(INPUTS, values))
     if layer is not None:
         outputs = run_layer(layer, *map(named.get, ("X", "sequence_lens", "initial_h", "initial_c")))
+    elif node.op_type == OPERATOR:
+        raise NotImplementedError(f"{OPERATOR} node {node.name!r}: its weights must be constants of the model")
     else:
         outputs = run_node(node.op_type, named, attributes)
     return [outputs[name] for name in OUTPUTS[:len(node.outputs)]]
 
 
 def _is_known(node: onnx.NodeProto) -> bool:
+    if node.domain == DOMAIN:
+        return node.op_type == OPERATOR
     return node.domain in ("", "ai.onnx") and node.op_type in (*RECURRENT, *MOVES)
 
 

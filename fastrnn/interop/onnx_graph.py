@@ -19,6 +19,7 @@ from .formats.protobuf import BYTES, Node, Reader, Reference
 from .onnx_loops import LOOP, LOOPS, looks_recurrent
 from .onnx_nodes import foreign
 from .onnx_operators import COMPUTED, MOVES, NotConstant, fold
+from .onnx_quantized import DOMAIN, OPERATOR
 from .onnx_run import Budget
 from .onnx_shapes import Shapes
 
@@ -39,6 +40,11 @@ MODEL = {7: BYTES, 8: BYTES, 14: BYTES, 25: BYTES}
 GRAPH = {1: NODE, 5: INITIALIZER, 11: INPUT}
 FUNCTION = {7: NODE, 4: INPUT}
 NAMES = {NODE: {2: BYTES}, INITIALIZER: {8: BYTES}, INPUT: {1: BYTES}}      # where each has the names that it gives
+
+
+def is_recurrent(node: Node) -> bool:
+    """Whether a node is one of ONNX's own recurrent operators, or of ONNX Runtime's quantised LSTM."""
+    return node.op_type in RECURRENT if not node.domain else (node.domain, node.op_type) == (DOMAIN, OPERATOR)
 
 
 class Model(Reader):
@@ -178,15 +184,15 @@ class Scope:
     def recurrent(self) -> Iterator[Found]:
         """Yields (scope, node, None) of every recurrent node, those of graphs and functions within included.
 
-        With a reason in the place of None: nodes that are recurrent, and none of ONNX's own operators. With LOOP in it:
+        With a reason in the place of None: nodes that are recurrent, and of no operator that is read. With LOOP in it:
         a Loop or Scan without such nodes whose body looks like a step of one.
         """
         with self.model.deeper():
             for node in self.nodes():
-                if not node.domain and node.op_type in RECURRENT:
+                function = self.model.functions.get((node.domain, node.op_type, node.overload))
+                if is_recurrent(node) and (function is None or not node.domain):
                     yield self, node, None
                     continue
-                function = self.model.functions.get((node.domain, node.op_type, node.overload))
                 if function is not None:
                     count = self.model.recurrent_nodes
                     yield from self.model.counted(Scope(self.model, function, self, node).recurrent())

@@ -20,12 +20,10 @@ if TYPE_CHECKING:
     from .onnx_graph import Model, Scope
 
 SHOWN = 12                  # operators or arrays that a message lists
-# Names such as DynamicQuantizeLSTM, aten_lstm, my_gru_cell, CudnnRNNV3, QLinearGRU; not transformernn, congruent.
+# Names such as aten_lstm, my_gru_cell, CudnnRNNV3, QLinearGRU; not transformernn, congruent.
 RECURRENT_NAME = re.compile(r"LSTM|GRU|RNN|(?<![a-z])(?:[Ll]stm|[Gg]ru|[Rr]nn)(?![a-z])|[Rr]ecurrent")
 BEFORE = "read the model as it was before it was quantised, and call layer.quantized('int8')"
 ADVICE = {
-    "DynamicQuantizeLSTM": "with quantised weights: an LSTM that ONNX Runtime's quantize_dynamic made one of 8-bit "
-                           f"integers, and no layer computes the same numbers; {BEFORE}",
     "AttnLSTM": "which may compute anything: an LSTM with an attention mechanism within, which no layer has",
 }
 
@@ -43,8 +41,8 @@ def foreign(scope: Scope, node: Node, is_function: bool) -> str | None:
         return f"an operator of {node.domain}, {ADVICE[name]}"
     if "Quant" in name or "QL" in name:
         return f"an operator of {node.domain or 'ONNX'}, with quantised weights: {BEFORE}"
-    return (f"an operator of {node.domain or 'ONNX'}, which may compute anything; only ONNX's own RNN, GRU and LSTM "
-            "are read")
+    return (f"an operator of {node.domain or 'ONNX'}, which may compute anything; only ONNX's own RNN, GRU and LSTM, "
+            "and com.microsoft's DynamicQuantizeLSTM, are read")
 
 
 def check_call(scope: Scope, node: Node, layer: Layer) -> None:

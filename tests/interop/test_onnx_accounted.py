@@ -96,7 +96,7 @@ def test_computations_that_do_not_fit_are_refused(node, constants, match, save):
 
 
 @pytest.mark.parametrize("op_type, domain, match", [
-    ("DynamicQuantizeLSTM", "com.microsoft", "com.microsoft, with quantised weights"),
+    ("QLinearLSTM", "com.microsoft", "com.microsoft, with quantised weights"),
     ("AttnLSTM", "com.microsoft", "com.microsoft, which may compute anything"), ("LSTM", "mine", "mine, which may"),
     ("my_gru", "mine", "mine, which may"), ("LayerNormGRUCell", "mine", "mine, which may"),
 ])

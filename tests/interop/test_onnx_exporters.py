@@ -241,20 +241,6 @@ def test_weights_that_are_dequantised(axis, dtype, domain, save):
     assert_close({"Y": found}, {"Y": theirs}, 1e-5)
 
 
-def test_what_onnxruntime_quantises_is_named(save, tmp_path):
-    """By onnxruntime.quantization.quantize_dynamic itself."""
-    quantization = pytest.importorskip("onnxruntime.quantization")
-    a = weights(np.random.default_rng(0), I=8, H=8)
-    path = save([lstm(hidden_size=8)], a, (5, 2, 8))
-    quantization.quantize_dynamic(path, tmp_path / "q.onnx", op_types_to_quantize=["LSTM"])
-    assert "DynamicQuantizeLSTM" in {node.op_type for node in onnx.load(tmp_path / "q.onnx").graph.node}
-    skipped = {}
-    assert layers(tmp_path / "q.onnx", skipped) == {}
-    assert "quantize_dynamic" in "".join(skipped.values()) and "layer.quantized('int8')" in "".join(skipped.values())
-    with pytest.raises(ModelFormatError, match="DynamicQuantizeLSTM"):
-        layers(tmp_path / "q.onnx")
-
-
 @pytest.mark.parametrize("op_type, domain, attributes, named", [
     ("AttnLSTM", "com.microsoft", {}, True), ("QLinearGRU", "com.example", {}, True), ("my_lstm", "custom", {}, True),
     ("CudnnRNNV3", "tf", {}, True), ("ATen", "org.pytorch.aten", {"operator": "gru"}, True),
