@@ -1,7 +1,8 @@
 """TensorFlow Lite (LiteRT) models: fused recurrent operators as layers, without TensorFlow.
 
-Read are float UNIDIRECTIONAL_SEQUENCE_LSTM and UNIDIRECTIONAL_SEQUENCE_RNN, which the converter makes of Keras layers.
-What it leaves as a WHILE loop, and what is quantised, is named in ``skipped``. The schema is TensorFlow's
+Read are UNIDIRECTIONAL_SEQUENCE_LSTM and UNIDIRECTIONAL_SEQUENCE_RNN, which the converter makes of Keras layers: float
+ones, and hybrid ones, whose weights are int8 and whose inputs are float. What it leaves as a WHILE loop, and what
+computes in integers alone, is named in ``skipped``. The schema is TensorFlow's
 tensorflow/compiler/mlir/lite/schema/schema.fbs.
 """
 
@@ -18,6 +19,7 @@ from .._base.reading import ModelFormatError, read_bytes, refusing
 from ..nn import LSTM, RNN
 from .conventions import explained
 from .formats.flatbuffers import Buffer, Table
+from .int8_weights import int8_layer, int8_weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,8 +59,8 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *,
     path : str or path-like
         The file.
     skipped : dict, optional
-        If given, it takes name -> reason of operators that make no layer: such as are quantised, clip or normalise
-        their cell states, or are loops. Without it the first of them is an error.
+        If given, it takes name -> reason of operators that make no layer: such as compute in integers, clip or
+        normalise their cell states, or are loops. Without it the first of them is an error.
     ignore_cell_clip : bool, optional
         Whether an LSTM that holds its cell state c to a bound becomes a layer that does not. TensorFlow's converter
         writes the bound 10 for every Keras LSTM, which has none itself: the layer computes what the Keras model did,
@@ -81,7 +83,13 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *,
 
     Notes
     -----
-    Weights are float32, or float16 that the model dequantises. An LSTM without an input gate, i = 1 - f, becomes a
+    Weights are float32, or numbers of 16 or 8 bits that the model dequantises. Those of a hybrid operator are int8 with
+    a scale for each gate; the layer has precision int8 and the same numbers. Both quantise each row of each step of x
+    and h by its largest absolute value, so that the layer agrees with LiteRT as a float layer does. Where the operator
+    has ``asymmetric_quantize_inputs``, LiteRT rounds activations with a zero point instead, and sums over W_ij x_j
+    differ by (s + t) / 2 sum_j |W_ij| at most, s = (max x - min x) / 255 and t = max_j |x_j| / 127 of the row.
+
+    An LSTM without an input gate, i = 1 - f, becomes a
     layer with ``coupled_gates``, f = 1 - i, whose i has the weights of f with other signs. Peepholes are read, and a
     projection without bias and clip. Go-backwards and bidirectional Keras layers are forward layers here: the model
     reverses their inputs and outputs itself.
@@ -244,17 +252,55 @@ class Operator:
         return None if index < 0 else self.tensors[index]
 
     def weights(self, number: int, what: str, shape: tuple[int, ...] | None = None) -> Array | None:
-        """The array of an input with weights, as float32; None where the input is left out."""
+        """The array of an input with weights, as float32 or int8; None where the input is left out."""
         tensor = self.tensor(number)
         if tensor is None:
             return None
-        a = self._constant(tensor, int(self.inputs[number]), what)
+        index = int(self.inputs[number])
+        a = self._whole_numbers(tensor, what) if _kind(tensor) == "int8" else self._constant(tensor, index, what)
         if shape is not None and a.shape != shape:
             raise ModelFormatError(f"{what}: expected shape {shape}, got {a.shape}")
         return a
 
-    def _constant(self, tensor: Table, index: int, what: str) -> Array:
-        kind = TYPES.get(tensor.integer(1, "b"), "of another type")
+    def scale(self, number: int, what: str) -> np.float32:
+        """The scale of an input with int8 weights."""
+        scale, _ = self._quantization(cast("Table", self.tensor(number)), what)
+        return scale
+
+    def vector(self, number: int, what: str, shape: tuple[int, ...]) -> Array | None:
+        """The float32 array of an input whose numbers are used one by one, int8 ones times their scale."""
+        a = self.weights(number, what, shape)
+        return a if a is None or a.dtype != np.int8 else a * self.scale(number, what)
+
+    def _quantization(self, tensor: Table, what: str) -> tuple[np.float32, int]:
+        """The scale and the zero point of a tensor of whole numbers."""
+        parameters = tensor.table(4)
+        scales = np.empty(0) if parameters is None else parameters.array(2, "<f4")
+        zeros = np.empty(0) if parameters is None else parameters.array(3, "<i8")
+        if scales.size != 1 or zeros.size > 1 or not np.isfinite(scales).all():
+            raise ModelFormatError(f"{what}: weights that are quantised with {scales.size} scales and {zeros.size} "
+                                   "zero points; expected one finite scale for each gate")
+        return np.float32(scales[0]), int(zeros[0]) if zeros.size else 0
+
+    def _whole_numbers(self, tensor: Table, what: str) -> Array:
+        """The int8 weights of a hybrid operator."""
+        a = self._numbers(tensor, "i1", what)
+        if a is None:
+            raise ModelFormatError(f"{what}: the weights are no constants of the model")
+        if self._quantization(tensor, what)[1] != 0 or (a == -128).any():
+            raise ModelFormatError(f"{what}: int8 weights with a zero point, or of -128: TensorFlow Lite's own are "
+                                   "-127 to 127 around 0")
+        return a
+
+    def _constant(self, tensor: Table, index: int, what: str, dequantised: bool = False) -> Array:
+        kind = _kind(tensor)
+        if dequantised and kind == "int8":
+            a = self._numbers(tensor, "i1", what)
+            if a is None:
+                raise ModelFormatError(f"{what}: the weights are no constants of the model")
+            scale, zero = self._quantization(tensor, what)
+            self.model.spend(8 * a.size)
+            return (a.astype(np.float32) - np.float32(zero)) * scale
         if not kind.startswith("float"):
             raise ModelFormatError(f"{what}: weights that are quantised to {kind}: no "
                                    "layer computes the same numbers. Read the model as it was before it was quantised, "
@@ -264,9 +310,9 @@ class Operator:
         a = self._numbers(tensor, "<f4" if kind == "float32" else "<f2", what)
         if a is None:
             source = self.model.dequantised(self.graph).get(index) if kind == "float32" else None
-            if source is None or TYPES.get(self.tensors[source].integer(1, "b")) == "float32":
+            if source is None or _kind(self.tensors[source]) == "float32":
                 raise ModelFormatError(f"{what}: the weights are no constants of the model")
-            return self._constant(self.tensors[source], source, what)
+            return self._constant(self.tensors[source], source, what, dequantised=True)
         if kind == "float16":
             self.model.spend(4 * a.size)
         return a.astype(np.float32, copy=False)
@@ -296,7 +342,7 @@ class Operator:
         x = self.tensor(0)
         if x is None:
             raise ModelFormatError("it has no input")
-        kind = TYPES.get(x.integer(1, "b"), "of another type")
+        kind = _kind(x)
         if kind != "float32":
             raise ModelFormatError(f"a quantised operator: its input is {kind}, and it computes in integers. Read the "
                                    "model as it was before it was quantised, and call layer.quantized('int8')")
@@ -313,7 +359,7 @@ class Operator:
         shape = tensor.array(0, "<i4")
         if shape.size and (shape.size != 2 or shape[1] not in (size, -1)):
             raise ModelFormatError(f"{what}: it has shape {tuple(shape.tolist())}, expected {size} columns")
-        if TYPES.get(tensor.integer(1, "b")) != "float32":
+        if _kind(tensor) != "float32":
             raise ModelFormatError(f"{what}: a quantised state")
         a = self._numbers(tensor, "<f4", what)
         if a is not None and a.any():
@@ -345,12 +391,16 @@ class Operator:
         self.model.spend(LAYER + 8 * (W.size + R.size + b.size))
         parameters = {"weight_ih_l0": W, "weight_hh_l0": R, "bias_ih_l0": b, "bias_hh_l0": np.zeros(H, np.float32)}
         time_major = options is not None and options.integer(0, "?")
+        if _is_hybrid(parameters):
+            for number, name in ((1, "weight_ih_l0"), (2, "weight_hh_l0")):
+                parameters |= int8_weight(parameters[name], np.atleast_1d(self.scale(number, name)), None, name)
+            return int8_layer(RNN, parameters, I, H, batch_first=not time_major, activations=[activation])
         return RNN.from_parameters(parameters, I, H, batch_first=not time_major, activations=[activation])
 
     def _matrix_after_input(self, number: int) -> Array:
         """The first matrix, after a look at the type of the input: it says best that an operator is quantised."""
         x = self.tensor(0)
-        if x is not None and TYPES.get(x.integer(1, "b")) != "float32":
+        if x is not None and _kind(x) != "float32":
             self._check_input(0)
         return self._matrix(number, "input weights")
 
@@ -380,10 +430,27 @@ class Operator:
         self._check_clips(options, projection is not None, activation[0] == "tanh", ignore_cell_clip)
         self.model.spend(LAYER + 8 * sum(a.size for a in parameters.values()))
         time_major = options is not None and options.integer(3, "?")
-        return LSTM.from_parameters(
-            parameters, I, H, batch_first=not time_major, proj_size=0 if projection is None else S,
-            activations=[("sigmoid", None, None), activation, activation], coupled_gates=coupled,
-            peephole="peephole_l0" in parameters)
+        activations = [("sigmoid", None, None), activation, activation]
+        proj_size, peephole = 0 if projection is None else S, "peephole_l0" in parameters
+        if _is_hybrid(parameters):
+            return int8_layer(LSTM, parameters | self._scaled(parameters, H, coupled), I, H, activations=activations,
+                              batch_first=not time_major, proj_size=proj_size, coupled_gates=coupled, peephole=peephole)
+        return LSTM.from_parameters(parameters, I, H, batch_first=not time_major, proj_size=proj_size,
+                                    activations=activations, coupled_gates=coupled, peephole=peephole)
+
+    def _scaled(self, parameters: dict[str, Array], H: int, coupled: bool) -> dict[str, Array]:
+        """The int8 weights of an LSTM with their scales."""
+        result: dict[str, Array] = {}
+        for first, name in ((1, "weight_ih_l0"), (5, "weight_hh_l0")):
+            numbers = [first + gate for gate in range(4)]
+            if coupled:
+                numbers[:2] = numbers[1], numbers[1]        # its f, which has no effect, are zeros of any scale
+            scales = np.repeat([self.scale(number, name) for number in numbers], H)
+            result |= int8_weight(parameters[name], scales, None, name)
+        if "weight_hr_l0" in parameters:
+            scale = np.atleast_1d(self.scale(16, "projection"))
+            result |= int8_weight(parameters["weight_hr_l0"], scale, None, "weight_hr_l0")
+        return result
 
     def _gates(self, I: int, H: int, S: int, coupled: bool) -> dict[str, Array]:
         """The parameters with their gates in the order i, f, g, o.
@@ -392,15 +459,19 @@ class Operator:
         i = sigmoid(-a) there, and its weights of f have no effect.
         """
         def joined(first: int, what: str, shape: tuple[int, ...], gates: str = "ifgo") -> Array:
-            parts = []
+            parts: list[Array] = []
             for number, gate in enumerate(gates):
-                a = self.weights(first + number, f"{what} of gate {gate}", shape)
+                reader = self.weights if len(shape) == 2 else self.vector
+                a = reader(first + number, f"{what} of gate {gate}", shape)
                 if (a is None) != (coupled and gate == "i"):
                     raise ModelFormatError(f"{what} of gate {gate}: they are " + ("missing" if a is None else "given, "
                                            "but others of the input gate are not"))
-                parts.append(np.zeros(shape, np.float32) if a is None else a)
+                if a is not None and parts and a.dtype != parts[-1].dtype:
+                    raise ModelFormatError(f"{what} of gate {gate}: {a.dtype}, others {parts[-1].dtype}")
+                if a is not None:
+                    parts.append(a)
             if coupled:
-                parts[:2] = -parts[1], parts[0]
+                parts[:1] = -parts[0], np.zeros_like(parts[0])
             return np.concatenate(parts)
 
         self.model.spend(4 * (4 * H * (I + S + 2) + 3 * H))
@@ -426,3 +497,16 @@ class Operator:
         raise ModelFormatError(
             f"its cell state is held to -{clip:g}...{clip:g}, which no layer does (TensorFlow's converter writes 10 "
             "for every Keras LSTM): with ignore_cell_clip=True it is read without, and agrees while |c| stays below")
+
+
+def _kind(tensor: Table) -> str:
+    """The name of a tensor's type."""
+    return TYPES.get(tensor.integer(1, "b"), "of another type")
+
+
+def _is_hybrid(parameters: dict[str, Array]) -> bool:
+    """Whether the weights are int8: all of them, or none."""
+    kinds = {value.dtype.name for name, value in parameters.items() if name.startswith("weight")}
+    if len(kinds) > 1:
+        raise ModelFormatError(f"weights of {' and '.join(sorted(kinds))} in one operator")
+    return kinds == {"int8"}

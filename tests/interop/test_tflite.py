@@ -149,6 +149,95 @@ def test_rnns(activation, half, time_major, save):
     assert_close({"y": layer(x)[0]}, {"y": tflite_files.run(data, x)}, 1e-5)
 
 
+# ---- Hybrid operators: int8 weights, float inputs ----------------------------------------------------------
+
+def loud_and_quiet(rng, time_major, T=30, N=4, size=I):
+    """Rows of different sizes."""
+    x = rng.standard_normal((T, N, size)) * np.array([0.1, 1, 3, 30])[:, None]
+    return np.ascontiguousarray(x if time_major else x.swapaxes(0, 1)).astype(np.float32)
+
+
+def distance(a, b):
+    return float(np.sqrt(np.square(a.astype(float) - b).mean()))
+
+
+@pytest.mark.parametrize("time_major", [False, True])
+@pytest.mark.parametrize("kind", [{}, {"coupled": True}, {"peephole": True}, {"S": 2},
+                                  {"S": 2, "peephole": True, "coupled": True}])
+def test_hybrid_lstms(kind, time_major, save):
+    """They agree with LiteRT to float32's rounding: both round each row of each step by its largest number."""
+    tflite_files = pytest.importorskip("tflite_files")
+    rng = np.random.default_rng(5)
+    made = {number: tflite_files.whole(a) if number < 12 or number == 16 else a
+            for number, a in arrays(rng, **kind).items()}
+    x = loud_and_quiet(rng, time_major)
+    path = save(tflite_files.lstm(made, x.shape, time_major=time_major))
+    assert interop.detect(path) == "tflite"
+    layer = interop.layers(path)["lstm"]
+    assert layer.precision == "int8" and layer.batch_first != time_major
+    assert layer.coupled_gates == kind.get("coupled", False) and layer.proj_size == kind.get("S", 0)
+    output = layer(x)[0]
+    assert_close({"y": output}, {"y": tflite_files.run(path.read_bytes(), x)}, 1e-5)
+    floats = {number: a.values if isinstance(a, tflite_files.Whole) else a for number, a in made.items()}
+    exact = tflite_files.run(tflite_files.lstm(floats, x.shape, time_major=time_major), x)
+    assert 1e-5 < distance(output, exact) < 0.01        # it is int8 arithmetic that is compared
+
+
+@pytest.mark.parametrize("time_major", [False, True])
+@pytest.mark.parametrize("activation", ["NONE", "RELU", "TANH"])
+def test_hybrid_rnns(activation, time_major, save):
+    tflite_files = pytest.importorskip("tflite_files")
+    rng = np.random.default_rng(6)
+    W, R = (tflite_files.whole(rng.uniform(-0.4, 0.4, shape)) for shape in ((H, I), (H, H)))
+    b, x = rng.uniform(-0.5, 0.5, H).astype(np.float32), loud_and_quiet(rng, time_major)
+    data = tflite_files.rnn(W, R, b, x.shape, activation=getattr(tflite_files, activation), time_major=time_major)
+    layer = layers(save(data))["rnn"]
+    assert layer.precision == "int8"
+    assert_close({"y": layer(x)[0]}, {"y": tflite_files.run(data, x)}, 1e-5)
+
+
+@pytest.mark.parametrize("operator", ["lstm", "rnn"])
+def test_hybrid_operators_with_zero_points_of_activations(operator, save):
+    """LiteRT rounds otherwise then; ours is as near to float32, and the two differ by no more than both roundings."""
+    tflite_files = pytest.importorskip("tflite_files")
+    rng, size = np.random.default_rng(7), 24
+    if operator == "lstm":
+        made = {number: rng.uniform(-0.3, 0.3, (size, size)).astype(np.float32) for number in range(1, 9)}
+        made |= {number: rng.uniform(-0.3, 0.3, size).astype(np.float32) for number in range(12, 16)}
+    else:
+        made = {number: rng.uniform(-0.2, 0.2, (size, size)).astype(np.float32) for number in (1, 2)}
+    whole = {number: tflite_files.whole(a) if a.ndim == 2 else a for number, a in made.items()}
+    exact = {number: a.values if isinstance(a, tflite_files.Whole) else a for number, a in whole.items()}
+    x, bias = loud_and_quiet(rng, False, size=size), np.zeros(size, np.float32)
+
+    def data(values, **options):
+        if operator == "lstm":
+            return tflite_files.lstm(values, x.shape, **options)
+        return tflite_files.rnn(values[1], values[2], bias, x.shape, **options)
+
+    theirs = tflite_files.run(data(whole, asymmetric=True), x)
+    output = layers(save(data(whole, asymmetric=True)))[operator](x)[0]
+    wanted = tflite_files.run(data(exact), x)
+    assert distance(theirs, tflite_files.run(data(whole), x)) > 1e-5
+    assert distance(output, wanted) < 1.5 * distance(theirs, wanted)
+    assert distance(output, theirs) < distance(output, wanted) + distance(theirs, wanted)
+
+
+def test_weights_of_8_bits_that_are_dequantised(save):
+    """A float operator of them: the layer has the float numbers."""
+    tflite_files = pytest.importorskip("tflite_files")
+    rng = np.random.default_rng(8)
+    made = {number: tflite_files.whole(a)._replace(zeros=(2,)) if a.ndim == 2 else a
+            for number, a in arrays(rng).items()}
+    x = rng.standard_normal((2, 5, I)).astype(np.float32)
+    data = tflite_files.lstm(made, x.shape, half=True)
+    layer = layers(save(data))["lstm"]
+    assert layer.precision == "float32"
+    halves = {number: a if a.ndim == 2 else a.astype(np.float16).astype(np.float32) for number, a in
+              ((number, getattr(a, "values", a)) for number, a in made.items())}
+    assert_close({"y": layer(x)[0]}, {"y": tflite_files.run(tflite_files.lstm(halves, x.shape), x)}, 1e-5)
+
+
 def test_cell_states_that_are_held_to_a_bound(save):
     """Refused where it can be reached; read where the file's steps are too few for it, and where the caller says so."""
     tflite_files = pytest.importorskip("tflite_files")
@@ -173,7 +262,8 @@ def test_options_that_no_layer_has(save):
     rng = np.random.default_rng(4)
     W, R, b = (rng.uniform(-1, 1, shape).astype(np.float32) for shape in ((H, I), (H, H), (H,)))
     shape, plain = (2, 5, I), arrays(rng)
-    int8 = {number: np.ones(a.shape, np.int8) for number, a in plain.items()}
+    int8 = {number: tflite_files.whole(a) for number, a in plain.items() if a.ndim == 2}
+    W8, R8 = tflite_files.whole(W), tflite_files.whole(R)
     for data, match in (
             (tflite_files.lstm(arrays(rng, norm=True), shape), "layer normalisation"),
             (tflite_files.lstm(arrays(rng, S=2), shape, proj_clip=0.5), "projection is held to -0.5...0.5"),
@@ -182,8 +272,14 @@ def test_options_that_no_layer_has(save):
             (tflite_files.lstm(plain, shape, activation=tflite_files.RELU6), "the activation RELU6, which no layer"),
             (tflite_files.lstm({k: v for k, v in plain.items() if k != 1}, shape), "of gate i: they are given, but"),
             (tflite_files.lstm(plain, shape, state=np.ones((2, H), "f4")), "output state: it starts at numbers"),
-            (tflite_files.lstm(plain | int8, shape), "weights that are quantised to int8"),
-            (tflite_files.lstm(plain | {7: int8[7]}, shape), "recurrent weights of gate g: weights that are quantised"),
+            (tflite_files.lstm(plain | {7: int8[7]}, shape), "recurrent weights of gate g: int8, others float32"),
+            (tflite_files.lstm(plain | {n: int8[n] for n in (1, 2, 3, 4)}, shape), "weights of float32 and int8"),
+            (tflite_files.lstm(plain | int8 | {6: int8[6]._replace(zeros=(3,))}, shape), "gate f: int8 weights with a"),
+            (tflite_files.lstm(plain | int8 | {6: int8[6]._replace(scales=())}, shape), "with 0 scales and 1 zero"),
+            (tflite_files.lstm(plain | int8 | {6: int8[6]._replace(scales=(0.1,) * H, zeros=(0,) * H)}, shape),
+             "with 4 scales and 4 zero points"),
+            (tflite_files.lstm(plain | int8 | {6: int8[6]._replace(scales=(np.inf,))}, shape), "expected one finite"),
+            (tflite_files.rnn(W8._replace(numbers=np.full(W.shape, -128, np.int8)), R8, b, shape), "weights with a zero point, or of -128"),
             (tflite_files.lstm(plain | {7: np.ones((H, 2), "f4")}, shape), r"gate g: expected shape \(4, 4\)"),
             (tflite_files.lstm({k: v for k, v in plain.items() if k != 3}, shape), "gate g: they are missing"),
             (tflite_files.lstm({k: v for k, v in plain.items() if k != 13}, shape), "bias of gate f: they are missing"),
@@ -191,7 +287,8 @@ def test_options_that_no_layer_has(save):
             (tflite_files.rnn(W, R, b, shape, activation=tflite_files.RELU_N1_TO_1), "the activation RELU_N1_TO_1"),
             (tflite_files.rnn(W, R, b, shape, activation=tflite_files.SIGN_BIT), "the activation SIGN_BIT"),
             (tflite_files.rnn(W, R[:2], b, shape), r"recurrent weights: expected shape \(4, 4\)"),
-            (tflite_files.rnn(W.astype("i1"), R, b, shape), "input weights: weights that are quantised to int8")):
+            (tflite_files.rnn(W.astype("u1"), R, b, shape), "input weights: weights that are quantised to uint8"),
+            (tflite_files.rnn(W8, R, b, shape), "weights of float32 and int8 in one operator")):
         path, skipped = save(data), {}
         with pytest.raises(ModelFormatError, match=match):
             layers(path)

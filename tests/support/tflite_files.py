@@ -1,6 +1,7 @@
 """TensorFlow Lite models of one recurrent operator, written by LiteRT's own schema, and run by its interpreter."""
 
 import warnings
+from typing import NamedTuple
 
 import flatbuffers
 import numpy as np
@@ -10,6 +11,28 @@ from ai_edge_litert.interpreter import Interpreter
 LSTM, RNN, DEQUANTIZE, CUSTOM = 44, 35, 6, 32
 TYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int8": 9}
 NONE, RELU, RELU_N1_TO_1, RELU6, TANH, SIGN_BIT = range(6)
+
+
+class Whole(NamedTuple):
+    """int8 numbers of a tensor with their scales and zero points: values are scale (numbers - zero)."""
+
+    numbers: np.ndarray
+    scales: tuple = ()
+    zeros: tuple = (0,)
+
+    @property
+    def shape(self):
+        return self.numbers.shape
+
+    @property
+    def values(self):
+        return ((self.numbers.astype(float) - self.zeros[0]) * self.scales[0]).astype(np.float32)
+
+
+def whole(a):
+    """int8 numbers of an array as TensorFlow's converter makes them: symmetric, one scale."""
+    scale = np.float32(np.abs(a).max() / 127)
+    return Whole(np.rint(a / scale).astype(np.int8), (float(scale),))
 
 
 class Builder:
@@ -36,6 +59,16 @@ class Builder:
 
     def weights(self, a, half=False):
         """The index of a constant; with `half` of one that is dequantised from float16. -1 for None."""
+        if isinstance(a, Whole):
+            source = self.tensor(a.numbers)
+            quantization = schema.QuantizationParametersT()
+            quantization.scale, quantization.zeroPoint = list(map(float, a.scales)), list(a.zeros)
+            self.graph.tensors[source].quantization = quantization
+            if half:
+                target = self.tensor(None, a.shape)
+                self.operator(DEQUANTIZE, [source], [target])
+                return target
+            return source
         if a is None or not half:
             return -1 if a is None else self.tensor(a)
         source, target = self.tensor(a.astype(np.float16)), self.tensor(None, a.shape)
@@ -59,7 +92,7 @@ class Builder:
 
 
 def lstm(arrays, shape, *, activation=TANH, cell_clip=0.0, proj_clip=0.0, time_major=False, half=False, state=None,
-         diagonal=False, name="lstm"):
+         diagonal=False, asymmetric=False, name="lstm"):
     """Bytes of a model of one UNIDIRECTIONAL_SEQUENCE_LSTM: arrays by the numbers of its inputs, X of a shape."""
     made = Builder()
     x = made.tensor(None, shape, name="x")
@@ -71,12 +104,13 @@ def lstm(arrays, shape, *, activation=TANH, cell_clip=0.0, proj_clip=0.0, time_m
     options = schema.UnidirectionalSequenceLSTMOptionsT()
     options.fusedActivationFunction, options.cellClip, options.projClip = activation, cell_clip, proj_clip
     options.timeMajor, options.diagonalRecurrentTensors = time_major, diagonal
+    options.asymmetricQuantizeInputs = asymmetric
     y = made.tensor(None, (*shape[:2], S), name=name)
     made.operator(LSTM, inputs, [y], options, schema.BuiltinOptions.UnidirectionalSequenceLSTMOptions)
     return made.data([x], [y])
 
 
-def rnn(W, R, b, shape, *, activation=TANH, time_major=False, half=False):
+def rnn(W, R, b, shape, *, activation=TANH, time_major=False, half=False, asymmetric=False):
     """Bytes of a model of one UNIDIRECTIONAL_SEQUENCE_RNN."""
     made = Builder()
     x, (H, _) = made.tensor(None, shape, name="x"), W.shape
@@ -84,6 +118,7 @@ def rnn(W, R, b, shape, *, activation=TANH, time_major=False, half=False):
     inputs = [x, *(made.weights(a, half) for a in (W, R, b)), made.tensor(None, (rows, H), variable=True)]
     options = schema.SequenceRNNOptionsT()
     options.fusedActivationFunction, options.timeMajor = activation, time_major
+    options.asymmetricQuantizeInputs = asymmetric
     y = made.tensor(None, (*shape[:2], H), name="rnn")
     made.operator(RNN, inputs, [y], options, schema.BuiltinOptions.SequenceRNNOptions)
     return made.data([x], [y])
