@@ -29,7 +29,7 @@ cdef split best_split(Batch batch, Parameters p, isize threads, isize directions
     cdef isize each = (threads + directions - 1) // directions, cpus = team_threads()
     s.rows = max(<isize>1, min(each, batch.N // LEAST_ROWS))
     s.team = team_size(p, min(each, cpus // directions) // s.rows, <double>batch.N / s.rows, backward)
-    if s.team == 1 and cpus > 1 and not unpaid(p.multiply_adds * <double>batch.N):
+    if s.team == 1 and cpus > 1 and not unpaid(p.work(batch.N)):
         s.rows = max(<isize>1, min(each, batch.N))
     return s
 
@@ -47,9 +47,9 @@ cdef isize team_size(Parameters p, isize threads, double rows, bint backward) no
     cdef isize most = max(<isize>1, min(threads, fewest_panels(&p.cell, backward)))
     if assumed_cpus > 0 and p.table.teams:
         return most
-    if most == 1 or not p.table.teams or unpaid(p.multiply_adds * rows):
+    if most == 1 or not p.table.teams or unpaid(p.work(rows)):
         return 1
-    return max(<isize>1, min(most, <isize>sqrt(p.multiply_adds * rows / PHASE_WORK)))
+    return max(<isize>1, min(most, <isize>sqrt(p.work(rows) / PHASE_WORK)))
 
 
 cdef inline team_member* member_of(team_member* first, isize k) noexcept nogil:
@@ -121,7 +121,7 @@ cdef class Call:
             first = &args[i * s.team]
             first[0] = args[0]
             first.run.n0, first.run.n1 = batch.split(i, s.rows), batch.split(i + 1, s.rows)
-            first.run.member = self.new_team(s.team, batch.T, p.multiply_adds * (first.run.n1 - first.run.n0))
+            first.run.member = self.new_team(s.team, batch.T, p.work(first.run.n1 - first.run.n0))
             first.run.scratch = self.new_scratch(p, p.table.plan_forward(first))
             for k in range(s.team):
                 first[k] = first[0]

@@ -284,6 +284,10 @@ cdef class Parameters:
         return (self.gates * self.cell.hidden * (self.cell.input + self.cell.state)
                 + (self.cell.hidden * self.cell.state if self.weight_hr is not None else 0))
 
+    # Multiply-adds of a step of so many rows; with narrow weights, those of the table's dtype that take as long.
+    cdef double work(self, double rows) noexcept:
+        return rows * self.multiply_adds * self.table.weight_size / self.table.itemsize
+
     cdef isize bytes_of(self, const matrix* m) noexcept:
         return m.panels * m.width * self.table.vlen * m.outer * padded_depth(self.table, m) * self.table.weight_size
 

@@ -67,7 +67,7 @@ cdef class SharedStep:
         cdef team_member* first
         cdef forward_args* own
         cdef layer_share* layer
-        self.work = max(self.work, p.multiply_adds * ((N + self.s.rows - 1) // self.s.rows))
+        self.work = max(self.work, p.work((N + self.s.rows - 1) // self.s.rows))
         for row in range(self.s.rows):
             first = self.team_of(row)
             scratch = NULL

@@ -269,7 +269,7 @@ cdef class StreamCore:
     # Whether threads would share a long block: its rows, or the panels of its first layer.
     cdef bint shares(self) noexcept:
         cdef Parameters p = self.parameters[0]
-        return self.batch_size > 1 or p.multiply_adds > ROW_WORK and team_size(p, team_threads(), 1, False) > 1
+        return self.batch_size > 1 or p.work(1) > ROW_WORK and team_size(p, team_threads(), 1, False) > 1
 
     # A new output of T steps with so many axes.
     cdef cnp.ndarray new_output(self, int axes, isize T):

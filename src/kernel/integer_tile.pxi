@@ -312,17 +312,18 @@ cdef inline void narrow_product(const matrix* w, isize p, const narrow_rows* v, 
             infinite_sums(&a, w, 0, r)
 
 
-# The same of row `first` alone and all panels of w, whose starts lie init_panel apart: the weights are read in one go.
-cdef inline void narrow_row_product(const matrix* w, const narrow_rows* v, isize first, const real* init,
-                                    isize init_panel, real* out, bint backwards) noexcept nogil:
+# The same of row `first` alone and panels p0..p1 of w, whose starts lie init_panel apart: the weights are read in one
+# go.
+cdef inline void narrow_row_product(const matrix* w, isize p0, isize p1, const narrow_rows* v, isize first,
+                                    const real* init, isize init_panel, real* out, bint backwards) noexcept nogil:
     cdef dot_args a
     cdef isize p
-    set_product(&a, w, 0, v, first)
+    set_product(&a, w, p0, v, first)
     a.out, a.out_row, a.init, a.init_row = out, 0, init, 0
-    a.panels, a.init_panel, a.backwards = w.panels, init_panel, backwards
+    a.panels, a.init_panel, a.backwards = p1 - p0, init_panel, backwards
     call_dot(w, &a, 1)
     if a.v.scale[0] == INFINITY:
-        for p in range(w.panels):
+        for p in range(p1 - p0):
             infinite_sums(&a, w, p, 0)
 
 

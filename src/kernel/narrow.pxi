@@ -4,16 +4,24 @@
 # the gate sums: every row of x and h is quantised once a step, the integer tile sums the products, and on its results,
 # floats again, run the same cells.
 #
-# Uses layer_run, forward_args, matrix, product (structs), the integer tile, step, locate_states, locate_rows,
-# running_rows, reset_rows, prefetch_stores, cells_plain, cells_with_options, split_gru_sums, store_state (forward),
-# between_row, extra_row (gru), tile_args, tile_rows (tile), should_stop_after (kernels).
+# A team shares the panels as in forward.pxi. Each part of a phase quantises all rows for itself, into memory of its
+# own: that costs less than a barrier after which all could read the same numbers.
+#
+# Uses layer_run, forward_args, matrix, product (structs), the integer tile, step, share, forward_phase, locate_states,
+# locate_rows, running_rows, reset_rows, prefetch_stores, prefetch_states, cells_plain, cells_with_options,
+# split_gru_sums, store_state (forward), between_row, extra_row (gru), tile_args, tile_rows (tile), parts_of (team.h),
+# should_stop_after (kernels).
 
 include "integer_tile.pxi"
 
 cdef extern from "machine.h" nogil:
     bint cpu_has_dot()
 
-# What a pass keeps in its task's scratch: floats first, then the quantised rows.
+cdef enum: ROW_BLOCK = 24       # rows whose products with a panel of W_ih are taken before those with W_hh: the weights
+#                                 of one of them, and these sums, stay in L1
+
+# What a part of a phase keeps in its task's or team's scratch: floats that each part has its panels of; then, for each
+# part, rows of its own.
 cdef struct narrow_scratch:
     real* floats                    # args.chunk > 0: W_ih x + b as [panel][step][row][width][VLEN]; GRU_BEFORE: what
     #                                 gru.pxi calls `between`
@@ -34,16 +42,10 @@ cdef inline isize place_rows(narrow_rows* rows, const forward_args* args, isize 
     return used + (count + 15) // 16 * 16
 
 
-# Lays out the scratch of a task; returns its size in elements.
-cdef isize place_scratch(const forward_args* args, narrow_scratch* s) noexcept nogil:
+# Lays out what one part keeps, behind the first `used` elements; returns how many are used then.
+cdef inline isize place_part(const forward_args* args, narrow_scratch* s, isize used) noexcept nogil:
     cdef const packed_cell* cell = args.run.cell
-    cdef isize rows = args.run.n1 - args.run.n0, used = 0
-    s.floats = <real*>args.run.scratch
-    if cell.kind == GRU_BEFORE:
-        used = rows * cell.units * 2 * VLEN
-    elif args.chunk > 0:
-        used = args.chunk * rows * cell.w_ih.panels * cell.w_ih.width * VLEN
-    used = (used + 15) // 16 * 16
+    cdef isize rows = args.run.n1 - args.run.n0
     used = place_rows(&s.x, args, used, max(args.chunk, <isize>1) * rows, cell.input)
     used = place_rows(&s.h, args, used, rows, cell.state)
     if cell.w_hr.data != NULL or cell.w_hn.data != NULL:
@@ -52,25 +54,43 @@ cdef isize place_scratch(const forward_args* args, narrow_scratch* s) noexcept n
     return used + cell.w_ih.panels * (2 * cell.w_ih.width + 1) * VLEN
 
 
+# Finds the scratch of a part. Returns the size of the scratch in elements if this is the last part.
+cdef isize place_scratch(const forward_args* args, narrow_scratch* s, isize part) noexcept nogil:
+    cdef const packed_cell* cell = args.run.cell
+    cdef isize rows = args.run.n1 - args.run.n0, used = 0, size
+    s.floats = <real*>args.run.scratch
+    if cell.kind == GRU_BEFORE:
+        used = rows * cell.units * 2 * VLEN
+    elif args.chunk > 0:
+        used = args.chunk * rows * cell.w_ih.panels * cell.w_ih.width * VLEN
+    used = (used + 15) // 16 * 16
+    size = place_part(args, s, used) - used
+    if part > 0:
+        place_part(args, s, used + part * size)
+    return used + (part + 1) * size
+
+
 # As plan_forward: a pass of its own over the inputs pays where a step has too few rows to fill a tile, or where the
 # weights exceed L2.
 cdef isize plan_narrow(forward_args* args) noexcept nogil:
     cdef narrow_scratch s
     cdef layer_run* run = &args.run
     cdef const packed_cell* cell = run.cell
-    cdef isize rows = run.n1 - run.n0, width = cell.w_ih.panels * cell.w_ih.width * VLEN
-    cdef isize weights = (cell.w_ih.depth + cell.w_hh.depth) * width, step_rows
+    cdef isize rows = run.n1 - run.n0, parts = parts_of(run.member)
+    cdef isize share_width = cell.w_ih.panels * cell.w_ih.width * VLEN // parts
+    cdef isize weights = (cell.w_ih.depth + cell.w_hh.depth) * share_width, step_rows
     args.chunk = 0
     if rows == 0:
         return 0
     if run.lengths == NULL and run.T > 1 and cell.kind != GRU_BEFORE and (rows <= 4 or weights > L2):
-        step_rows = max(<isize>L2 // 2 // (width * <isize>sizeof(real)), <isize>24 if rows <= 4 else 8 * rows)
+        step_rows = max(<isize>L2 // 2 // (share_width * <isize>sizeof(real)), <isize>24 if rows <= 4 else 8 * rows)
         args.chunk = max(<isize>1, min(run.T, step_rows // rows))
-    return place_scratch(args, &s)
+    return place_scratch(args, &s, parts - 1)
 
 
-# W_ih x + b of `steps` steps from step `first`.
-cdef int narrow_input_sums(forward_args* args, const narrow_scratch* s, isize first, isize steps) noexcept nogil:
+# W_ih x + b of `steps` steps from step `first`, panels p0..p1.
+cdef int narrow_input_sums(forward_args* args, const narrow_scratch* s, isize first, isize steps, isize p0,
+                           isize p1) noexcept nogil:
     cdef const packed_cell* cell = args.run.cell
     cdef const matrix* w = &cell.w_ih
     cdef isize P = w.width, rows = args.run.n1 - args.run.n0, p, m, R, t
@@ -79,7 +99,7 @@ cdef int narrow_input_sums(forward_args* args, const narrow_scratch* s, isize fi
         quantise_rows(w, <const real*>args.x + (first + t) * args.x_t + args.run.n0 * args.x_n, args.x_n, rows, &x)
         x.data += rows * x.row
         x.scale += rows
-    for p in range(w.panels):
+    for p in range(p0, p1):
         m = 0
         while m < steps * rows:
             R = tile_rows(steps * rows - m, DOT_ROWS[P])
@@ -91,19 +111,14 @@ cdef int narrow_input_sums(forward_args* args, const narrow_scratch* s, isize fi
     return 0
 
 
-# acc[row][gate] of panel p, rows n..n+R, as gate_sums gives them.
-cdef inline void narrow_gate_sums(forward_args* args, step* t, const narrow_scratch* s, vf* acc, vf* n_input, isize p,
-                                  isize n, isize R) noexcept nogil:
-    cdef vf[32] sums, start
+# acc[row][gate] of panel p, rows n..n+R, as gate_sums gives them, from the input's sums of these rows.
+cdef inline void narrow_gate_sums(forward_args* args, const narrow_scratch* s, const real* input_sums, vf* acc,
+                                  vf* n_input, isize p, isize n, isize R) noexcept nogil:
+    cdef vf[32] start
     cdef const packed_cell* cell = args.run.cell
     cdef isize P = cell.w_ih.width, i
     cdef tile_args a
-    if t.input_sums == NULL:
-        narrow_product(&cell.w_ih, p, &s.x, n - args.run.n0, <const real*>cell.bias + p * P * VLEN, 0, <real*>sums,
-                       P * VLEN, R)
-        a.init = <const real*>sums
-    else:
-        a.init = t.input_sums + p * t.input_panel + (n - args.run.n0) * P * VLEN
+    a.init = input_sums
     if cell.kind == GRU or cell.kind == GRU_BEFORE:
         a.init_panel = 0
         split_gru_sums(cell, &a, start, n_input, p, 1, R)
@@ -114,79 +129,109 @@ cdef inline void narrow_gate_sums(forward_args* args, step* t, const narrow_scra
             acc[3 * i + 2] = start[3 * i + 2]
 
 
-# A step of the one row n: the sums of all panels, then all cells. Its weights are the most that a step reads, and they
-# are read in one go.
-cdef int narrow_row_step(forward_args* args, step* t, const narrow_scratch* s, isize n) noexcept nogil:
+# A step of the one row n, panels p0..p1: the sums of all panels, then all cells. Its weights are the most that a step
+# reads, and they are read in one go.
+cdef int narrow_row_step(forward_args* args, step* t, const narrow_scratch* s, isize n, isize p0,
+                         isize p1) noexcept nogil:
     cdef const packed_cell* cell = args.run.cell
-    cdef isize P = cell.w_ih.width, panels = cell.w_ih.panels, size = panels * P * VLEN, row = n - args.run.n0
+    cdef isize P = cell.w_ih.width, size = (p1 - p0) * P * VLEN, row = n - args.run.n0
     cdef bint backwards = (t.index + args.turn) & 1
     cdef vf* acc = <vf*>s.sums
     cdef vf* n_input = <vf*>(s.sums + 2 * size)
     cdef tile_args a
-    if should_stop_after(args.run.poll, &args.run.work, panels * P * (cell.input + cell.state) // GROUP):
+    if should_stop_after(args.run.poll, &args.run.work, (p1 - p0) * P * (cell.input + cell.state) // GROUP):
         return -1
     a.init, a.init_panel = s.sums, P * VLEN
     if t.input_sums == NULL:
-        narrow_row_product(&cell.w_ih, &s.x, row, <const real*>cell.bias, P * VLEN, s.sums, backwards)
+        narrow_row_product(&cell.w_ih, p0, p1, &s.x, row, <const real*>cell.bias + p0 * P * VLEN, P * VLEN, s.sums,
+                           backwards)
     else:
-        a.init, a.init_panel = t.input_sums, t.input_panel
+        a.init, a.init_panel = t.input_sums + p0 * t.input_panel, t.input_panel
     if cell.kind == GRU:
-        split_gru_sums(cell, &a, <vf*>(s.sums + size), n_input, 0, panels, 1)
+        split_gru_sums(cell, &a, <vf*>(s.sums + size), n_input, p0, p1 - p0, 1)
         a.init, a.init_panel = s.sums + size, P * VLEN
     else:
         acc = <vf*>(s.sums + size)
-    narrow_row_product(&cell.w_hh, &s.h, row, a.init, a.init_panel, <real*>acc, backwards)
+    narrow_row_product(&cell.w_hh, p0, p1, &s.h, row, a.init, a.init_panel, <real*>acc, backwards)
     if cell.plain:
-        cells_plain(args, t, acc, n_input, s.floats, 0, panels, n, 1)
+        cells_plain(args, t, acc, n_input, s.floats, p0, p1 - p0, n, 1)
     else:
-        cells_with_options(args, t, acc, n_input, s.floats, 0, panels, n, 1)
+        cells_with_options(args, t, acc, n_input, s.floats, p0, p1 - p0, n, 1)
     return 0
 
 
-# As forward_step.
-cdef int narrow_step(forward_args* args, step* t, const narrow_scratch* s) noexcept nogil:
+# The same of panel p and rows n..n+count, at most ROW_BLOCK.
+cdef int narrow_rows_step(forward_args* args, step* t, const narrow_scratch* s, isize p, isize n,
+                          isize count) noexcept nogil:
+    cdef vf[4 * ROW_BLOCK] sums
     cdef vf[32] acc
     cdef vf[16] n_input
+    cdef const packed_cell* cell = args.run.cell
+    cdef isize P = cell.w_ih.width, row = n - args.run.n0, m = 0, R
+    cdef const real* input_sums = <const real*>sums
+    if t.input_sums != NULL:
+        input_sums = t.input_sums + p * t.input_panel + row * P * VLEN
+    else:
+        while m < count:
+            R = tile_rows(count - m, DOT_ROWS[P])
+            narrow_product(&cell.w_ih, p, &s.x, row + m, <const real*>cell.bias + p * P * VLEN, 0,
+                           <real*>(sums + m * P), P * VLEN, R)
+            m += R
+    m = 0
+    while m < count:
+        R = tile_rows(count - m, DOT_ROWS[P])
+        if should_stop_after(args.run.poll, &args.run.work, R * P * (cell.input + cell.state) // GROUP):
+            return -1
+        if t.y != NULL:
+            prefetch_stores(args, t, p, n + m, R)
+        narrow_gate_sums(args, s, input_sums + m * P * VLEN, acc, n_input, p, n + m, R)
+        if cell.plain:
+            cells_plain(args, t, acc, n_input, s.floats, p, 1, n + m, R)
+        else:
+            cells_with_options(args, t, acc, n_input, s.floats, p, 1, n + m, R)
+        m += R
+    return 0
+
+
+# As units_part.
+cdef int narrow_units_part(forward_args* args, step* t, isize part) noexcept nogil:
+    cdef narrow_scratch s
     cdef layer_run* run = &args.run
     cdef const packed_cell* cell = run.cell
-    cdef isize P = cell.w_ih.width, panels = cell.w_ih.panels, n0 = run.n0, i, p, n, R, width = state_width(run)
+    cdef isize p0 = share(cell.w_ih.panels, part, run.member), p1 = share(cell.w_ih.panels, part + 1, run.member)
+    cdef isize n0 = run.n0, width = state_width(run), i, p, n, count
+    place_scratch(args, &s, part)
+    if run.member != NULL:
+        prefetch_states(args, t, p0, p1)
+    if args.chunk > 0 and t.index % args.chunk == 0:
+        if narrow_input_sums(args, &s, t.index, min(args.chunk, run.T - t.index), p0, p1):
+            return -1
     quantise_rows(&cell.w_hh, t.h + n0 * width, width, t.active - n0, &s.h)
     if t.input_sums == NULL:
         quantise_rows(&cell.w_ih, t.x + n0 * args.x_n, args.x_n, t.active - n0, &s.x)
     if t.active - n0 == 1 and cell.kind != GRU_BEFORE:
-        if narrow_row_step(args, t, s, n0):
-            return -1
-        panels = 0
-    for i in range(panels):
-        p = panels - 1 - i if (t.index + args.turn) & 1 else i
+        return narrow_row_step(args, t, &s, n0, p0, p1)
+    for i in range(p1 - p0):
+        p = p1 - 1 - i if (t.index + args.turn) & 1 else p0 + i
         n = n0
         while n < t.active:
-            R = tile_rows(t.active - n, DOT_ROWS[P])
-            if should_stop_after(run.poll, &run.work, R * P * (cell.input + cell.state) // GROUP):
+            count = tile_rows(t.active - n, ROW_BLOCK)
+            if narrow_rows_step(args, t, &s, p, n, count):
                 return -1
-            if t.y != NULL:
-                prefetch_stores(args, t, p, n, R)
-            narrow_gate_sums(args, t, s, acc, n_input, p, n, R)
-            if cell.plain:
-                cells_plain(args, t, acc, n_input, s.floats, p, 1, n, R)
-            else:
-                cells_with_options(args, t, acc, n_input, s.floats, p, 1, n, R)
-            n += R
-    if cell.kind == GRU_BEFORE:
-        return narrow_gru_before_step(args, t, s)
-    if cell.w_hr.data != NULL:
-        return narrow_project_step(args, t, s)
+            n += count
     return 0
 
 
-# As gru_before_step: W_hn (r h), and on it the candidate and the new state.
-cdef int narrow_gru_before_step(forward_args* args, step* t, const narrow_scratch* s) noexcept nogil:
+# As candidates_part: W_hn (r h), and on it the candidate and the new state.
+cdef int narrow_candidates_part(forward_args* args, step* t, isize part) noexcept nogil:
     cdef vf[32] acc
+    cdef narrow_scratch s
     cdef layer_run* run = &args.run
     cdef const matrix* w = &run.cell.w_hn
     cdef isize width = unit_width(run), p, n, R
+    place_scratch(args, &s, part)
     quantise_rows(w, extra_row(run, t, run.n0), width, t.active - run.n0, &s.extra)
-    for p in range(w.panels):
+    for p in range(share(w.panels, part, run.member), share(w.panels, part + 1, run.member)):
         n = run.n0
         while n < t.active:
             R = tile_rows(t.active - n, DOT_ROWS[1])
@@ -202,16 +247,18 @@ cdef int narrow_gru_before_step(forward_args* args, step* t, const narrow_scratc
     return 0
 
 
-# As project_step: h_t = W_hr m_t.
-cdef int narrow_project_step(forward_args* args, step* t, const narrow_scratch* s) noexcept nogil:
+# As projection_part: h_t = W_hr m_t.
+cdef int narrow_projection_part(forward_args* args, step* t, isize part) noexcept nogil:
     cdef vf[32] acc
     cdef vf[4] zero
+    cdef narrow_scratch s
     cdef layer_run* run = &args.run
     cdef const matrix* w = &run.cell.w_hr
     cdef isize P = w.width, p, n, R, r, j
     zero[0] = zero[1] = zero[2] = zero[3] = vset(0)
+    place_scratch(args, &s, part)
     quantise_rows(w, extra_row(run, t, run.n0), unit_width(run), t.active - run.n0, &s.extra)
-    for p in range(w.panels):
+    for p in range(share(w.panels, part, run.member), share(w.panels, part + 1, run.member)):
         n = run.n0
         while n < t.active:
             R = tile_rows(t.active - n, DOT_ROWS[P])
@@ -225,13 +272,25 @@ cdef int narrow_project_step(forward_args* args, step* t, const narrow_scratch* 
     return 0
 
 
+# As forward_step.
+cdef int narrow_step(forward_args* args, step* t) noexcept nogil:
+    cdef layer_run* run = &args.run
+    if run.reset != NULL and forward_phase(args, t, reset_rows):
+        return -1
+    if forward_phase(args, t, narrow_units_part):
+        return -1
+    if run.cell.kind == GRU_BEFORE:
+        return forward_phase(args, t, narrow_candidates_part)
+    if run.cell.w_hr.data != NULL:
+        return forward_phase(args, t, narrow_projection_part)
+    return 0
+
+
 cdef int forward_narrow(forward_args* args) noexcept nogil:
     cdef step t
-    cdef narrow_scratch s
     cdef layer_run* run = &args.run
     cdef isize running = run.N, next_running, rows = run.n1 - run.n0, P = run.cell.w_ih.width
     check_run(run)
-    place_scratch(args, &s)
     t.offset = 0
     t.input_sums = NULL
     t.input_panel = args.chunk * rows * P * VLEN
@@ -242,13 +301,9 @@ cdef int forward_narrow(forward_args* args) noexcept nogil:
             break
         locate_states(run, &t, running, next_running)
         locate_rows(args, &t)
-        if run.reset != NULL:
-            reset_rows(args, &t, 0)
         if args.chunk > 0:
-            if t.index % args.chunk == 0 and narrow_input_sums(args, &s, t.index, min(args.chunk, run.T - t.index)):
-                return -1
-            t.input_sums = s.floats + (t.index % args.chunk) * rows * P * VLEN
-        if narrow_step(args, &t, &s):
+            t.input_sums = <const real*>run.scratch + (t.index % args.chunk) * rows * P * VLEN
+        if narrow_step(args, &t):
             return -1
         t.offset = t.next_offset
     return 0
@@ -294,7 +349,6 @@ INT8_TABLE = TABLE
 INT8_TABLE.forward = forward_narrow
 INT8_TABLE.small_step = NULL
 INT8_TABLE.plan_forward = plan_narrow
-INT8_TABLE.teams = False
 INT8_TABLE.backward = NULL
 INT8_TABLE.plan_backward = NULL
 INT8_TABLE.accumulate = NULL

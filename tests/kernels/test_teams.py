@@ -51,6 +51,32 @@ def test_teams_change_no_bit(isa, variant, dtype, size):
             assert_same_bits(result, expected)
 
 
+NARROW = ["int8"]
+
+
+@pytest.mark.parametrize("size", TEAMS, ids=str)
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("precision", NARROW)
+def test_teams_of_narrow_layers_change_no_bit(isa, precision, variant, size):
+    I, H, num_layers, N, two_ways = size
+    T = min(2 + 5_000_000 // (N * H * (I + H)), 200)         # long enough for all members to come
+    case = make_case(variant, "float32", (I, H, num_layers, T, N), bidirectional=two_ways)
+    layer = case.layer.quantized(precision)
+    lengths = case.rng.integers(T // 2, T + 1, N)
+    lengths[0] = T
+
+    def call(**options):
+        output, last = layer(case.x, as_state(case.state), **options)
+        return {"output": output, **named_state(last, "h_n", "c_n")}
+
+    for options in ({}, {"lengths": lengths}, {"reset_mask": case.rng.random((T, N)) < 0.2}):
+        with fastrnn.threads(1):
+            expected = call(**options)
+        for threads in (2, 3, 8):
+            with fastrnn.threads(threads):
+                assert_same_bits(call(**options), expected)
+
+
 # ---- A step of a stream ------------------------------------------------------------------------------
 
 LEAST_WORK = 2_000_000      # multiply-adds of a step above which threads share it
@@ -94,10 +120,10 @@ def test_a_shared_step_changes_no_bit(isa, variant, dtype, size):
 
 @pytest.mark.parametrize("N", [1, 2, 26])
 @pytest.mark.parametrize("variant", ["lstm", "lstm_options", "lstm_projection", "gru", "gru_before", "rnn_relu"])
-def test_a_shared_step_of_an_int8_layer(isa, variant, N):
-    """One row runs on one thread, more rows are split."""
+@pytest.mark.parametrize("precision", NARROW)
+def test_a_shared_step_of_a_narrow_layer(isa, precision, variant, N):
     case = large_step(variant, "float32", (70, 330, N))
-    layer = case.layer.quantized("int8")
+    layer = case.layer.quantized(precision)
     with fastrnn.threads(1):
         expected = steps_of(layer.stream(N), case)
     for threads in (2, 3, 5):
