@@ -15,6 +15,7 @@ import numpy as np
 from .._base import validation as check
 from .._base.estimator import cell_name
 from ..nn import GRU, LSTM, RNN, Linear, Sequential
+from ..nn.quantized import model_precision
 from .clock import Clock
 from .fitting import train
 from .joint import Joint
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from .._base.typing import ArrayLike, CellName, Float64Array, IntArray, RandomState
+    from ..nn.quantized import ModelPrecision, Precision
     from .clock import Moments
 
 LAYERS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
@@ -123,6 +125,9 @@ class RNNAnomalyDetector(OnlineDetector):
         errors of all channels together.
     time_features : str or sequence of {"day", "week", "year"}
         Periods whose sines and cosines are read where times of rows are given. None are read where times are not.
+    precision : {"float32", "int8"}
+        Of the recurrent layer's weights; its ``quantized`` says what it means. Training by `updates` is float32, the
+        read-out float64 in any case.
     random_state : int, numpy.random.Generator, numpy.random.RandomState or None
         For the network's weights and the order of training. An int gives the same scores every time.
 
@@ -135,7 +140,7 @@ class RNNAnomalyDetector(OnlineDetector):
     offset_ : float
         ``decision_function(X) = score_samples(X) - offset_``.
     model_ : RNN, LSTM or GRU
-        The recurrent layer.
+        The recurrent layer, of the precision asked for.
 
     Raises
     ------
@@ -200,12 +205,14 @@ class RNNAnomalyDetector(OnlineDetector):
                  batch_size: int = 16, learning_rate: float = 0.01, forgetting: float = 0.999, memory: int = 5000,
                  margin: float | None = 0.02, refractory: int = 0, contamination: float | Literal["auto"] = "auto",
                  lags: int | None = None, adapt: float = 1.0, rules: Sequence[str] = RULES,
-                 time_features: str | Sequence[str] = ("day", "week"), random_state: RandomState = None) -> None:
+                 time_features: str | Sequence[str] = ("day", "week"), precision: ModelPrecision = "float32",
+                 random_state: RandomState = None) -> None:
         self.cell, self.hidden_size, self.num_layers = cell, hidden_size, num_layers
         self.updates, self.batch_size, self.learning_rate = updates, batch_size, learning_rate
         self.forgetting, self.memory, self.margin, self.refractory = forgetting, memory, margin, refractory
         self.contamination: float | Literal["auto"] = contamination
         self.lags, self.adapt, self.rules, self.time_features = lags, adapt, rules, time_features
+        self.precision: ModelPrecision = precision
         self.random_state = random_state
 
     # ---- Whole series: scikit-learn's methods -----------------------------------------------------
@@ -511,7 +518,7 @@ class RNNAnomalyDetector(OnlineDetector):
         if not rules:
             raise ValueError(f"rules: expected one of {', '.join(map(repr, RULES))} at least, got {self.rules!r}")
         features = (self.time_features,) if isinstance(self.time_features, str) else tuple(self.time_features)
-        clock = Clock(features)
+        clock, precision = Clock(features), model_precision(self.precision)
         rng = check.random_state(self.random_state, "random_state")
         waves = 0 if times is None else 2 * len(clock.rates)
         layer = cell(channels + waves, self.hidden_size, self.num_layers, rng=rng)
@@ -527,6 +534,8 @@ class RNNAnomalyDetector(OnlineDetector):
             train(Sequential(layer, head), rows, updates, batch_size, learning_rate, rng, read)
         readout.weight[:, :layer.hidden_size] = head.parameters["weight"]
         readout.weight[:, -1] = head.parameters["bias"]
+        if precision != layer.precision:
+            layer = layer.quantized(cast("Precision", precision))
         self.model_, self.n_features_in_, self.offset_, self._adapt = layer, channels, AUTO, adapt
         vars(self).pop("feature_names_in_", None)
         if names is not None:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._base.figures import new_figure
+from ..nn.quantized import PRECISIONS
 from . import tables, times
 from .parser import (
     Parser,
@@ -63,6 +64,13 @@ def add_random_state(parser: Parser, purpose: str) -> None:
     """Add ``--random-state``, the seed of what `purpose` names."""
     parser.add_argument("--random-state", type=natural, default=0, metavar="SEED",
                         help=f"seed of {purpose} (default: 0)")
+
+
+def add_precision(parser: argparse._ActionsContainer, default: str = "float32") -> None:
+    """Add ``--precision``, that of the recurrent layers' weights where they are used."""
+    parser.add_argument("--precision", choices=("float32", *PRECISIONS),
+                        help="precision of the recurrent layers' weights in forecasts; training is float32 (default: "
+                             f"{default})")
 
 
 def add_reading_options(parser: Parser) -> None:

@@ -23,6 +23,7 @@ from .common import (
     STDOUT,
     TABLE_FORMATS,
     TABLES,
+    add_precision,
     add_random_state,
     add_reading_options,
     blame_table,
@@ -53,7 +54,7 @@ from .parser import (
 
 DRAWN, PRINTED = 4, 20      # columns that are drawn; series whose places are printed
 PARAMETERS = ("cell", "hidden_size", "num_layers", "batch_size", "learning_rate", "forgetting", "memory", "refractory",
-              "lags", "adapt", "rules")         # the options that are parameters of the detector as they are
+              "lags", "adapt", "rules", "precision")    # the options that are parameters of the detector as they are
 MADE_WITH = ("--columns", "--series", "--margin", "--time-features", "--fit", "--updates", "--random-state",
              *(f"--{name.replace('_', '-')}" for name in PARAMETERS))       # what the file of a detector says
 COLUMNS = "columns_"        # the attribute of a detector that keeps the names of its columns
@@ -167,6 +168,7 @@ def _add_detector_options(parser: Parser) -> None:
     parser.add_argument("--hidden-size", type=positive_int, metavar="N", help="size of the hidden state (default: 32)")
     parser.add_argument("--num-layers", type=positive_int, metavar="N",
                         help="how many recurrent layers are stacked (default: 1)")
+    add_precision(parser)
     add_random_state(parser, "the initial weights and the order of training")
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..forecasting import RNNForecaster
 from ..forecasting.preparation import read_panel
 from . import tables
-from .common import blame_table, check_resample, resample_parameter
+from .common import add_precision, blame_table, check_resample, resample_parameter
 from .forecasts import Forecasts, print_errors
 from .parser import (
     Parser,
@@ -42,7 +42,7 @@ ORIGIN = "table_"       # the attribute of a forecaster that keeps its Origin
 # The options that are parameters of RNNForecaster as they are.
 PARAMETERS = ("window", "cell", "hidden_size", "num_layers", "dropout", "log", "scaling", "difference", "nonnegative",
               "loss", "ensemble", "updates", "sequence", "batch_size", "learning_rate", "weight_decay", "patience",
-              "freq")
+              "freq", "precision")
 
 
 # ---- Options ------------------------------------------------------------------------------------
@@ -109,6 +109,7 @@ def _add_training_options(parser: Parser) -> None:
                        help="weight decay of AdamW (default: 0)")
     group.add_argument("--patience", type=positive_int, metavar="N",
                        help="early stopping: training ends after so many passes without a better one (default: off)")
+    add_precision(group)
     group.add_argument("--random-state", type=natural, default=0, metavar="SEED",
                        help="seed of the initial weights and the order of training (default: 0)")
 

@@ -14,6 +14,7 @@ from .common import (
     PICTURES,
     TABLE_FORMATS,
     TABLES,
+    add_precision,
     add_reading_options,
     blame_table,
     check_outputs,
@@ -51,6 +52,7 @@ trained. Where there are columns known in advance, the FILE has them in rows aft
     parser.add_argument("--horizon", type=positive_int, metavar="STEPS",
                         help="how many steps to forecast (default: as many as the forecaster was fitted for)")
     add_interval_option(parser)
+    add_precision(parser, "that of the file")
     parser.add_argument("--out", metavar="OUT.csv",
                         help="write the forecasts: .csv, .csv.gz, .json, .jsonl, .parquet, or - for CSV on standard "
                              "output")
@@ -68,6 +70,8 @@ def _run(parser: Parser, args: argparse.Namespace, stdout: TextIO) -> int:
         raise tables.TableError(str(error)) from None
     if not hasattr(model, "panel_"):
         raise tables.TableError(f"{args.model}: this forecaster was saved before it was fitted")
+    if args.precision is not None:
+        model.set_params(precision=args.precision)
     origin = Origin.of(model, args.model)
     model.panel_ = dataclasses.replace(model.panel_, kind="list")
     future: int | list[tables.Numbers] = args.horizon or model.horizon

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._base import validation as check
+from ..nn.quantized import model_precision
 from . import choice, linear, tables
 from .blend import Blend
 from .encoding import missing_at_end
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .._base.typing import Float64Array, IntArray, RandomState
     from .encoding import Encoding
     from .intervals import Calibration
+    from .network import ForecastNetwork
     from .series import Series
 
 BATCH = 64              # series forecast at once
@@ -56,6 +58,7 @@ class BlendedForecaster(LivingForecaster):
     blend_: Blend | None
     calibration_: Calibration | None
     random_state: RandomState
+    precision: str
 
     _state_version = 2          # until version 1 errors were forecasts less values
 
@@ -93,6 +96,11 @@ class BlendedForecaster(LivingForecaster):
         if refit and blend.linear is not None:
             blend = replace(blend, linear=linear.fit(series, self.encoding_, list(map(len, series))))
         self.blend_ = blend
+
+    def _networks(self) -> list[ForecastNetwork]:
+        """The networks that forecasts are made with: those that were trained, of the precision asked for."""
+        precision = model_precision(self.precision)
+        return [network.with_precision(precision) for network in self.models_]
 
     def _point(self, series: list[Series], steps: int) -> Float64Array:
         """Point forecasts [N, steps] as z; past the horizon forecasts are taken for observations."""
@@ -190,17 +198,17 @@ class BlendedForecaster(LivingForecaster):
 
     def _trained(self, series: list[Series], whole: bool = False) -> Float64Array:
         """What trained members add to forecasts from the ends of series, as z [N, horizon]; `whole`: all quantiles."""
-        result = []
+        result, networks = [], self._networks()
         for start in range(0, len(series), BATCH):
             batch = series[start:start + BATCH]
             encoded = [self.encoding_.encode(each) for each in batch]
             lengths = np.array([len(each) for each in batch])
             outputs: Any = [None] * len(batch)
-            if self.models_:
+            if networks:
                 x = np.zeros((lengths.max(), len(batch), self.encoding_.size), np.float32)
                 for n, each in enumerate(encoded):
                     x[:len(each.z), n] = each.x
-                outputs = sum(network.last(x, lengths) for network in self.models_) / len(self.models_)
+                outputs = sum(network.last(x, lengths) for network in networks) / len(networks)
             for n, (each, row) in enumerate(zip(encoded, outputs, strict=True), start):
                 output = None if row is None else row[None]
                 result.append(self._mixed(each, np.array([len(each.z) - 1]), output, n, whole)[0])
@@ -228,7 +236,8 @@ class BlendedForecaster(LivingForecaster):
 
     def _outputs(self, encoded: Any, at: IntArray) -> Float64Array:
         """The networks' mean central output [len(at), horizon] at the steps `at`."""
-        outputs: Any = sum(network(encoded.x)[0][at] for network in self.models_) / len(self.models_)
+        networks = self._networks()
+        outputs: Any = sum(network(encoded.x)[0][at] for network in networks) / len(networks)
         quantiles = self.options_.quantiles
         if quantiles:
             outputs = np.sort(outputs.reshape(len(at), -1, len(quantiles)), axis=-1)
@@ -237,8 +246,9 @@ class BlendedForecaster(LivingForecaster):
     def _walked(self, series: Series, n: int, at: IntArray) -> tuple[Float64Array, Float64Array | None]:
         """Forecasts [len(at), horizon] of series n from the steps `at`, and quantiles of them where asked for."""
         quantiles, encoded, outputs = self.options_.quantiles, self.encoding_.encode(series), None
-        if self.models_:
-            outputs = sum(network(encoded.x)[0][at] for network in self.models_) / len(self.models_)
+        networks = self._networks()
+        if networks:
+            outputs = sum(network(encoded.x)[0][at] for network in networks) / len(networks)
         if self.blend_ is None:
             every = self.encoding_.restored(self._mixed(encoded, at, outputs, n, whole=True))
             return self._central(every), every if quantiles else None

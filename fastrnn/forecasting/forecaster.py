@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from .._base.typing import ArrayLike, CellName, RandomState
+    from ..nn.quantized import ModelPrecision
     from ..training import History
     from .backtest import Backtest
     from .network import ForecastNetwork
@@ -131,6 +132,10 @@ class RNNForecaster(BlendedForecaster):
         Makes regular steps of irregular times: "1h" takes the mean of every hour, ("1h", "sum") another function
         ("mean", "sum", "min", "max", "first", "last", "median" or "count"); "sum" alone takes `freq` for the step.
         Known and past columns are averaged. A step without rows is missing, or 0 for "sum" and "count".
+    precision : {"float32", "int8"}
+        Of the recurrent layers' weights where forecasts are made; the layers' ``quantized`` says what it means.
+        Training and the weights of the blend are float32 in any case. It may be changed after ``fit``, by
+        ``set_params``, and a file keeps the float32 weights with it.
     random_state : int, numpy.random.Generator, numpy.random.RandomState or None
         For the initial weights, the order of the windows and dropout. An int gives the same forecasts every time.
     progress : bool
@@ -232,6 +237,7 @@ class RNNForecaster(BlendedForecaster):
             series: str | None = None, known: str | Sequence[str] = (), past: str | Sequence[str] = (),
             static: str | Sequence[str] = (), categorical: str | Sequence[str] = (),
             freq: str | timedelta | None = None, resample: str | tuple[str, str] | None = None,
+            precision: ModelPrecision = "float32",
             random_state: RandomState = None, progress: bool = False) -> None:
         self.horizon, self.window = horizon, window
         self.cell, self.hidden_size, self.num_layers, self.dropout = cell, hidden_size, num_layers, dropout
@@ -242,6 +248,7 @@ class RNNForecaster(BlendedForecaster):
         self.learning_rate, self.weight_decay, self.patience = learning_rate, weight_decay, patience
         self.target, self.time, self.series, self.known, self.past = target, time, series, known, past
         self.static, self.categorical, self.freq, self.resample = static, categorical, freq, resample
+        self.precision: ModelPrecision = precision
         self.random_state, self.progress = random_state, progress
 
     def __repr__(self) -> str:

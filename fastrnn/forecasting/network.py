@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -14,7 +14,8 @@ from ..nn.modules import Container, sizes
 from ..nn.recurrent import Recurrent
 
 if TYPE_CHECKING:
-    from .._base.typing import Array, ArrayLike, BoolArray, IntArray, Rng
+    from .._base.typing import Array, ArrayLike, BoolArray, IntArray, Parameters, Rng
+    from ..nn.quantized import Precision
 
 
 @in_files
@@ -56,6 +57,9 @@ class ForecastNetwork(Container):
     True
     """
 
+    _caches = (*Container._caches, "_narrow")
+    _narrow: tuple[Parameters, ForecastNetwork] | None = None
+
     def __init__(self, layer: Recurrent, head: Linear) -> None:
         if not isinstance(layer, Recurrent):
             raise TypeError(f"layer: expected an RNN, LSTM or GRU, got {type(layer).__name__}")
@@ -84,6 +88,38 @@ class ForecastNetwork(Container):
     def output_size(self) -> int:
         """How many values it gives at every step."""
         return int(self.head.out_features)
+
+    def with_precision(self, precision: str) -> ForecastNetwork:
+        """Make a network of the same numbers whose recurrent layer has narrow weights, for inference.
+
+        Parameters
+        ----------
+        precision : {"float32", "int8"}
+            The precision of the layer's weights; "float32" gives this network. The head stays as it is: it is read
+            once for each forecast, and rounding it would round the forecasts themselves.
+
+        Returns
+        -------
+        ForecastNetwork
+            The network.
+
+        Examples
+        --------
+        >>> from fastrnn import GRU, Linear
+        >>> ForecastNetwork(GRU(3, 8, rng=0), Linear(11, 2, rng=1)).with_precision("int8")
+        ForecastNetwork(GRU(3, 8, precision=int8), Linear(11, 2))
+        """
+        if precision in ("float32", self.layer.precision):
+            return self
+        if self._narrow is not None:            # of the last call, if it had these weights
+            parameters, network = self._narrow
+            if parameters is self.layer._parameters and network.head is self.head and (
+                    network.layer.precision == precision):
+                return network
+        parameters = self.layer._parameters
+        network = ForecastNetwork(self.layer.quantized(cast("Precision", precision)), self.head)
+        self._narrow = parameters, network
+        return network
 
     def last(self, x: Array, lengths: IntArray) -> Array:
         """Run the network over sequences, for the output after the last valid step of each row alone.

@@ -11,6 +11,7 @@ from .. import losses
 from .._base import validation as check
 from .._base.estimator import cell_name
 from .._base.trees import storable
+from ..nn.quantized import model_precision
 from .encoding import PERIODS
 from .smoothing import MEMBERS
 
@@ -63,6 +64,7 @@ class Options:
         if dropout and sizes["num_layers"] == 1:
             raise ValueError("dropout: it acts between layers, expected 0 with num_layers=1")
         log, scaling = forecaster.log, forecaster.scaling
+        model_precision(forecaster.precision)           # which forecasts ask for, and training does not
         return cls(
             **sizes,
             difference=_automatic(forecaster.difference, "difference", least=0),

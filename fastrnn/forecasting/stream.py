@@ -78,7 +78,7 @@ class ForecastStream:
         self._guard = Guard(series.y)
         blend = forecaster.blend_
         encoded = encoding.encode(series)
-        self._networks = forecaster.models_
+        self._networks = forecaster._networks()
         self._share = 1.0               # the weight of trained members together
         self._members: BaseStream | None = None
         self._linear: Array | None = None

@@ -14,9 +14,15 @@ from .base import Module
 
 if TYPE_CHECKING:
     Precision: TypeAlias = Literal["int8"]
+    ModelPrecision: TypeAlias = Literal["float32"] | Precision
 
 PRECISIONS = ("int8",)
 _LONGEST = (2**31 - 1) // 127**2      # products of int8 numbers that a sum of int32 holds
+
+
+def model_precision(value: str) -> str:
+    """The precision that an estimator's networks are asked to have: float32, or a narrow one."""
+    return check.choice(value, "precision", ("float32", *PRECISIONS))
 
 
 def is_weight(name: str) -> bool:

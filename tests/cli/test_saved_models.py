@@ -411,3 +411,34 @@ def test_counts_are_forecast_at_0_or_above_unless_that_is_not_wanted(tmp_path, c
                    "--out", "-") == 0
         lowest[option] = min(map(float, columns(capsys.readouterr().out)["sold_lower"]))
     assert lowest[()] == 0 > lowest["--no-nonnegative",]
+
+
+# ---- Precision ------------------------------------------------------------------------------------
+
+def test_forecasts_of_another_precision(table, tmp_path, capsys):
+    """Of fit's file, of forecast, and of predict, which may say another one."""
+    options = ("--time", "Zeit", "--horizon", 3, "--seasons", 24, "--blend", "none", *SMALL)
+    model = tmp_path / "load.npz"
+    assert run("fit", table, *options, "--precision", "int8", "--out", model) == 0
+    assert RNNForecaster.load(model).precision == "int8"
+    capsys.readouterr()
+    texts = []
+    for precision in ((), ("--precision", "int8"), ("--precision", "float32")):
+        assert run("predict", model, *precision, "--out", "-") == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2]
+    assert run("forecast", table, *options, "--precision", "int8", "--out", "-") == 0
+    assert capsys.readouterr().out == texts[0]
+    with pytest.raises(SystemExit):
+        run("predict", model, "--precision", "int4")
+    assert "int4" in capsys.readouterr().err
+
+
+def test_a_detector_of_another_precision(machine, tmp_path, capsys):
+    model = tmp_path / "machine.npz"
+    assert run("detect", machine, "--time", "time", "--precision", "int8", "--save", model) == 0
+    assert RNNAnomalyDetector.load(model).model_.precision == "int8"
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run("detect", machine, "--time", "time", "--model", model, "--precision", "float32")
+    assert "--precision: cannot be with --model" in capsys.readouterr().err
