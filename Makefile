@@ -150,7 +150,9 @@ $(VENV)/.build: $(VENV)/.venv $(SOURCES)
 	$(BIN)/python -m pip install -q --no-build-isolation -e .
 	touch $@
 
-EXTRAS = demo test bench anomalies-bench series-bench series-neural lint docs
+mpi-environment: $(VENV)/.mpi  ## mpi4py, for the tests with MPI; needs an MPI library
+
+EXTRAS = demo test bench anomalies-bench series-bench series-neural lint docs mpi
 $(EXTRAS:%=$(VENV)/.%): $(VENV)/.%: $(VENV)/.build
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[$*]'
 	touch $@

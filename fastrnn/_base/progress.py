@@ -29,8 +29,8 @@ class Progress:
 
     Parameters
     ----------
-    total : int
-        The number of steps of the work.
+    total : int or None
+        The number of steps of the work; None where it is not known.
     unit : str
         What a step is, in the singular: "epoch".
     title : str
@@ -50,11 +50,11 @@ class Progress:
     1
     """
 
-    def __init__(self, total: int, unit: str, title: str, *, done: int = 0, shown: bool = True,
+    def __init__(self, total: int | None, unit: str, title: str, *, done: int = 0, shown: bool = True,
                  at_least: int = 1) -> None:
         self.total, self.unit, self.title, self.done = total, unit, title, done
         self.shown = shown and sys.stderr is not None       # Windows programs without a console have none
-        self.interval = max(at_least, total // LINES)
+        self.interval = max(at_least, (total or 0) // LINES)
         self.bar: Bar | None = None
 
     def __enter__(self) -> Progress:
@@ -71,9 +71,12 @@ class Progress:
             if note:
                 self.bar.set_postfix_str(note, refresh=False)
             self.bar.update()
-        elif self.shown and (self.done % self.interval == 0 or (self.done == self.total >= self.interval)):
-            print(f"{self.unit} {self.done} of {self.total}" + (f": {note}" if note else ""), file=sys.stderr,
-                  flush=True)
+        elif self.shown and (self.done % self.interval == 0
+                             or (self.total is not None and self.done == self.total >= self.interval)):
+            of = "" if self.total is None else f" of {self.total}"
+            print(f"{self.unit} {self.done}{of}" + (f": {note}" if note else ""), file=sys.stderr, flush=True)
+            if self.total is None and self.done >= LINES * self.interval:       # fewer lines, the longer it takes
+                self.interval *= LINES
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  traceback: TracebackType | None) -> None:

@@ -74,7 +74,7 @@ def narwhals() -> Any:
 def opened(frame: Any, name: str = "X", wanted: Iterable[str] = ()) -> Any:
     """A frame as narwhals has it; TypeError for what is none, ValueError where a wanted column is not there."""
     wanted = list(wanted)
-    names = list(getattr(frame, "columns", ()))
+    names = list(getattr(frame, "column_names", getattr(frame, "columns", ())))     # pyarrow's `columns` are data
     if len(set(map(str, names))) < len(names):
         twice = next(each for n, each in enumerate(names) if str(each) in map(str, names[:n]))
         raise ValueError(f"{name}: expected names of columns that all differ, {twice!r} is there twice")

@@ -624,3 +624,9 @@ def test_a_backtest_of_a_frame_takes_series_by_their_names():
     turned = model.backtest(named_frame(dict(reversed(panel.items()))), start=120, stride=10, refit=False)
     for n in range(3):
         np.testing.assert_array_equal(test.forecasts[test.series == n], turned.forecasts[turned.series == 2 - n])
+
+
+def test_columns_of_pyarrow_with_the_same_values_are_not_the_same_column():
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"y": wave(60), "same": wave(60)})
+    assert len(RNNForecaster(**SMALL | {"updates": 2}, target="y", known="same").fit(table).panel_.series) == 1
