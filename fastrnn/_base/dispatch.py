@@ -20,7 +20,7 @@ from .validation import size
 if TYPE_CHECKING:
     from typing_extensions import CapsuleType
 
-    Tables = dict[np.dtype[Any] | str, CapsuleType]         # kernel table of each dtype, and of "int8"
+    Tables = dict[np.dtype[Any] | str, CapsuleType]         # kernel table of each dtype, and of narrow weights
 
 # name -> its number in src/kernel/simd.h; the widest first
 _NUMBERS = {"avx512": 3, "avx2": 2, "baseline": 1}
@@ -31,7 +31,8 @@ def _load(isa: str) -> Tables | None:
     """The kernel tables of one instruction set, as capsules; None where it was not built."""
     try:
         single, double = (importlib.import_module(f"fastrnn._{isa}_{name}") for name in ("float32", "float64"))
-        return {np.dtype(np.float32): single.table, np.dtype(np.float64): double.table, "int8": single.int8_table}
+        return {np.dtype(np.float32): single.table, np.dtype(np.float64): double.table, "int8": single.int8_table,
+                "bfloat16": single.bfloat16_table}
     except ModuleNotFoundError:
         return None
 
@@ -273,6 +274,7 @@ def show_config() -> None:
     threads: ...
     byte order: ..., float32 vector: ... elements
     int8 products: ...
+    bfloat16 products: ...
     """
     from .. import __version__  # set before this module is imported
     print(f"fastrnn {__version__}, NumPy {np.__version__}, Python {platform.python_version()} on {platform.platform()}")
@@ -283,3 +285,6 @@ def show_config() -> None:
     print(f"byte order: {sys.byteorder}, float32 vector: {_core.vector_length(table(np.dtype(np.float32)))} elements")
     products = "vpdpbusd (AVX-512 VNNI)" if _core.use_dot(table(np.dtype(np.float32), "int8")) else "widened to int16"
     print(f"int8 products: {products}")
+    products = "vdpbf16ps (AVX-512 BF16)" if _core.use_dot(table(np.dtype(np.float32), "bfloat16")) else \
+        "widened to float32"
+    print(f"bfloat16 products: {products}")

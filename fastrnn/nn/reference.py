@@ -78,6 +78,43 @@ def quantise(v: Array, column: Array) -> tuple[Array, Array]:
     return q.astype(np.int64), np.where(normal, m / np.float32(127), np.where(np.isfinite(m), np.float32(0), m))
 
 
+def round_half(v: Array) -> Array:
+    """Numbers rounded to bfloat16, the upper 16 bits of a float32: what bfloat16 weights are multiplied with.
+
+    Parameters
+    ----------
+    v : ndarray of float32, any shape
+
+    Returns
+    -------
+    ndarray of float32, shaped as v
+
+    Notes
+    -----
+    Rounding is to nearest, ties to even. Finite numbers stay finite: beyond the largest bfloat16 number, about 3.39e38,
+    they become that. NaN and infinity stay what they are. Subnormal numbers become 0.
+
+    Examples
+    --------
+    >>> round_half(np.array([1, 1.001, 0.1], np.float32))
+    array([1.        , 1.        , 0.10009766], dtype=float32)
+    """
+    bits = v.astype(np.float32).view(np.uint32)
+    sign, size = bits & 0x80000000, np.minimum(bits & 0x7FFFFFFF, 0x7F7F0000)
+    rounded = (size + 0x7FFF + (size >> 16 & 1)) & 0xFFFF0000
+    rounded[np.abs(v) < 2.0**-126] = 0
+    result: Array = (rounded | sign).astype(np.uint32).view(np.float32)
+    return np.where(np.isfinite(v), result, v)
+
+
+def _pair_product(weight: Array, v: Array) -> Array:
+    """W v of bfloat16 weights: of rounded numbers, in float32."""
+    w = (weight.astype(np.uint32) << 16).view(np.float32)
+    with np.errstate(all="ignore"):
+        product: Array = round_half(v) @ w.T
+    return product
+
+
 def _integer_product(weight: Array, row: Array, column: Array, v: Array) -> Array:
     """W v of int8 weights with the scales of their rows and columns: exact sums, then float32."""
     q, t = quantise(v, column)
@@ -96,6 +133,8 @@ def _affine(p: Named, name: str, v: Array, gates: slice = slice(None)) -> Any:
     weight, bias = p["weight_" + name][gates], p.get("bias_" + name)
     if weight.dtype == np.int8:
         product = _integer_product(weight, p["row_scale_" + name][gates], p["column_scale_" + name], v)
+    elif weight.dtype == np.uint16:
+        product = _pair_product(weight, v)
     else:
         product = v @ weight.T
     return product if bias is None else product + bias[gates]
@@ -329,7 +368,9 @@ def forward(kind: str, parameters: Named, x: ArrayLike, h_0: ArrayLike, c_0: Arr
         weight_ih [G*H, I], weight_hh [G*H, S], bias_ih and bias_hh [G*H] or None, for an LSTM with projection also
         weight_hr [S, H], with peepholes peephole [3*H] (for i, f, o); all float32 or all float64. All arithmetic is
         done in this dtype. Or all weights are int8, with float32 row_scale_ih [G*H], column_scale_ih [I] and so on for
-        each of them: W = row_scale w column_scale; then products are those of `quantise`, and all else is float32.
+        each of them: W = row_scale w column_scale; then products are those of `quantise`, and all else is float32. Or
+        all weights are uint16, the bits of bfloat16 numbers: then the numbers they are multiplied with are those of
+        `round_half`, and all else is float32.
     x : array_like [T, N, I]
     h_0 : array_like [N, S]
     c_0 : array_like [N, H], LSTM only
@@ -402,7 +443,7 @@ def forward(kind: str, parameters: Named, x: ArrayLike, h_0: ArrayLike, c_0: Arr
         raise TypeError(f"c_0 is needed for kind 'lstm' and for no other; got c_0={type(c_0).__name__} for {kind!r}")
     step, form = _STEPS[kind][0], _Form(kind, options)
     dtype = parameters["weight_ih"].dtype
-    if dtype == np.int8:
+    if dtype in (np.int8, np.uint16):
         dtype = np.dtype(np.float32)
     x = np.asarray(x, dtype)
     T, N, _ = x.shape

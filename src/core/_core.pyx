@@ -95,7 +95,7 @@ def vector_length(capsule):
 
 
 def use_dot(capsule, use=None):
-    """Choose whether an int8 table uses the CPU's instruction for sums of four products, where it has one.
+    """Choose whether a table of narrow weights uses the CPU's instruction for sums of products, where it has one.
 
     Parameters are packed for the choice that holds then. Tests turn it off, to run what other CPUs run.
 

@@ -26,8 +26,9 @@ cdef inline isize padded_depth(const kernel_table* table, const matrix* m) noexc
     return (m.depth + table.group - 1) // table.group * table.group
 
 
-# Memory for the weights of a matrix whose sizes are set.
-cdef Buffer weights_buffer(const kernel_table* table, const matrix* m):
+# Memory for the weights of a matrix whose sizes are set, which are packed for the table as it is now.
+cdef Buffer weights_buffer(const kernel_table* table, matrix* m):
+    m.fast = table.fast
     return Buffer(m.panels * m.width * table.vlen, m.outer * padded_depth(table, m), table.weight_size)
 
 
@@ -42,7 +43,6 @@ cdef list pack_scales(const kernel_table* table, matrix* m, cnp.ndarray w, tuple
     cdef Buffer offsets = Buffer(vectors * table.vlen, 1, table.itemsize, True)
     cdef cnp.ndarray offset
     table.pack(scales.data, cnp.PyArray_DATA(scale), 1, 0, size, vectors // gates, gate, gates, m.width, 1)
-    m.fast = table.fast
     if m.fast:      # 128 is added to the numbers of a row
         offset = np.ascontiguousarray(w.sum(axis=1, dtype=np.int32) * np.int32(-128))
         table.pack(offsets.data, cnp.PyArray_DATA(offset), 1, 0, size, vectors // gates, gate, gates, m.width, 1)

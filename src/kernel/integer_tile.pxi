@@ -54,12 +54,6 @@ cdef enum:
     SMALLEST = 0x04000000           # the bits of 2^-119: from here on m / 127 and 127 / m are normal numbers
     INFINITE = 0x7f800000           # the bits of infinity; those of NaN are greater
 
-# Rows that are quantised: row r begins at data + r * row. [call]
-cdef struct narrow_rows:
-    signed char* data
-    isize row                       # bytes
-    real* scale
-
 cdef struct dot_args:
     real* out                       # out[r * out_row + q * VLEN]
     isize out_row
@@ -78,7 +72,7 @@ cdef struct dot_args:
 # ---- Rows ----------------------------------------------------------------------------------------
 
 # Bytes of a quantised row of n numbers: whole vectors, so that it may be read and written by vectors.
-cdef inline isize narrow_row(isize n) noexcept nogil:
+cdef inline isize quantised_row(isize n) noexcept nogil:
     return (n + 63) // 64 * 64
 
 
@@ -108,7 +102,7 @@ cdef void quantise_infinite(const real* v, isize n, signed char* out, real* scal
                             int flip) noexcept nogil:
     cdef isize k
     scale[0] = INFINITY if infinite else NAN
-    for k in range(narrow_row(n)):
+    for k in range(quantised_row(n)):
         out[k] = (v[k] == INFINITY) - (v[k] == -INFINITY) if infinite and k < n else 0
         out[k] ^= flip
 
@@ -299,8 +293,8 @@ cdef inline void call_dot(const matrix* w, const dot_args* a, isize R) noexcept 
 
 
 # out[r][q] = init[r][q] + panel p of w times row r of v, for R rows from row `first` of v.
-cdef inline void narrow_product(const matrix* w, isize p, const narrow_rows* v, isize first, const real* init,
-                                isize init_row, real* out, isize out_row, isize R) noexcept nogil:
+cdef inline void integer_product(const matrix* w, isize p, const narrow_rows* v, isize first, const real* init,
+                                 isize init_row, real* out, isize out_row, isize R) noexcept nogil:
     cdef dot_args a
     cdef isize r
     set_product(&a, w, p, v, first)
@@ -314,8 +308,8 @@ cdef inline void narrow_product(const matrix* w, isize p, const narrow_rows* v, 
 
 # The same of row `first` alone and panels p0..p1 of w, whose starts lie init_panel apart: the weights are read in one
 # go.
-cdef inline void narrow_row_product(const matrix* w, isize p0, isize p1, const narrow_rows* v, isize first,
-                                    const real* init, isize init_panel, real* out, bint backwards) noexcept nogil:
+cdef inline void integer_row_product(const matrix* w, isize p0, isize p1, const narrow_rows* v, isize first,
+                                     const real* init, isize init_panel, real* out, bint backwards) noexcept nogil:
     cdef dot_args a
     cdef isize p
     set_product(&a, w, p0, v, first)

@@ -240,7 +240,7 @@ typedef void (*step_function)(const forward_args *);
 typedef struct {
     isize vlen, itemsize;
     isize weight_size, group;   /* bytes of a packed weight; packed matrices have `depth` in whole groups of this size */
-    int has_dot, fast;          /* int8: the CPU has an instruction for sums of four products; it is used */
+    int has_dot, fast;          /* narrow weights: the CPU has an instruction for sums of their products; it is used */
     int teams;                          /* passes may be shared by a team */
     int (*forward)(forward_args *);     /* every int result: 0, or -1 when cancelled */
     step_function (*small_step)(const packed_cell *);   /* of a small cell, else NULL; may be NULL itself */

@@ -92,6 +92,22 @@ static inline int cpu_has_dot(void)
 #endif
 }
 
+/* Whether the CPU has AVX-512 BF16: vdpbf16ps, which sums two bfloat16 products. Asked where AVX-512 runs. */
+static inline int cpu_has_pairs(void)
+{
+#if defined(__x86_64__) && defined(_MSC_VER)
+    unsigned int features[4];
+    __asm__ volatile("cpuid" : "=a"(features[0]), "=b"(features[1]), "=c"(features[2]), "=d"(features[3])
+                             : "a"(7), "c"(1));
+    return features[0] >> 5 & 1;
+#elif defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512bf16");
+#else
+    return 0;
+#endif
+}
+
 /* The floating-point mode of a thread. Kernels run in one where subnormal operands and results are zero. Restoring the
  * old mode also drops the exception flags that a kernel raised, which would surface as NumPy warnings. */
 typedef unsigned long long fp_mode;

@@ -1,10 +1,11 @@
-# The int8 kernels of one instruction set: a second table, which core uses as it uses the float table.
+# The kernels of narrow weights, int8 and bfloat16, of one instruction set: a table for each, which core uses as it uses
+# the float table.
 #
-# Inputs, states and outputs are float32 as ever; weights are int8. A pass is that of forward.pxi with another way to
-# the gate sums: every row of x and h is quantised once a step, the integer tile sums the products, and on its results,
-# floats again, run the same cells.
+# Inputs, states and outputs are float32 as ever; weights are narrow. A pass is that of forward.pxi with another way to
+# the gate sums: every row of x and h is narrowed once a step, the integer tile or the tile of pairs sums the products,
+# and on its results, floats again, run the same cells.
 #
-# A team shares the panels as in forward.pxi. Each part of a phase quantises all rows for itself, into memory of its
+# A team shares the panels as in forward.pxi. Each part of a phase narrows all rows for itself, into memory of its
 # own: that costs less than a barrier after which all could read the same numbers.
 #
 # Uses layer_run, forward_args, matrix, product (structs), the integer tile, step, share, forward_phase, locate_states,
@@ -12,10 +13,74 @@
 # split_gru_sums, store_state (forward), between_row, extra_row (gru), tile_args, tile_rows (tile), parts_of (team.h),
 # should_stop_after (kernels).
 
+# Rows that are quantised or rounded: row r begins at data + r * row. [call]
+cdef struct narrow_rows:
+    signed char* data
+    isize row                       # bytes
+    real* scale                     # int8
+
 include "integer_tile.pxi"
+include "pair_tile.pxi"
 
 cdef extern from "machine.h" nogil:
     bint cpu_has_dot()
+    bint cpu_has_pairs()
+
+
+# ---- Products of either precision ----------------------------------------------------------------
+
+# Whether weights are int8; else they are bfloat16.
+cdef inline bint is_integer(const matrix* w) noexcept nogil:
+    return w.scale != NULL
+
+
+# Bytes of a narrowed row that w is multiplied with.
+cdef inline isize narrow_row(const matrix* w) noexcept nogil:
+    return quantised_row(w.depth) if is_integer(w) else rounded_row(w.depth, w.fast)
+
+
+# Narrows R rows, v_row apart, for products with w.
+cdef inline void narrow(const matrix* w, const real* v, isize v_row, isize R, const narrow_rows* out) noexcept nogil:
+    if is_integer(w):
+        quantise_rows(w, v, v_row, R, out)
+    else:
+        round_rows(v, v_row, w.depth, R, out.data, out.row, w.fast)
+
+
+# The most rows of a tile.
+cdef inline isize most_rows(const matrix* w) noexcept nogil:
+    return DOT_ROWS[w.width] if is_integer(w) else ROWS[w.width]
+
+
+# Vector operations of one row's product with a panel.
+cdef inline isize panel_work(const matrix* w) noexcept nogil:
+    return w.depth * w.width // (GROUP if is_integer(w) else 2)
+
+
+cdef inline isize step_work(const packed_cell* cell) noexcept nogil:
+    return panel_work(&cell.w_ih) + panel_work(&cell.w_hh)
+
+
+# out[r][q] = init[r][q] + panel p of w times row r of v, for R rows from row `first` of v.
+cdef inline void narrow_product(const matrix* w, isize p, const narrow_rows* v, isize first, const real* init,
+                                isize init_row, real* out, isize out_row, isize R) noexcept nogil:
+    if is_integer(w):
+        integer_product(w, p, v, first, init, init_row, out, out_row, R)
+    else:
+        pair_product(w, p, v, first, init, init_row, out, out_row, R)
+
+
+# The same of row `first` alone and panels p0..p1 of w, whose starts lie init_panel apart: the weights are read in one
+# go.
+cdef inline void narrow_row_product(const matrix* w, isize p0, isize p1, const narrow_rows* v, isize first,
+                                    const real* init, isize init_panel, real* out, bint backwards) noexcept nogil:
+    if is_integer(w):
+        integer_row_product(w, p0, p1, v, first, init, init_panel, out, backwards)
+    else:
+        pair_row_product(w, p0, p1, v, first, init, init_panel, out, backwards)
+
+
+# ---- A pass --------------------------------------------------------------------------------------
 
 cdef enum: ROW_BLOCK = 24       # rows whose products with a panel of W_ih are taken before those with W_hh: the weights
 #                                 of one of them, and these sums, stay in L1
@@ -31,11 +96,12 @@ cdef struct narrow_scratch:
     real* sums                      # one row: [panel][width][VLEN], and again; then n_input of a GRU, [panel][VLEN]
 
 
-# Gives `rows` its place behind the first `used` elements of scratch; returns how many are used then.
+# Gives `rows`, which are multiplied with w, their place behind the first `used` elements of scratch; returns how many
+# are used then.
 cdef inline isize place_rows(narrow_rows* rows, const forward_args* args, isize used, isize count,
-                             isize n) noexcept nogil:
+                             const matrix* w) noexcept nogil:
     cdef real* at = <real*>args.run.scratch + used
-    rows.row = narrow_row(n)
+    rows.row = narrow_row(w)
     rows.data = <signed char*>at
     used += count * rows.row // <isize>sizeof(real)
     rows.scale = <real*>args.run.scratch + used
@@ -46,10 +112,10 @@ cdef inline isize place_rows(narrow_rows* rows, const forward_args* args, isize 
 cdef inline isize place_part(const forward_args* args, narrow_scratch* s, isize used) noexcept nogil:
     cdef const packed_cell* cell = args.run.cell
     cdef isize rows = args.run.n1 - args.run.n0
-    used = place_rows(&s.x, args, used, max(args.chunk, <isize>1) * rows, cell.input)
-    used = place_rows(&s.h, args, used, rows, cell.state)
+    used = place_rows(&s.x, args, used, max(args.chunk, <isize>1) * rows, &cell.w_ih)
+    used = place_rows(&s.h, args, used, rows, &cell.w_hh)
     if cell.w_hr.data != NULL or cell.w_hn.data != NULL:
-        used = place_rows(&s.extra, args, used, rows, cell.hidden)
+        used = place_rows(&s.extra, args, used, rows, &cell.w_hr if cell.w_hr.data != NULL else &cell.w_hn)
     s.sums = <real*>args.run.scratch + used
     return used + cell.w_ih.panels * (2 * cell.w_ih.width + 1) * VLEN
 
@@ -79,6 +145,8 @@ cdef isize plan_narrow(forward_args* args) noexcept nogil:
     cdef isize rows = run.n1 - run.n0, parts = parts_of(run.member)
     cdef isize share_width = cell.w_ih.panels * cell.w_ih.width * VLEN // parts
     cdef isize weights = (cell.w_ih.depth + cell.w_hh.depth) * share_width, step_rows
+    if not is_integer(&cell.w_ih):
+        weights *= 2                # bytes
     args.chunk = 0
     if rows == 0:
         return 0
@@ -96,14 +164,14 @@ cdef int narrow_input_sums(forward_args* args, const narrow_scratch* s, isize fi
     cdef isize P = w.width, rows = args.run.n1 - args.run.n0, p, m, R, t
     cdef narrow_rows x = s.x
     for t in range(steps):
-        quantise_rows(w, <const real*>args.x + (first + t) * args.x_t + args.run.n0 * args.x_n, args.x_n, rows, &x)
+        narrow(w, <const real*>args.x + (first + t) * args.x_t + args.run.n0 * args.x_n, args.x_n, rows, &x)
         x.data += rows * x.row
         x.scale += rows
     for p in range(p0, p1):
         m = 0
         while m < steps * rows:
-            R = tile_rows(steps * rows - m, DOT_ROWS[P])
-            if should_stop_after(args.run.poll, &args.run.work, R * (w.depth // GROUP) * P):
+            R = tile_rows(steps * rows - m, most_rows(w))
+            if should_stop_after(args.run.poll, &args.run.work, R * panel_work(w)):
                 return -1
             narrow_product(w, p, &s.x, m, <const real*>cell.bias + p * P * VLEN, 0,
                            s.floats + (p * args.chunk * rows + m) * P * VLEN, P * VLEN, R)
@@ -139,7 +207,7 @@ cdef int narrow_row_step(forward_args* args, step* t, const narrow_scratch* s, i
     cdef vf* acc = <vf*>s.sums
     cdef vf* n_input = <vf*>(s.sums + 2 * size)
     cdef tile_args a
-    if should_stop_after(args.run.poll, &args.run.work, (p1 - p0) * P * (cell.input + cell.state) // GROUP):
+    if should_stop_after(args.run.poll, &args.run.work, (p1 - p0) * step_work(cell)):
         return -1
     a.init, a.init_panel = s.sums, P * VLEN
     if t.input_sums == NULL:
@@ -173,14 +241,14 @@ cdef int narrow_rows_step(forward_args* args, step* t, const narrow_scratch* s, 
         input_sums = t.input_sums + p * t.input_panel + row * P * VLEN
     else:
         while m < count:
-            R = tile_rows(count - m, DOT_ROWS[P])
+            R = tile_rows(count - m, most_rows(&cell.w_ih))
             narrow_product(&cell.w_ih, p, &s.x, row + m, <const real*>cell.bias + p * P * VLEN, 0,
                            <real*>(sums + m * P), P * VLEN, R)
             m += R
     m = 0
     while m < count:
-        R = tile_rows(count - m, DOT_ROWS[P])
-        if should_stop_after(args.run.poll, &args.run.work, R * P * (cell.input + cell.state) // GROUP):
+        R = tile_rows(count - m, most_rows(&cell.w_ih))
+        if should_stop_after(args.run.poll, &args.run.work, R * step_work(cell)):
             return -1
         if t.y != NULL:
             prefetch_stores(args, t, p, n + m, R)
@@ -206,9 +274,9 @@ cdef int narrow_units_part(forward_args* args, step* t, isize part) noexcept nog
     if args.chunk > 0 and t.index % args.chunk == 0:
         if narrow_input_sums(args, &s, t.index, min(args.chunk, run.T - t.index), p0, p1):
             return -1
-    quantise_rows(&cell.w_hh, t.h + n0 * width, width, t.active - n0, &s.h)
+    narrow(&cell.w_hh, t.h + n0 * width, width, t.active - n0, &s.h)
     if t.input_sums == NULL:
-        quantise_rows(&cell.w_ih, t.x + n0 * args.x_n, args.x_n, t.active - n0, &s.x)
+        narrow(&cell.w_ih, t.x + n0 * args.x_n, args.x_n, t.active - n0, &s.x)
     if t.active - n0 == 1 and cell.kind != GRU_BEFORE:
         return narrow_row_step(args, t, &s, n0, p0, p1)
     for i in range(p1 - p0):
@@ -230,12 +298,12 @@ cdef int narrow_candidates_part(forward_args* args, step* t, isize part) noexcep
     cdef const matrix* w = &run.cell.w_hn
     cdef isize width = unit_width(run), p, n, R
     place_scratch(args, &s, part)
-    quantise_rows(w, extra_row(run, t, run.n0), width, t.active - run.n0, &s.extra)
+    narrow(w, extra_row(run, t, run.n0), width, t.active - run.n0, &s.extra)
     for p in range(share(w.panels, part, run.member), share(w.panels, part + 1, run.member)):
         n = run.n0
         while n < t.active:
-            R = tile_rows(t.active - n, DOT_ROWS[1])
-            if should_stop_after(run.poll, &run.work, R * w.depth // GROUP):
+            R = tile_rows(t.active - n, most_rows(w))
+            if should_stop_after(run.poll, &run.work, R * panel_work(w)):
                 return -1
             narrow_product(w, p, &s.extra, n - run.n0, between_row(run, s.floats, p, n) + VLEN,
                            run.cell.units * 2 * VLEN, <real*>acc, VLEN, R)
@@ -257,12 +325,12 @@ cdef int narrow_projection_part(forward_args* args, step* t, isize part) noexcep
     cdef isize P = w.width, p, n, R, r, j
     zero[0] = zero[1] = zero[2] = zero[3] = vset(0)
     place_scratch(args, &s, part)
-    quantise_rows(w, extra_row(run, t, run.n0), unit_width(run), t.active - run.n0, &s.extra)
+    narrow(w, extra_row(run, t, run.n0), unit_width(run), t.active - run.n0, &s.extra)
     for p in range(share(w.panels, part, run.member), share(w.panels, part + 1, run.member)):
         n = run.n0
         while n < t.active:
-            R = tile_rows(t.active - n, DOT_ROWS[P])
-            if should_stop_after(run.poll, &run.work, R * w.depth * P // GROUP):
+            R = tile_rows(t.active - n, most_rows(w))
+            if should_stop_after(run.poll, &run.work, R * panel_work(w)):
                 return -1
             narrow_product(w, p, &s.extra, n - run.n0, <const real*>zero, 0, <real*>acc, P * VLEN, R)
             for r in range(R):
@@ -317,15 +385,15 @@ cdef int multiply_narrow(product* args) noexcept nogil:
     cdef isize P = w.width, p, m = args.m0, R, r, q, first
     cdef const real* bias = <const real*>args.bias
     cdef narrow_rows v
-    v.row = narrow_row(w.depth)
+    v.row = narrow_row(w)
     v.scale = <real*>args.scratch
     v.data = <signed char*>(v.scale + 16)
     zero[0] = zero[1] = zero[2] = zero[3] = vset(0)
     while m < args.m1:
-        R = tile_rows(args.m1 - m, DOT_ROWS[P])
-        quantise_rows(w, <const real*>args.left + m * args.left_row, args.left_row, R, &v)
+        R = tile_rows(args.m1 - m, most_rows(w))
+        narrow(w, <const real*>args.left + m * args.left_row, args.left_row, R, &v)
         for p in range(w.panels):
-            if should_stop_after(args.poll, &args.work, R * w.depth * P // GROUP):
+            if should_stop_after(args.poll, &args.work, R * panel_work(w)):
                 return -1
             narrow_product(w, p, &v, 0, bias + p * P * VLEN if bias != NULL else <const real*>zero, 0, <real*>acc,
                            P * VLEN, R)
@@ -339,10 +407,12 @@ cdef int multiply_narrow(product* args) noexcept nogil:
     return 0
 
 
-# Elements of scratch that multiply_narrow needs: 16 scales, and the quantised rows of a tile.
+# Elements of scratch that multiply_narrow needs: 16 scales, and the narrowed rows of a tile.
 cdef isize plan_multiply_narrow(const matrix* w) noexcept nogil:
-    return 16 + DOT_ROWS[w.width] * narrow_row(w.depth) // <isize>sizeof(real)
+    return 16 + most_rows(w) * narrow_row(w) // <isize>sizeof(real)
 
+
+# ---- The tables ----------------------------------------------------------------------------------
 
 cdef kernel_table INT8_TABLE
 INT8_TABLE = TABLE
@@ -354,9 +424,17 @@ INT8_TABLE.plan_backward = NULL
 INT8_TABLE.accumulate = NULL
 INT8_TABLE.multiply = multiply_narrow
 INT8_TABLE.plan_multiply = plan_multiply_narrow
+
+cdef kernel_table BFLOAT16_TABLE
+BFLOAT16_TABLE = INT8_TABLE
+BFLOAT16_TABLE.pack_weights = pack_pairs
+BFLOAT16_TABLE.weight_size = BFLOAT16_TABLE.group = 2
+BFLOAT16_TABLE.has_dot = BFLOAT16_TABLE.fast = HAS_PAIRS and cpu_has_pairs()
+
 INT8_TABLE.pack_weights = pack_narrow
 INT8_TABLE.weight_size = 1
 INT8_TABLE.group = GROUP
 INT8_TABLE.has_dot = INT8_TABLE.fast = HAS_DOT and cpu_has_dot()
 
 int8_table = PyCapsule_New(&INT8_TABLE, "fastrnn.kernel_table", NULL)
+bfloat16_table = PyCapsule_New(&BFLOAT16_TABLE, "fastrnn.kernel_table", NULL)
