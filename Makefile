@@ -23,6 +23,10 @@ test-all: test test-slow  ## the whole suite
 
 bench: $(VENV)/.bench  ## fastrnn beside PyTorch, ONNX Runtime, OpenVINO and JAX; writes out/peers.json, out/peers.png
 	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/precision.py --json out/precision.json
+
+precision: $(VENV)/.bench  ## int8 and bfloat16 beside the narrow forms of ONNX Runtime, LiteRT, OpenVINO, PyTorch: times with errors
+	$(BIN)/python benchmarks/precision.py --json out/precision.json
 
 before: $(VENV)/.test  ## this checkout beside an earlier one, bits and times: make before COMMIT=HEAD~1
 	$(BIN)/python benchmarks/before.py $(COMMIT)
@@ -46,7 +50,7 @@ training: $(VENV)/.test  ## whole epochs beside PyTorch: time and losses
 	$(BIN)/python benchmarks/training.py
 
 m4: $(VENV)/.test  ## forecasts of M4's hourly and weekly series beside naive ones: sMAPE, MASE
-	$(BIN)/python benchmarks/m4.py --auto
+	$(BIN)/python benchmarks/m4.py --auto --precision int8
 
 series: $(VENV)/.series-bench  ## default forecasts of many series beside simple methods: errors, intervals, time, memory
 	$(BIN)/python benchmarks/series.py --json out/series.json

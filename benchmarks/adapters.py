@@ -211,6 +211,12 @@ class Torch(Peer):
                                 for name, w in problem.weights.items()})
         return module
 
+    def tensor(self, a):
+        return self.torch.from_numpy(a)
+
+    def array(self, tensor):
+        return tensor.detach().numpy()
+
     def contexts(self, threads, inference=True):
         stack = ExitStack()
         if most_threads() > 1:
@@ -225,7 +231,7 @@ class Torch(Peer):
 
     def step_with(self, threads, problem):
         module, state = self.module(problem), None
-        x = self.torch.from_numpy(problem.x[0] if self.cell else problem.x[:1])
+        x = self.tensor(problem.x[0] if self.cell else problem.x[:1])
         lstm, cell, last = problem.cell == "lstm", self.cell, None
 
         def run(n):
@@ -239,27 +245,27 @@ class Torch(Peer):
                     for _ in repeat(None, n):
                         last, state = module(x, state)
 
-        return Contestant(run, lambda: [last.numpy()], threads)
+        return Contestant(run, lambda: [self.array(last)], threads)
 
     def sequence(self, problem):
         return faster([partial(self.sequence_with, threads, problem) for threads in thread_counts()])
 
     def sequence_with(self, threads, problem):
-        module, x = self.module(problem), self.torch.from_numpy(problem.x)
+        module, x = self.module(problem), self.tensor(problem.x)
         loop, last = repeated(lambda: module(x))
 
         def run(n):
             with self.contexts(threads):
                 loop(n)
 
-        return Contestant(run, lambda: [last()[0].numpy()], threads)
+        return Contestant(run, lambda: [self.array(last()[0])], threads)
 
     def training(self, problem):
         return faster([partial(self.training_with, threads, problem) for threads in thread_counts()])
 
     def training_with(self, threads, problem):
         torch, module = self.torch, self.module(problem)
-        x, d_output = torch.from_numpy(problem.x).requires_grad_(), torch.from_numpy(problem.d_output)
+        x, d_output = self.tensor(problem.x).requires_grad_(), self.tensor(problem.d_output)
         wanted = [x, *(getattr(module, name) for name in problem.weights)]
 
         def call():
@@ -274,7 +280,7 @@ class Torch(Peer):
 
         def arrays():
             output, grads = last()
-            return [output.detach().numpy(), *(g.numpy() for g in grads)]
+            return [self.array(output), *map(self.array, grads)]
 
         return Contestant(run, arrays, threads)
 
@@ -313,10 +319,13 @@ class OnnxRuntime(Peer):
         import onnxruntime
         self.ort = onnxruntime
 
+    def model(self, problem, T, states):
+        return onnx_model(problem, T, states)
+
     def session(self, problem, T, states, threads):
         options = self.ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        return self.ort.InferenceSession(onnx_model(problem, T, states), options, providers=["CPUExecutionProvider"])
+        return self.ort.InferenceSession(self.model(problem, T, states), options, providers=["CPUExecutionProvider"])
 
     def step(self, problem):
         return faster([way for threads in thread_counts() for way in self.step_ways(threads, problem)])
@@ -392,6 +401,7 @@ class OnnxRuntime(Peer):
 
 class OpenVINO(Peer):
     package = "openvino"
+    precision = "f32"
 
     def __init__(self):
         import onnx  # noqa: F401 makes the models
@@ -402,7 +412,8 @@ class OpenVINO(Peer):
         # f32: where the CPU has bfloat16 OpenVINO takes it by default, which is another computation
         model = self.core.read_model(onnx_model(problem, T, states), b"")
         return self.core.compile_model(model, "CPU", {
-            "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": str(threads), "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": str(threads),
+            "INFERENCE_PRECISION_HINT": self.precision,
         }).create_infer_request()
 
     def step(self, problem):

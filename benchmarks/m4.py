@@ -3,6 +3,7 @@
     python benchmarks/m4.py                        both groups, all 414 and 359 series, as the competition scored them
     python benchmarks/m4.py --group Hourly --validate 2      on the last two horizons of the training part instead
     python benchmarks/m4.py --auto                 the default options beside the named ones below
+    python benchmarks/m4.py --precision int8       the same networks' forecasts by int8 weights, too
     python benchmarks/m4.py --json out/m4.json
 
 Data: the folder m4 of FASTRNN_DATA (default ../shared/data). sMAPE and MASE are means over all series and steps, MASE
@@ -97,8 +98,8 @@ def split(folder, group, held):
     return [y[:at] for y, at in zip(past, cut, strict=True)], [y[at:at + h] for y, at in zip(past, cut, strict=True)]
 
 
-def trained(options, past, truth, m):
-    """A forecaster trained on the pasts: what was measured of its forecasts of the truth."""
+def trained(options, past, truth, m, precisions=()):
+    """A forecaster trained on the pasts: what was measured of its forecasts of the truth, and by narrow weights."""
     model = RNNForecaster(**options)
     print(model, flush=True)
     began = time.perf_counter(), time.process_time()
@@ -108,7 +109,12 @@ def trained(options, past, truth, m):
     seconds, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
     print(f"training and forecasts: {seconds:.0f} s on {len(os.sched_getaffinity(0))} CPUs, {cpu:.0f} s of CPU time",
           flush=True)
-    return {"scores": scores(past, truth, forecasts, m), "seconds": seconds, "cpu": cpu}
+    narrow = {}
+    for precision in precisions:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            narrow[precision] = scores(past, truth, model.set_params(precision=precision).predict(), m)
+    return {"scores": scores(past, truth, forecasts, m), "narrow": narrow, "seconds": seconds, "cpu": cpu}
 
 
 def evaluate(folder, group, held, args):
@@ -119,15 +125,16 @@ def evaluate(folder, group, held, args):
     print(f"\n{group}: {len(past)} series of {min(map(len, past))} to {max(map(len, past))} values, horizon {h}, "
           f"{which}")
     common = {"horizon": h, "random_state": args.random_state, "progress": sys.stderr.isatty()}
-    runs = {"fastrnn": trained({**common, **options, **args.set}, past, truth, m)} if not args.auto_only else {}
+    runs = {"fastrnn": trained({**common, **options, **args.set}, past, truth, m, args.precision)} if not args.auto_only else {}
     if args.auto or args.auto_only:
-        runs["fastrnn, default options"] = trained(common, past, truth, m)
+        runs["fastrnn, default options"] = trained(common, past, truth, m, args.precision)
     results = {name: run["scores"] for name, run in runs.items()}
+    results |= {f"{name}, {precision}": pair for name, run in runs.items() for precision, pair in run["narrow"].items()}
     naive = [naive_forecasts(y, h, m) for y in past]
     results |= {name: scores(past, truth, [forecasts[name] for forecasts in naive], m) for name in naive[0]}
-    print(f"{'':>26}{'sMAPE':>9}{'MASE':>9}")
+    print(f"{'':>36}{'sMAPE':>9}{'MASE':>9}")
     for name, (symmetric, scaled) in results.items():
-        print(f"{name:>26}{symmetric:9.3f}{scaled:9.3f}")
+        print(f"{name:>36}{symmetric:9.3f}{scaled:9.3f}")
     if not held:
         print("published sMAPE: " + ", ".join(f"{name} {value:.3f}" for name, value in published.items()))
     return {"group": group, "held": held, "random_state": args.random_state,
@@ -146,6 +153,7 @@ def main():
     parser.add_argument("--auto-only", action="store_true", help="the default options alone")
     parser.add_argument("--random-state", type=int, default=0, metavar="N", help="of the forecaster (0)")
     parser.add_argument("--set", metavar="JSON", type=json.loads, default={}, help="parameters to change, by name")
+    parser.add_argument("--precision", nargs="+", default=[], metavar="NAME", help="narrow precisions to forecast by")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write everything measured here")
     args = parser.parse_args()
     folder = Path(os.environ.get("FASTRNN_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data") / "m4"
