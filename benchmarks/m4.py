@@ -125,7 +125,9 @@ def evaluate(folder, group, held, args):
     print(f"\n{group}: {len(past)} series of {min(map(len, past))} to {max(map(len, past))} values, horizon {h}, "
           f"{which}")
     common = {"horizon": h, "random_state": args.random_state, "progress": sys.stderr.isatty()}
-    runs = {"fastrnn": trained({**common, **options, **args.set}, past, truth, m, args.precision)} if not args.auto_only else {}
+    runs = {}
+    if not args.auto_only:
+        runs["fastrnn"] = trained({**common, **options, **args.set}, past, truth, m, args.precision)
     if args.auto or args.auto_only:
         runs["fastrnn, default options"] = trained(common, past, truth, m, args.precision)
     results = {name: run["scores"] for name, run in runs.items()}
