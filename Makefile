@@ -25,8 +25,9 @@ bench: $(VENV)/.bench  ## fastrnn beside PyTorch, ONNX Runtime, OpenVINO and JAX
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/precision.py --json out/precision.json
 
-precision: $(VENV)/.bench  ## int8 and bfloat16 beside the narrow forms of ONNX Runtime, LiteRT, OpenVINO, PyTorch: times with errors
+precision: $(VENV)/.bench  ## int8, bfloat16 beside the narrow forms of ONNX Runtime, LiteRT, OpenVINO, PyTorch; what they cost models
 	$(BIN)/python benchmarks/precision.py --json out/precision.json
+	$(BIN)/python benchmarks/narrow_models.py --json out/narrow_models.json
 
 before: $(VENV)/.test  ## this checkout beside an earlier one, bits and times: make before COMMIT=HEAD~1
 	$(BIN)/python benchmarks/before.py $(COMMIT)
