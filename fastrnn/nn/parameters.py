@@ -119,6 +119,50 @@ def initialise(wanted: Shapes, hidden_size: int, dtype: FloatDType, rng: np.rand
     return result
 
 
+def to_bfloat16(value: Array) -> Array:
+    """The bits of bfloat16 numbers, the upper halves of those of float32: NumPy has no such dtype.
+
+    Rounded to nearest, ties to even. Finite numbers stay finite, at most the largest bfloat16 number; NaN stays NaN.
+    """
+    with np.errstate(over="ignore"):
+        bits = value.astype(np.float32).view(np.uint32)
+    size = bits & 0x7FFFFFFF
+    rounded = np.minimum(size, 0x7F7F0000)
+    rounded = rounded + 0x7FFF + (rounded >> 16 & 1)
+    quiet = np.where(size > 0x7F800000, size | 0x00400000, size)
+    rounded = np.where(size >= 0x7F800000, quiet, rounded) | (bits & 0x80000000)
+    result: Array = (rounded >> 16).astype(np.uint16)
+    return result
+
+
+def from_bfloat16(value: Array) -> Array:
+    """The float32 numbers of bfloat16 bits."""
+    result: Array = (value.astype(np.uint32) << 16).view(np.float32)
+    return result
+
+
+def to_float16(value: Array, name: str) -> Array:
+    """Numbers rounded to float16; ValueError where a finite one is beyond its range."""
+    with np.errstate(over="ignore"):
+        result: Array = value.astype(np.float16)
+    if (np.isinf(result) & np.isfinite(value)).any():
+        raise ValueError(f"{name}: expected weights of at most 65504 in size, the largest that float16 holds, got "
+                         f"{np.abs(value[np.isfinite(value)]).max():g}")
+    return result
+
+
+def _stored(value: Any, name: str, stored: np.dtype[Any], dtype: FloatDType) -> Array:
+    """A parameter as the model of this dtype stores it; narrow floats are rounded where wider ones are given."""
+    if stored == dtype:
+        return check.array(value, name, dtype)
+    if stored == np.uint16:             # bfloat16
+        exact = getattr(value, "dtype", None) == np.uint16
+        return check.exact(value, name, stored) if exact else to_bfloat16(check.array(value, name, dtype))
+    if stored == np.float16:
+        return to_float16(check.array(value, name, dtype), name)
+    return check.exact(value, name, stored)
+
+
 def load(mapping: ParametersLike, current: Mapping[str, Array], dtype: FloatDType, strict: bool) -> Parameters:
     """New parameters from a mapping. An error names the key, and is raised before anything is changed."""
     try:
@@ -135,8 +179,7 @@ def load(mapping: ParametersLike, current: Mapping[str, Array], dtype: FloatDTyp
     for name in current:
         if name in values:
             stored = current[name].dtype        # the model's dtype, but of narrow weights
-            value = check.array(values[name], name, dtype) if stored.kind == "f" else check.exact(
-                values[name], name, stored)
+            value = _stored(values[name], name, stored, dtype)
             loaded[name] = freeze(np.array(check.shaped(value, name, current[name].shape), stored, order="C",
                                            copy=True))
     return loaded

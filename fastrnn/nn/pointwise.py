@@ -14,7 +14,7 @@ from .._base.registry import in_files
 from .._base.typing import Array, ArrayLike, DTypeLike, FloatDType, Parameters, Rng
 from . import parameters
 from .base import Gradients, Packed
-from .quantized import Quantizable, scales_of
+from .quantized import Quantizable, product_precision, scales_of, widened
 
 # What `forward` keeps for `backward`: the module, its parameters at the time, and the input.
 PointwiseCache = tuple["Pointwise", Parameters, Array]
@@ -221,7 +221,9 @@ class Linear(Pointwise, Packed[_core.Dense]):
         return StatelessPart(step, lambda block: self._apply(self._input(block)))
 
     def _make_pack(self, values: Parameters) -> _core.Dense:
-        return _core.Dense(dispatch.table(self.dtype, self._precision), values["weight"], values.get("bias"),
+        precision = product_precision(self._precision)
+        weight = values["weight"] if precision else widened(values["weight"], self._precision)
+        return _core.Dense(dispatch.table(self.dtype, precision), weight, values.get("bias"),
                            scales_of(values, "weight"))
 
     def backward(self, cache: PointwiseCache, d_output: ArrayLike, d_state: None = None,
@@ -328,7 +330,7 @@ class Embedding(Pointwise):
         return *x.shape, self.embedding_dim
 
     def _apply(self, x: Array) -> Array:
-        result: Array = self._parameters["weight"][x]
+        result: Array = widened(self._parameters["weight"][x], self._precision)
         scales = scales_of(self._parameters, "weight")
         return result if scales is None else result * scales[1] * scales[0][x][..., None]
 

@@ -101,7 +101,7 @@ def quantize(model: ModelT, precision: Precision, data: ArrayLike | None = None)
     ----------
     model : RNN, LSTM, GRU, Linear, Embedding or Sequential
         The model, which is not changed.
-    precision : {"int8"}
+    precision : {"int8", "bfloat16", "float16"}
         The precision of the weights; ``model.quantized`` says what it means.
     data : array, optional
         An input of the model, on which both models are run and compared. It changes nothing in the result.

@@ -1,9 +1,9 @@
-"""Models with int8 weights, for inference: how weights become int8, and what a model of them can and cannot do."""
+"""Models with narrow weights, for inference: how weights become narrow, and what a model of them can and cannot do."""
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import numpy as np
 
@@ -13,10 +13,12 @@ from . import parameters
 from .base import Module
 
 if TYPE_CHECKING:
-    Precision: TypeAlias = Literal["int8"]
+    Precision: TypeAlias = Literal["int8", "bfloat16", "float16"]
     ModelPrecision: TypeAlias = Literal["float32"] | Precision
 
-PRECISIONS = ("int8",)
+PRECISIONS = ("int8", "bfloat16", "float16")
+_STORED: dict[str, np.dtype[Any]] = {"int8": np.dtype(np.int8), "bfloat16": np.dtype(np.uint16),
+                                     "float16": np.dtype(np.float16), "float32": np.dtype(np.float32)}
 _LONGEST = (2**31 - 1) // 127**2      # products of int8 numbers that a sum of int32 holds
 
 
@@ -69,70 +71,97 @@ def quantise(weight: Array, name: str = "weight") -> tuple[Array, Array, Array]:
     return np.clip(np.rint(quotients), -127, 127).astype(np.int8), row, column
 
 
-def narrow(values: Parameters) -> Parameters:
-    """A module's parameters with int8 weights, each followed by its scales; the others as float32."""
+def narrow(values: Parameters, precision: str) -> Parameters:
+    """A module's parameters with narrow weights; int8 weights are followed by their scales. The others as float32."""
     result: Parameters = {}
     for name, value in values.items():
-        names = (name, *scale_names(name)) if is_weight(name) else (name,)
-        parts = quantise(value, name) if is_weight(name) else (value.astype(np.float32),)
-        result.update(zip(names, map(parameters.freeze, parts)))
+        parts: tuple[Array, ...] = (value.astype(np.float32),)
+        if is_weight(name):
+            parts = (quantise(value, name) if precision == "int8" else
+                     (parameters.to_bfloat16(value),) if precision == "bfloat16" else
+                     (parameters.to_float16(value, name),))
+        result.update(zip((name, *scale_names(name)), map(parameters.freeze, parts)))
     return result
 
 
-def undrawn(values: Parameters) -> Parameters:
+def undrawn(values: Parameters, precision: str) -> Parameters:
     """Placeholders of what `narrow` makes of such parameters; they take no memory."""
     result: Parameters = {}
     for name, value in values.items():
-        result[name] = parameters.undrawn(value.shape, np.dtype(np.int8 if is_weight(name) else np.float32))
-        if is_weight(name):
+        result[name] = parameters.undrawn(value.shape, _STORED[precision if is_weight(name) else "float32"])
+        if is_weight(name) and precision == "int8":
             for scale, size in zip(scale_names(name), value.shape):
                 result[scale] = parameters.undrawn((size,), np.dtype(np.float32))
     return result
 
 
+def product_precision(precision: str | None) -> str | None:
+    """The precision of a model's products: None where they are those of its dtype, as those of float16 weights are."""
+    return None if precision == "float16" else precision
+
+
+def widened(value: Array, precision: str | None) -> Array:
+    """The float32 numbers of bfloat16 or float16 weights; any other array as it is."""
+    if precision == "bfloat16" and value.dtype == np.uint16:
+        return parameters.from_bfloat16(value)
+    return value.astype(np.float32) if precision == "float16" and value.dtype == np.float16 else value
+
+
 class Quantizable(Module):
-    """A module that can be had with int8 weights."""
+    """A module that can be had with narrow weights."""
 
     dtype: FloatDType
     _precision: str | None = None       # None: the dtype's
 
     @property
     def precision(self) -> str:
-        """How weights are stored and multiplied: the dtype's name, or "int8"."""
+        """How weights are stored and multiplied: the dtype's name, or "int8", "bfloat16" or "float16"."""
         return self._precision or self.dtype.name
 
     def quantized(self, precision: Precision) -> Self:
         """Make a model of the same class with narrow weights, to call, stream and save, without gradients.
 
         It takes and gives float32 as before, has all options of this model, and keeps this model's biases, states and
-        activations in float32. With ``"int8"`` a weight is a whole number w_ij from -127 to 127 times the scale of its
-        row i (one gate of one unit) and that of its column j. Each row of x and of h is quantised, too, anew at every
-        step, with a scale t of its own ::
+        activations in float32. Streams, batches, chunks and threads agree to the bit as in float32, and a row does not
+        depend on the others of its batch. No calibration is needed.
+
+        With ``"int8"`` a weight is a whole number w_ij from -127 to 127 times the scale of its row i (one gate of one
+        unit) and that of its column j. Each row of x and of h is quantised, too, anew at every step, with a scale t of
+        its own ::
 
             W_ij = r_i w_ij c_j         c_j x_j = t q_j,  t = max_j |c_j x_j| / 127
             (W x)_i = r_i t (sum over j of w_ij q_j)
 
         The scales of columns even out what would else set the scales of rows: c_j^2 is proportional to the root mean
-        square of the column. The sums are exact, so that streams, batches, chunks and threads agree to the bit as in
-        float32. No calibration is needed, and a row does not depend on the others of its batch.
+        square of the column. The sums are exact.
+
+        With ``"bfloat16"``, numbers with the range of float32 and 8 bits of mantissa, weights are rounded, and so is
+        each row of x and h where a product takes it; products are exact and summed in float32. Finite numbers stay
+        finite: those beyond the largest, 3.39e38, become that.
+
+        With ``"float16"`` weights are rounded to float16 and stored so; they are widened to float32 when they are
+        packed, and the model computes what a float32 model of the rounded weights does, in the same time.
 
         Parameters
         ----------
-        precision : {"int8"}
+        precision : {"int8", "bfloat16", "float16"}
             The precision of the weights.
 
         Returns
         -------
         model
-            The new model; this one is not changed. Its ``parameters`` are the int8 weights, their scales
-            (``row_scale_ih_l0`` and ``column_scale_ih_l0`` for ``weight_ih_l0``) and the other parameters.
+            The new model; this one is not changed. Its ``parameters`` are the narrow weights and the other parameters:
+            of int8 also the scales (``row_scale_ih_l0`` and ``column_scale_ih_l0`` for ``weight_ih_l0``); of bfloat16
+            uint16, the upper halves of the bits of float32, because NumPy has no bfloat16. ``load_state_dict`` takes
+            these, and of bfloat16 and float16 also float32, which it rounds.
 
         Raises
         ------
         TypeError
             The argument is no string.
         ValueError
-            It is not one of the precisions, this model is quantized already, or a weight is not finite.
+            It is not one of the precisions, this model is quantized already, or a weight cannot be had so: with int8
+            one that is not finite, with float16 a finite one beyond 65504.
 
         Examples
         --------
@@ -153,7 +182,7 @@ class Quantizable(Module):
 
     def _narrowed(self, precision: str) -> Self:
         twin = copy.copy(self)
-        twin._narrow_to(precision, narrow(self._parameters))
+        twin._narrow_to(precision, narrow(self._parameters, precision))
         return twin
 
     def _narrow_to(self, precision: str, values: Parameters) -> None:
@@ -161,7 +190,7 @@ class Quantizable(Module):
 
     def _expect_narrow(self, precision: str) -> None:
         """Become a model of this precision whose parameters are loaded next."""
-        self._narrow_to(check.choice(precision, "precision", PRECISIONS), undrawn(self._parameters))
+        self._narrow_to(check.choice(precision, "precision", PRECISIONS), undrawn(self._parameters, precision))
 
     def _needs_gradients(self) -> None:
         """Raise TypeError where gradients are asked of narrow weights."""

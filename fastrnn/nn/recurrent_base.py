@@ -19,7 +19,7 @@ from .._base import validation as check
 from .._base.typing import Activation, Array, ArrayLike, DTypeLike, FloatDType, Parameters, Rng
 from . import parameters
 from .base import Gradients, Packed, StateLikeT, StateT
-from .quantized import Quantizable, scales_of
+from .quantized import Quantizable, product_precision, scales_of, widened
 from .streams import Caller, Stream
 
 if TYPE_CHECKING:
@@ -111,15 +111,18 @@ class Recurrent(Quantizable, Packed[Pack], Generic[StateT, StateLikeT]):
                 np.inf if self.clip is None else self.clip, self.coupled_gates, self.update == "mirror")
 
     def _make_pack(self, values: Parameters, table: CapsuleType | None = None) -> Pack:
+        precision = product_precision(self._precision)
         if table is None:
-            table = dispatch.layer_table(self.dtype, self.hidden_size, self._precision)
+            table = dispatch.layer_table(self.dtype, self.hidden_size, precision)
+        if precision is None and self._precision is not None:
+            values = {name: widened(value, self._precision) for name, value in values.items()}
 
         def packed(layer: int, direction: int) -> _core.Parameters:
             suffix = parameters.layer_suffix(layer, direction)
             weight_ih, weight_hh, *others = (values.get(name + suffix) for name in parameters.NAMES)
             bias_ih, bias_hh, weight_hr, peephole = others
             scales: Any = None
-            if self._precision is not None:
+            if precision is not None:
                 scales = tuple(scales_of(values, name + suffix) for name in ("weight_ih", "weight_hh", "weight_hr"))
             return _core.Parameters(table, self._kind, cast(Array, weight_ih), cast(Array, weight_hh), bias_ih,
                                     bias_hh, weight_hr, peephole, self._options(direction), scales)
@@ -433,7 +436,7 @@ class Recurrent(Quantizable, Packed[Pack], Generic[StateT, StateLikeT]):
             raise ValueError(f"a {'bidirectional' if self.bidirectional else 'reversed'} layer cannot stream: its "
                              "reversed direction starts at the sequence's end, which a stream has not seen")
         table = dispatch.row_table(self.dtype, self.hidden_size)
-        plain = self._precision is None and not self.proj_size and self._options(0) is None
+        plain = product_precision(self._precision) is None and not self.proj_size and self._options(0) is None
         if rows > 1 or not plain or self._kind == "gru_before" \
                 or table is dispatch.layer_table(self.dtype, self.hidden_size):
             return [directions[0] for directions in self._packed()]

@@ -1,4 +1,4 @@
-"""fastrnn.quantize with its report, and files of int8 models."""
+"""fastrnn.quantize with its report, and files of narrow models."""
 
 import json
 import os
@@ -15,6 +15,9 @@ MODELS = [fastrnn.LSTM(3, 70, 2, proj_size=20, peephole=True, rng=0), fastrnn.GR
           fastrnn.Sequential(fastrnn.LSTM(3, 8, 2, rng=0), fastrnn.Sequential(fastrnn.Linear(8, 4, rng=1)))]
 
 
+PRECISIONS = ["int8", "bfloat16", "float16"]
+
+
 def sample(model):
     rng = np.random.default_rng(1)
     return rng.integers(0, 50, (7, 2)) if isinstance(model, fastrnn.Embedding) else (
@@ -25,18 +28,19 @@ def size(model):
     return sum(value.nbytes for value in model.parameters.values())
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("model", MODELS, ids=repr)
-def test_the_report_is_what_the_models_say(model):
+def test_the_report_is_what_the_models_say(model, precision):
     x = sample(model)
-    narrow, report = fastrnn.quantize(model, "int8", data=x)
-    assert_same_bits(dict(narrow.parameters), dict(model.quantized("int8").parameters))
+    narrow, report = fastrnn.quantize(model, precision, data=x)
+    assert_same_bits(dict(narrow.parameters), dict(model.quantized(precision).parameters))
     difference = np.abs(narrow(x)[0].astype(float) - model(x)[0])
-    assert report.precision == "int8"
+    assert report.precision == precision
     assert (report.bytes_before, report.bytes_after) == (size(model), size(narrow))
     assert (report.largest_error, report.mean_error) == (difference.max(), difference.mean())
     assert (report.layers[-1].largest_error, report.layers[-1].mean_error) == (difference.max(), difference.mean())
     assert sum(layer.bytes_after for layer in report.layers) == report.bytes_after
-    without = fastrnn.quantize(model, "int8")[1]
+    without = fastrnn.quantize(model, precision)[1]
     assert without.largest_error is None and [layer.name for layer in without.layers] == [
         layer.name for layer in report.layers]
 
@@ -64,12 +68,13 @@ def test_bad_arguments():
 
 
 @pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("model", MODELS, ids=repr)
-def test_files_give_the_same_bits(model, ending, tmp_path):
-    narrow, x = model.quantized("int8"), sample(model)
+def test_files_give_the_same_bits(model, precision, ending, tmp_path):
+    narrow, x = model.quantized(precision), sample(model)
     narrow.save(tmp_path / f"model{ending}")
     loaded = fastrnn.load(tmp_path / f"model{ending}")
-    assert repr(loaded) == repr(narrow) and loaded.precision == "int8"
+    assert repr(loaded) == repr(narrow) and loaded.precision == precision
     assert_same_bits(dict(loaded.parameters), dict(narrow.parameters))
     assert_same_bits(loaded(x)[0], narrow(x)[0])
     with pytest.raises(TypeError, match="no gradients"):
@@ -82,12 +87,13 @@ def test_files_give_the_same_bits(model, ending, tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".npz", ".safetensors"])
-def test_a_file_is_about_a_quarter(ending, tmp_path):
+@pytest.mark.parametrize("precision, share", [("int8", 0.27), ("bfloat16", 0.52), ("float16", 0.52)])
+def test_a_file_is_about_a_quarter_or_half(precision, share, ending, tmp_path):
     layer = fastrnn.LSTM(256, 256, 2, rng=0)
     layer.save(tmp_path / f"float{ending}")
-    layer.quantized("int8").save(tmp_path / f"int8{ending}")
-    before, after = (os.path.getsize(tmp_path / f"{name}{ending}") for name in ("float", "int8"))
-    assert after <= 0.27 * before
+    layer.quantized(precision).save(tmp_path / f"narrow{ending}")
+    before, after = (os.path.getsize(tmp_path / f"{name}{ending}") for name in ("float", "narrow"))
+    assert after <= share * before
 
 
 @pytest.mark.parametrize("change, message", [
