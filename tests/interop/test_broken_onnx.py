@@ -70,6 +70,7 @@ def good(tmp_path_factory):
     folder, found = tmp_path_factory.mktemp("good"), {}
     for name, layer in (("lstm", fastrnn.LSTM(1, 2, 2, peephole=True, clip=1.5, rng=0)),
                         ("gru", fastrnn.GRU(2, 2, update="mirror", bidirectional=True, rng=0)),
+                        ("int8", fastrnn.LSTM(2, 2, bidirectional=True, rng=0).quantized("int8")),
                         ("rnn", fastrnn.RNN(2, 3, activations=[("affine", 0.3, 0.1)], dtype=np.float64, rng=0))):
         export(layer, folder / "model.onnx")
         found[name] = (folder / "model.onnx").read_bytes()
@@ -103,7 +104,7 @@ def nested_model():
                              opset_imports=[helper.make_opsetid("", 14), helper.make_opsetid("local", 1)])
 
 
-KINDS = ("lstm", "gru", "rnn", "nested")
+KINDS = ("lstm", "gru", "rnn", "nested", "int8")
 
 
 @pytest.mark.parametrize("kind", KINDS)

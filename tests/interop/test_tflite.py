@@ -345,6 +345,17 @@ def test_mutations(name, files, tmp_path):
     assert refused > mutations.COUNT // 20
 
 
+@pytest.mark.slow
+def test_mutations_of_a_hybrid_operator(tmp_path):
+    tflite_files = pytest.importorskip("tflite_files")
+    made = {number: tflite_files.whole(a) if a.ndim == 2 else a
+            for number, a in arrays(np.random.default_rng(0), peephole=True).items()}
+    refused = 0
+    for broken in mutations.mixed(tflite_files.lstm(made, (2, 5, I)), mutations.generator(9), mutations.COUNT // 4):
+        refused += assert_refuses_or_loads(layers, broken, tmp_path / "model.tflite", seconds=5) is not None
+    assert refused > mutations.COUNT // 20
+
+
 def test_cut_at_every_byte(files, tmp_path):
     for broken in mutations.truncations(files["lstm_float"][0], step=3):
         assert_refuses_or_loads(layers, broken, tmp_path / "model.tflite")
