@@ -51,7 +51,7 @@ training: $(VENV)/.test  ## whole epochs beside PyTorch: time and losses
 	$(BIN)/python benchmarks/training.py
 
 m4: $(VENV)/.test  ## forecasts of M4's hourly and weekly series beside naive ones: sMAPE, MASE
-	$(BIN)/python benchmarks/m4.py --auto --precision int8
+	$(BIN)/python benchmarks/m4.py --auto --precision int8 bfloat16
 
 series: $(VENV)/.series-bench  ## default forecasts of many series beside simple methods: errors, intervals, time, memory
 	$(BIN)/python benchmarks/series.py --json out/series.json

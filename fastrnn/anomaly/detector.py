@@ -125,7 +125,7 @@ class RNNAnomalyDetector(OnlineDetector):
         errors of all channels together.
     time_features : str or sequence of {"day", "week", "year"}
         Periods whose sines and cosines are read where times of rows are given. None are read where times are not.
-    precision : {"float32", "int8"}
+    precision : {"float32", "int8", "bfloat16", "float16"}
         Of the recurrent layer's weights; its ``quantized`` says what it means. Training by `updates` is float32, the
         read-out float64 in any case.
     random_state : int, numpy.random.Generator, numpy.random.RandomState or None

@@ -132,7 +132,7 @@ class RNNForecaster(BlendedForecaster):
         Makes regular steps of irregular times: "1h" takes the mean of every hour, ("1h", "sum") another function
         ("mean", "sum", "min", "max", "first", "last", "median" or "count"); "sum" alone takes `freq` for the step.
         Known and past columns are averaged. A step without rows is missing, or 0 for "sum" and "count".
-    precision : {"float32", "int8"}
+    precision : {"float32", "int8", "bfloat16", "float16"}
         Of the recurrent layers' weights where forecasts are made; the layers' ``quantized`` says what it means.
         Training and the weights of the blend are float32 in any case. It may be changed after ``fit``, by
         ``set_params``, and a file keeps the float32 weights with it.

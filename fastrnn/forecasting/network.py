@@ -94,7 +94,7 @@ class ForecastNetwork(Container):
 
         Parameters
         ----------
-        precision : {"float32", "int8"}
+        precision : {"float32", "int8", "bfloat16", "float16"}
             The precision of the layer's weights; "float32" gives this network. The head stays as it is: it is read
             once for each forecast, and rounding it would round the forecasts themselves.
 
