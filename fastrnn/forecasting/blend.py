@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .. import training
     from .._base.typing import Array, Float64Array, IntArray
     from .encoding import Encoding
+    from .fitting import Trainer
     from .intervals import Calibration
     from .network import ForecastNetwork
     from .options import Options
@@ -162,8 +163,8 @@ class Fitted:
 
 # ---- Fitting --------------------------------------------------------------------------------------
 
-def fit_blend(series: list[Series], encoding: Encoding, options: Options) -> Fitted:
-    """Judge every member at rolling origins, set the weights, then train on all steps."""
+def fit_blend(series: list[Series], encoding: Encoding, options: Options, trainer: Trainer = fitting) -> Fitted:
+    """Judge every member at rolling origins, set the weights, then train on all steps; `trainer` trains networks."""
     N = len(series)
     numbers = ORIGINS if N <= MANY else FEW_ORIGINS
     if options.blend == "auto" and sum(map(len, series)) > MOST_FITTED:
@@ -171,7 +172,7 @@ def fit_blend(series: list[Series], encoding: Encoding, options: Options) -> Fit
     most = _at_once(series, encoding, options, numbers)
     rows = np.arange(N) if N <= most else np.unique(np.linspace(0, N - 1, most).astype(int))
     table = Table.of(series, rows, encoding, numbers)
-    trained, judgement = trained_members(series, rows, encoding, options, table.origins)
+    trained, judgement = trained_members(series, rows, encoding, options, table.origins, trainer)
     sample = judge(table, encoding, options, trained)
     names, weights, parameters = sample.names, sample.weights, sample.parameters
     calibration = calibrated(sample, weights, len(rows) < N, series, encoding)
@@ -185,7 +186,8 @@ def fit_blend(series: list[Series], encoding: Encoding, options: Options) -> Fit
     if shared and "naive" in names:
         counts[names.index("naive")] = True
     members = [name for name, count in zip(names, counts, strict=True) if count]
-    networks, histories, options = _networks(series, encoding, options, judgement if "network" in members else None)
+    networks, histories, options = _networks(series, encoding, options, judgement if "network" in members else None,
+                                             trainer)
     solution = linear.fit(series, encoding, [len(each) for each in series]) if "linear" in members else None
     last = [k for k, name in enumerate(sample.recursive) if name in members]
     picked = parameters.some(slice(None), last) if parameters is not None and last else None
@@ -203,14 +205,14 @@ def _at_once(series: Sequence[Series], encoding: Encoding, options: Options, num
     return int(np.clip(max(HELD, sum(map(len, series)) // 4) / errors, MANY, POOL))
 
 
-def _networks(series: list[Series], encoding: Encoding, options: Options,
-              judgement: Any) -> tuple[list[ForecastNetwork], list[training.History], Options]:
+def _networks(series: list[Series], encoding: Encoding, options: Options, judgement: Any,
+              trainer: Trainer) -> tuple[list[ForecastNetwork], list[training.History], Options]:
     """The networks trained on all steps, their histories, and the options with the updates that were best; none
     without a judged one."""
     if judgement is None:
         return [], [], options
     network, history, options = judgement
-    networks, histories = fitting.finished(network, series, encoding, options, options.updates)
+    networks, histories = trainer.finished(network, series, encoding, options, options.updates)
     return networks, [history, *histories[1:]], options
 
 

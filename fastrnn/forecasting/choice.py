@@ -133,8 +133,8 @@ def kept_nonnegative(options: Options, series: Sequence[Series]) -> tuple[bool, 
 
 # ---- Options --------------------------------------------------------------------------------------
 
-def resolved(options: Options, panel: Panel) -> Options:
-    """The options with a value for each that is "auto"."""
+def resolved(options: Options, panel: Panel, total: int | None = None) -> Options:
+    """The options with a value for each that is "auto"; `total`: values that are learnt from, where not the panel's."""
     series = panel.series
     places = np.unique(np.linspace(0, len(series) - 1, min(SAMPLE, len(series))).astype(int))
     some = [series[n] for n in places]
@@ -144,7 +144,7 @@ def resolved(options: Options, panel: Panel) -> Options:
     values = [LOGARITHMS[options.log].forward(each.y) if options.log else each.y for each in some]
     if options.seasons == "auto":
         options = replace(options, seasons=seasonality.find_seasons(some, values))
-    longest, total = max(map(len, series)), sum(map(len, series))
+    longest, total = max(map(len, series)), sum(map(len, series)) if total is None else total
     if options.window == "auto":
         options = replace(options, window=_window(options, longest))
     if options.sequence is None:

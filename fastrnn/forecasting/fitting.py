@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -27,6 +27,19 @@ if TYPE_CHECKING:
 LAYERS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
 CHECKS = 12             # times that a judged training looks at its origins
 FURTHER = 4             # training goes on with all steps for a fourth of the updates, at a fourth of the rate
+
+
+class Trainer(Protocol):
+    """Who trains the networks: this module, on the series in memory, or one that has further series elsewhere."""
+
+    def train(self, series: list[Series], encoding: Encoding,
+              options: Options) -> tuple[list[ForecastNetwork], list[training.History]]: ...
+
+    def judged(self, series: list[Series], encoding: Encoding, options: Options, ends: list[int],
+               origins: list[list[int]]) -> tuple[ForecastNetwork, training.History, int] | None: ...
+
+    def finished(self, network: ForecastNetwork, series: list[Series], encoding: Encoding, options: Options,
+                 updates: int) -> tuple[list[ForecastNetwork], list[training.History]]: ...
 
 
 class KnownTargets:
@@ -134,16 +147,21 @@ def drawn(windows: Windows, options: Options, updates: int) -> Windows:
     return windows
 
 
+def loss_and_optimizer(network: Module, options: Options, updates: int) -> tuple[KnownTargets, optim.AdamW]:
+    """What so many updates minimise, and by what steps."""
+    quantiles = options.quantiles
+    loss = KnownTargets(losses.Quantile(quantiles) if quantiles else LOSSES[options.loss](), quantiles)
+    schedule = optim.warmup(max(1, updates // 20), optim.cosine(updates - updates // 20))
+    return loss, optim.AdamW(network, options.learning_rate, weight_decay=options.weight_decay, schedule=schedule)
+
+
 def optimise(network: Module, windows: Windows, options: Options, updates: int,
              validation: WindowData | None) -> training.History:
     """Train a network for the nearest whole number of passes over the windows."""
-    batch_size, quantiles = min(options.batch_size, len(windows)), options.quantiles
+    batch_size = min(options.batch_size, len(windows))
     batches = -(-len(windows) // batch_size)
     epochs = max(1, round(updates / batches))
-    updates = epochs * batches
-    loss = KnownTargets(losses.Quantile(quantiles) if quantiles else LOSSES[options.loss](), quantiles)
-    schedule = optim.warmup(max(1, updates // 20), optim.cosine(updates - updates // 20))
-    optimizer = optim.AdamW(network, options.learning_rate, weight_decay=options.weight_decay, schedule=schedule)
+    loss, optimizer = loss_and_optimizer(network, options, epochs * batches)
     return fit_data(
         network, WindowData(windows), validation, loss=loss, optimizer=optimizer, epochs=epochs, batch_size=batch_size,
         clip_norm=1.0, patience=options.patience if validation else None, rng=options.generator,

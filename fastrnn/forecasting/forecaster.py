@@ -13,12 +13,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from .._base import validation as check
-from . import choice, tables
+from . import choice, fitting, tables
 from .blend import fit_blend
 from .blended import BlendedForecaster
 from .embeddings import with_embeddings
 from .encoding import Encoding, missing_at_end
-from .fitting import train
 from .glitches import without_glitches
 from .options import Options
 from .preparation import like_fitted, places_by_name, prepared, read_panel, series_number, steps_ahead
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from ..nn.quantized import ModelPrecision
     from ..training import History
     from .backtest import Backtest
+    from .fitting import Trainer
     from .network import ForecastNetwork
     from .series import Panel
 
@@ -332,30 +332,31 @@ class RNNForecaster(BlendedForecaster):
         """
         return self._fit(read_panel(self, X, y, past, times, static=static))
 
-    def _fit(self, panel: Panel) -> Self:
+    def _fit(self, panel: Panel, trainer: Trainer = fitting, total: int | None = None) -> Self:
+        """Fit to a panel. Of one that is a sample `trainer` has the rest, and `total` is how many values there are."""
         options = Options.of(self)
         panel.series, left_out = without_glitches(panel.series)
         panel = prepared(panel, options)
-        options = choice.resolved(options, _observed(panel))
+        options = choice.resolved(options, _observed(panel), total)
         panel = with_embeddings(panel, options)
         observed = _observed(panel)
         encoding = Encoding(options.horizon, options.window, options.log, options.scaling, options.difference,
                             options.seasons, options.time_features, observed.series)
-        self._train(observed, encoding, options)        # nothing is judged where the last values are missing
+        self._train(observed, encoding, options, trainer)       # nothing is judged where the last values are missing
         self.choice_ = replace(self.choice_, left_out=left_out)
         self.panel_, self.encoding_, self.n_features_in_ = panel, encoding, len(encoding.known[0])
         self._settle()
         return self
 
-    def _train(self, panel: Panel, encoding: Encoding, options: Options) -> None:
+    def _train(self, panel: Panel, encoding: Encoding, options: Options, trainer: Trainer) -> None:
         """Train the networks, and set the weights of the blend."""
         if options.blend is False:
-            networks, histories = train(panel.series, encoding, options)
+            networks, histories = trainer.train(panel.series, encoding, options)
             self.blend_, self.calibration_ = None, None
             self.choice_ = choice.Choice(options.seasons, options.log, options.difference, options.window,
                                          options.hidden_size, options.ensemble, options.updates, ())
         else:
-            fitted = fit_blend(panel.series, encoding, options)
+            fitted = fit_blend(panel.series, encoding, options, trainer)
             networks, histories = fitted.networks, fitted.histories
             self.blend_, self.calibration_, self.choice_ = fitted.blend, fitted.calibration, fitted.choice
         self.options_, self.models_, self.history_ = options, networks, histories

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import choice as choices
-from . import fitting, linear, smoothing
+from . import linear, smoothing
 from .origins import Origins, held_steps, masked_means
 from .smoothing import MEMBERS
 from .weights import Pull, first_member, kind_of, weights_of
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from .._base.typing import Array, Float64Array, IntArray
     from .encoding import Encoding
+    from .fitting import Trainer
     from .options import Options
     from .series import Series
 
@@ -188,8 +189,8 @@ def allowed_kinds(options: Options) -> tuple[str, ...]:
     return MEMBERS if options.blend == "auto" else tuple(options.blend)
 
 
-def trained_members(series: list[Series], rows: IntArray, encoding: Encoding, options: Options,
-             origins: Origins) -> tuple[dict[str, Any], Any]:
+def trained_members(series: list[Series], rows: IntArray, encoding: Encoding, options: Options, origins: Origins,
+                    trainer: Trainer) -> tuple[dict[str, Any], Any]:
     """For each trained member a function outputs(encoded, at) of what it forecasts; and the judged network."""
     result: dict[str, Any] = {}
     allowed = allowed_kinds(options)
@@ -208,7 +209,7 @@ def trained_members(series: list[Series], rows: IntArray, encoding: Encoding, op
         places: list[list[int]] = [[] for _ in series]
         for n, row in enumerate(rows):
             places[row] = origins.places(n, len(series[row]))
-        judged = fitting.judged(series, encoding, options, every_end, places)
+        judged = trainer.judged(series, encoding, options, every_end, places)
         if judged is not None:
             network, history, updates = judged
             judgement = network, history, replace(options, updates=updates)

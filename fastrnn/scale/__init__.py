@@ -1,10 +1,12 @@
 """Beyond one machine's memory, or one process: many series, partition by partition.
 
 ``partition`` cuts a table of any size into files of whole series. ``forecast``, ``score`` and ``backtest`` work on them
-in this process or on the workers of an executor, and go on where they were after a kill.
+in this process or on the workers of an executor, and go on where they were after a kill; ``fit`` trains one network on
+all of them.
 
-``many`` has these functions, ``runs`` the run over all partitions, ``work`` what a worker does with one, ``tasks`` what
-it computes, ``reports`` what comes back. ``partitions`` makes partitions, ``sources`` reads them.
+``many`` and ``fits`` have these functions, ``runs`` the run over all partitions, ``work`` what a worker does with one,
+``tasks`` what it computes, ``draws`` what of a partition is trained on, ``reports`` what comes back. ``partitions``
+makes partitions, ``sources`` reads them.
 """
 
 from __future__ import annotations
@@ -13,15 +15,16 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .fits import fit
     from .many import backtest, forecast, score
     from .partitions import partition
     from .reports import Failure, PartitionError, Report
 
-__all__ = ["forecast", "score", "backtest", "partition", "Report", "Failure", "PartitionError"]
+__all__ = ["forecast", "score", "fit", "backtest", "partition", "Report", "Failure", "PartitionError"]
 
 # Where each name is: a module is imported when one of its names is first asked for.
-_HOMES = {"forecast": "many", "score": "many", "backtest": "many", "partition": "partitions", "Report": "reports",
-          "Failure": "reports", "PartitionError": "reports"}
+_HOMES = {"forecast": "many", "score": "many", "fit": "fits", "backtest": "many", "partition": "partitions",
+          "Report": "reports", "Failure": "reports", "PartitionError": "reports"}
 
 
 def __getattr__(name: str) -> object:

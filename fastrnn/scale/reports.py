@@ -47,6 +47,8 @@ class Failure:
         The series; of a partition that failed as a whole the first of them, and how many there are.
     error : str
         What went wrong.
+    whole : bool
+        Whether the partition failed as a whole.
 
     Examples
     --------
@@ -57,6 +59,7 @@ class Failure:
     partition: str
     series: str
     error: str
+    whole: bool = False
 
     def __str__(self) -> str:
         return f"{self.partition}{f', series {self.series}' if self.series else ''}: {self.error}"

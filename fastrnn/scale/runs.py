@@ -185,8 +185,8 @@ class Tally:
     def failed(self, number: int, piece: Piece, error: BaseException) -> None:
         """A partition that failed as a whole."""
         self.size_done += piece.size
-        failure = (Failure(error.partition, error.series, error.error) if isinstance(error, PartitionError) else
-                   Failure(piece.label, "", said(error)))
+        failure = (Failure(error.partition, error.series, error.error, True) if isinstance(error, PartitionError) else
+                   Failure(piece.label, "", said(error), True))
         self._note(number, piece, None, failure)
 
     def _note(self, number: int, piece: Piece, record: dict[str, Any] | None, failure: Failure | None) -> None:

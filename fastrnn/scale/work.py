@@ -117,12 +117,18 @@ def work(task: Task, piece: Piece) -> dict[str, Any]:
             "memory": peak_memory()}
 
 
+def finished_record(path: str) -> dict[str, Any]:
+    """The record in a result file."""
+    from pyarrow import parquet
+    return dict(parse_json(parquet.read_metadata(path).metadata[b"fastrnn"]))
+
+
 def finished(task: Task, piece: Piece) -> dict[str, Any] | None:
     """The record in the result file of a partition; None where there is none of this task and this partition."""
-    from pyarrow import ArrowException, parquet
+    from pyarrow import ArrowException
     path = task.path(piece)
     try:
-        record = parse_json(parquet.read_metadata(path).metadata[b"fastrnn"])
+        record = finished_record(path)
         written = os.stat(path).st_mtime_ns
     except (OSError, ArrowException, KeyError, TypeError, ValueError):
         return None
@@ -131,7 +137,7 @@ def finished(task: Task, piece: Piece) -> dict[str, Any] | None:
     if piece.path is None or os.stat(piece.path).st_mtime_ns > written:     # it may have changed since
         if piece.contents() != record.get("contents"):
             return None
-    return dict(record)
+    return record
 
 
 def said(error: BaseException) -> str:
