@@ -58,6 +58,7 @@ def test_the_networks_learn_from_all_partitions_and_the_sample_is_kept(fitted, p
     assert weights(other) != weights(fitted)
 
 
+@pytest.mark.slow
 def test_what_is_not_in_memory_is_learnt(parts, tmp_path):
     """The network alone, of a sample of few series, forecasts series that it has not seen better than a naive one."""
     model = RNNForecaster(**SMALL | {"updates": 300, "learning_rate": 0.01})
@@ -76,7 +77,7 @@ def test_the_executor_does_not_matter(kind, fitted, parts):
     assert weights(other) == weights(fitted)
 
 
-@pytest.mark.parametrize("stop", [0, 5, 13])
+@pytest.mark.parametrize("stop", [pytest.param(0, marks=pytest.mark.slow), 5, pytest.param(13, marks=pytest.mark.slow)])
 def test_a_fit_that_was_killed_goes_on_from_its_checkpoint(stop, fitted, parts, tmp_path, monkeypatch):
     loads = []
     load = fits.Rounds.load
