@@ -66,7 +66,7 @@ def parse_configuration(text: str | bytes) -> dict[str, Any]:
     if isinstance(metadata, dict) and type(metadata.get("version")) is int and metadata["version"] > VERSION:
         raise ModelFormatError(f"a later fastrnn wrote it: it has version {metadata['version']}, and version {VERSION} "
                                "is the last that this fastrnn reads")
-    if not isinstance(metadata, dict) or metadata.get("version") != VERSION:
+    if not isinstance(metadata, dict) or type(metadata.get("version")) is not int or metadata["version"] != VERSION:
         raise ModelFormatError(f"expected a configuration of version {VERSION}, got {metadata!r:.200}")
     return metadata
 

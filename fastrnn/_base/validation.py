@@ -314,12 +314,13 @@ def row_lengths(lengths: ArrayLike | None, T: int, N: int) -> tuple[IntArray, In
     values = np.atleast_1d(values)
     if values.shape != (N,):
         raise ValueError(f"lengths: expected {N} of them, one a row, got shape {values.shape}")
-    if N and (values.min() < 0 or values.max() > T):
-        wrong = values.min() if values.min() < 0 else values.max()
+    signed = values.astype(np.int64)
+    order = np.argsort(~signed, kind="stable").astype(np.int64)        # -signed is not defined for -2^63
+    ordered = np.ascontiguousarray(signed[order])
+    if N and (ordered[0] > T or ordered[-1] < 0):       # a number of 2^63 and more has become negative
+        wrong = values[order[-1 if ordered[-1] < 0 else 0]]
         raise ValueError(f"lengths: expected 0 to {T}, the steps of x, got {wrong}")
-    values = values.astype(np.int64)
-    order = np.argsort(-values, kind="stable").astype(np.int64)
-    return np.ascontiguousarray(values[order]), order
+    return ordered, order
 
 
 def mask(value: ArrayLike | None, T: int, N: int, unbatched: bool) -> BoolArray | None:

@@ -25,6 +25,7 @@ import fastrnn
 
 from ..nn import reference
 from .parser import Parser, positive_float
+from .writing import prepare_output
 
 KINDS = {"LSTM": "lstm", "GRU": "gru", "RNN": "rnn_tanh"}
 SHAPES: dict[str, list[tuple[int, int, int, int]]] = {      # T, N, I, H
@@ -269,7 +270,7 @@ installed, torch; and the two limits of the hardware beside them.""",
     parser.add_argument("--out", type=Path, metavar="OUT.json", help="write the figures, times in seconds")
     args = parser.parse_options(argv)
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)      # now, not after the measuring
+        prepare_output(str(args.out), "--out", [".json"])       # now, not after the measuring
     if not os.environ.get(MEASURING):
         # BLAS takes its number of threads from the environment when it is loaded, and here it is loaded already.
         environment = {**os.environ, MEASURING: "1", **dict.fromkeys(BLAS_THREADS, "1")}

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from .. import interop
-from .._base.reading import ModelFormatError
+from .._base.reading import ModelFormatError, check_writable
 from .models import chosen_layer, model_parser, read_layers
 from .parser import printable
 
@@ -24,6 +24,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_options(argv)
     if os.path.splitext(args.out)[1].lower() not in ENDINGS:
         parser.error(f"argument OUT: expected a name that ends in one of {', '.join(ENDINGS)}, got {args.out!r}")
+    check_writable(args.out)
     _, layers, skipped = read_layers(parser, args)
     name = chosen_layer(parser, args, layers, skipped)
     layer = layers[name]

@@ -25,8 +25,9 @@ from ..forecasting import RNNForecaster
 from ..forecasting.backtest import Backtest
 from ..nn import reference
 from ..nn.recurrent import Recurrent
-from .common import add_random_state
+from .common import PICTURES, add_random_state
 from .parser import Parser, positive_int
+from .writing import prepare_output
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -324,7 +325,7 @@ def print_times(forecast_times: npt.NDArray[np.float64], difference: float, laye
 def main(argv: Sequence[str]) -> int:
     """Run the demo; ``fastrnn demo --help`` lists the options."""
     args = _parser().parse_options(argv)
-    args.plot.parent.mkdir(parents=True, exist_ok=True)     # now, not after the training
+    prepare_output(str(args.plot), "--plot", PICTURES)      # now, not after the training
     return _run(args)
 
 

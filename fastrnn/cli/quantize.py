@@ -12,7 +12,7 @@ import numpy as np
 import fastrnn
 
 from .._base import named_arrays
-from .._base.reading import ModelFormatError, parse_npy, read_bytes, refusing
+from .._base.reading import ModelFormatError, check_writable, parse_npy, read_bytes, refusing
 from .._base.registry import model_class
 from ..nn.quantized import PRECISIONS, Quantizable
 from .models import chosen_layer, model_parser, read_layers
@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
         named_arrays.ending(args.out)
     except ValueError as error:
         parser.error(f"argument OUT: {error}")
+    check_writable(args.out)
     model = _model(parser, args)
     data = None if args.data is None else _array(args.data)
     try:

@@ -9,14 +9,13 @@ import json
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
 
-from .._base.reading import replacing
+from .._base.reading import check_writable, replacing
 from . import frames
 from .dialects import TableError
 from .times import iso_times
@@ -37,10 +36,9 @@ def prepare_output(path: str, option: str, endings: Sequence[str]) -> None:
     folder = os.path.dirname(os.path.abspath(path))
     try:
         os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):        # whether the folder lets one write is told by writing alone
-            pass
-        if os.path.exists(path):
-            with open(path, "r+b"):
+        check_writable(path)                            # whether the folder lets one write is told by writing alone
+        if os.path.isfile(path):
+            with open(path, "r+b"):                     # a file that its owner protected is not replaced
                 pass
     except OSError as error:
         raise TableError(f"{option}: {path} cannot be written: {error.strerror or error}") from None

@@ -154,7 +154,7 @@ def members(metadata: dict[str, Any],
     if metadata.keys() != {"version", "class", "modules"} or not isinstance(modules, list):
         raise ModelFormatError(f"a Sequential: expected version, class and a list of modules, got {metadata!r:.200}")
     for one in modules:
-        if not isinstance(one, dict) or one.get("version") != VERSION:
+        if not isinstance(one, dict) or type(one.get("version")) is not int or one["version"] != VERSION:
             raise ModelFormatError(f"modules: expected configurations of version {VERSION}, got {one!r:.200}")
     parts: dict[str, dict[str, Array]] = {str(i): {} for i in range(len(modules))}
     for name, value in tensors.items():

@@ -43,7 +43,7 @@ def save(path: str, run: Run) -> None:
               **{f"optimizer.{name}": value for name, value in optimizer.items() if name != "steps"},
               **{f"history.{name}": run.history[name] for name in run.history},
               **{f"carried.{i}": value for i, value in enumerate(carried)}}
-    with reading.replacing(path, draft=os.path.basename(os.fsdecode(path)) + ".tmp") as file:
+    with reading.replacing(path) as file:
         np.savez(file, **arrays, fastrnn=np.frombuffer(json.dumps(metadata).encode(), np.uint8))
 
 

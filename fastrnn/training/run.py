@@ -18,6 +18,7 @@ import numpy as np
 from .. import losses
 from .._base import validation as check
 from .._base.progress import Progress
+from .._base.reading import check_writable
 from ..nn.base import Module
 from ..nn.modules import recurrent
 from ..optim import Optimizer, clip_grad_norm
@@ -305,6 +306,7 @@ class Run:
     def train(self) -> History:
         """Trains to the end, from a checkpoint if there is one."""
         if self.checkpoint is not None:
+            check_writable(self.checkpoint)     # now, and not after the first epoch
             checkpoints.resume(self.checkpoint, self)
         epochs = self.options.epochs
         with Progress(epochs, "epoch", "training", done=self.epoch, shown=self.options.progress) as progress:

@@ -44,7 +44,9 @@ cdef class Batch:
         if lengths is not None:
             self.length = <const isize*>cnp.PyArray_DATA(lengths)
             if not packed:
-                self.rows = lengths.sum()
+                self.rows = 0
+                for t in range(N):
+                    self.rows += self.length[t]
         if order is not None:
             self.row = <const isize*>cnp.PyArray_DATA(order)
         if packed:

@@ -28,6 +28,7 @@ cdef extern from "pythread.h" nogil:
     unsigned long PyThread_start_new_thread(void (*function)(void*) noexcept nogil, void* argument)
 
 cdef extern from "Python.h" nogil:
+    void PyErr_SetString(object kind, const char* message)
     int PyErr_CheckSignals()         # look() holds the GIL when it calls this; an exception stays with its thread
     ctypedef int PyGILState_STATE
     PyGILState_STATE PyGILState_Ensure()
@@ -57,6 +58,10 @@ cdef worker* workers[MAX_THREADS]
 cdef int started = 0
 cdef int generation = 1              # one more in every child of a fork: tells this process's threads from its parent's
 cdef PyThread_type_lock pool_lock = PyThread_allocate_lock()
+
+# A signal handler may fork in the midst of a call that has the pool: its child goes on in that call, without the threads.
+cdef unsigned long pool_owner = 0    # the thread whose call has the pool, or 0
+cdef unsigned long orphan = 0        # in the child of such a fork, the thread whose call lost the pool's threads, or 0
 
 cdef PyThread_type_lock never = PyThread_allocate_lock()     # held: to wait for it is to sleep
 PyThread_acquire_lock(never, 1)
@@ -114,14 +119,19 @@ cdef void offer(worker* w, task* tasks, int first, int step, int count) noexcept
         PyThread_release_lock(w.go)
 
 
+# Whether this call lost the pool's threads, because a signal handler forked in it and this is the child.
+cdef inline bint orphaned() noexcept nogil:
+    return orphan != 0 and orphan == PyThread_get_thread_ident()
+
+
 # Until the worker does nothing for this call, and will not begin to.
 cdef void withdraw(worker* w, poll_state* poll) noexcept nogil:
-    if atomic_change(&w.state, OFFERED, IDLE) or spin_until(&w.state, IDLE):
+    if orphaned() or atomic_change(&w.state, OFFERED, IDLE) or spin_until(&w.state, IDLE):
         return
     atomic_swap(&w.awaited, 1)
     if atomic_get(&w.state) == IDLE and atomic_swap(&w.awaited, 0):
         return
-    while PyThread_acquire_lock_timed(w.done, 20000, 0) != PY_LOCK_ACQUIRED:
+    while not orphaned() and PyThread_acquire_lock_timed(w.done, 20000, 0) != PY_LOCK_ACQUIRED:
         look(poll)
 
 
@@ -139,12 +149,16 @@ cdef bint start_worker(int i) noexcept nogil:
     return PyThread_start_new_thread(work, w) != NOT_STARTED
 
 
-# Runs signal handlers; nonzero when one raised. Only the caller's thread does, and only every LOOK_INTERVAL.
+# Runs signal handlers; nonzero when one raised, or forked and this is the child. Only the caller's thread does, and only every LOOK_INTERVAL.
 cdef int look(poll_state* poll) noexcept nogil:
     cdef fp_mode mode = read_fp()
     cdef PyGILState_STATE gil = PyGILState_Ensure()
     restore_fp(poll.mode)
     if PyErr_CheckSignals():
+        poll.cancelled = 1
+    elif orphaned() and poll.cancelled == 0:
+        PyErr_SetString(RuntimeError, "a signal handler forked in the midst of a call of several threads, which the child "
+                                      "of the fork does not have: the call cannot be finished there")
         poll.cancelled = 1
     PyGILState_Release(gil)
     restore_fp(mode)
@@ -162,10 +176,14 @@ cdef void start_poll(poll_state* poll) noexcept nogil:
 
 # 0, or -1 with the exception of a signal handler set.
 cdef int run_tasks(task* tasks, int count, int threads, poll_state* poll) noexcept nogil:
-    global started
+    global started, pool_owner, orphan
     cdef int i, used = 1, wanted = min(min(threads, count), <int>MAX_THREADS)
     cdef bint pooled = wanted > 1 and PyThread_acquire_lock(pool_lock, 0) != 0
+    cdef unsigned long outer = orphan if orphaned() else 0
+    if outer != 0:  # this call is a signal handler's, within a call that lost its threads
+        orphan = 0
     if pooled:      # else another call has the pool, and this one does the same work on its own thread
+        pool_owner = PyThread_get_thread_ident()
         while started < wanted - 1 and start_worker(started):
             started += 1
         used = min(wanted, started + 1)
@@ -175,14 +193,22 @@ cdef int run_tasks(task* tasks, int count, int threads, poll_state* poll) noexce
     if pooled:
         for i in range(1, used):
             withdraw(workers[i - 1], poll)
-        PyThread_release_lock(pool_lock)
+        if orphaned():              # the pool is a new one, and not this call's
+            orphan = 0
+        else:
+            pool_owner = 0
+            PyThread_release_lock(pool_lock)
+    if outer != 0:
+        orphan = outer
     return -1 if poll.cancelled else 0      # a handler may have raised after the last task, too
 
 
 def forget_pool():
     """Start a new pool of threads. Called in the child after a fork, which has none of its parent's threads."""
-    global started, pool_lock, generation, never
+    global started, pool_lock, pool_owner, orphan, generation, never
     generation += 1
+    orphan = pool_owner if pool_owner == PyThread_get_thread_ident() else 0
+    pool_owner = 0
     started = 0
     pool_lock = PyThread_allocate_lock()
     never = PyThread_allocate_lock()

@@ -87,16 +87,16 @@ def contest(kills, seed, folder, report=print):
     begin = time.perf_counter()
     ended(started(unkilled), 600)
     expected, took = result(unkilled), time.perf_counter() - begin
-    counts = {"kills": 0, "without a checkpoint yet": 0, "in the midst of writing one": 0, "trainings": 0, "wrong": 0}
+    counts = {"kills": 0, "without a checkpoint yet": 0, "files left behind": 0, "trainings": 0, "wrong": 0}
     while counts["kills"] < kills:
         place = folder / f"training {counts['trainings']}"
         place.mkdir()
         while not ended(started(place), rng.uniform(0, STRETCH * took) if counts["kills"] < kills else 600):
             counts["kills"] += 1
             counts["without a checkpoint yet"] += not (place / "checkpoint").exists()
-            counts["in the midst of writing one"] += (place / "checkpoint.tmp").exists()
-        resumed = result(place)
-        wrong = sorted(name for name in expected.keys() | resumed.keys() if expected.get(name) != resumed.get(name))
+            counts["files left behind"] += any(place.glob(".fastrnn-*"))
+        resumed, drafts = result(place), [path.name for path in place.glob(".fastrnn-*")]
+        wrong = drafts + sorted(name for name in expected.keys() | resumed.keys() if expected.get(name) != resumed.get(name))
         counts["trainings"] += 1
         counts["wrong"] += bool(wrong)
         report(f"{counts['kills']} kills: training {counts['trainings']} ended "

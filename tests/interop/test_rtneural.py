@@ -232,6 +232,13 @@ def test_one_long_text_among_short_ones_takes_no_square_of_memory(tmp_path):
     mutations.assert_refuses(rtneural.layers, json.dumps(model).encode(), tmp_path / "model.json", times=40)
 
 
+@pytest.mark.parametrize("part", ["[]", "{}", "[0]"])
+def test_lists_by_the_million_are_refused_before_they_are_made(part, tmp_path):
+    """An empty list of 3 bytes in a file takes 70 in memory."""
+    text = json.dumps(keras_model("gru", weights=[W, U, "PART"])).replace('"PART"', f"[{','.join([part] * 10**6)}]")
+    mutations.assert_refuses(rtneural.layers, text.encode(), tmp_path / "model.json", times=10)
+
+
 SMALL = {
     "keras": {"in_shape": [None, 1], "layers": [{"type": "gru", "activation": "tanh", "shape": [None, 1], "weights": [
         [[0.5, -1e-3, 2]], [[1, 0.25, -3.0]], [[0, 1, 2], [0.125, 2e1, -0.5]]]}]},

@@ -379,7 +379,8 @@ def test_out_that_is_an_input_of_a_stream():
 X = np.zeros((T, N, I), np.float32)
 BAD_LENGTHS = [
     (ValueError, [-1, 2]), (ValueError, [T + 1, 2]), (ValueError, [1]), (ValueError, [1, 2, 3]), (ValueError, []),
-    (ValueError, [[1, 2]]), (ValueError, 1), (ValueError, np.uint64([2**63, 1])), (ValueError, [[1], [1, 2]]),
+    (ValueError, [[1, 2]]), (ValueError, 1), (ValueError, np.uint64([2**63, 1])), (ValueError, [-2**63, 1]),
+    (ValueError, [1, -2**63]), (ValueError, np.uint64([1, 2**64 - 1])), (ValueError, [[1], [1, 2]]),
     (TypeError, [1.0, 2.0]), (TypeError, [True, False]), (TypeError, "ab"), (TypeError, ["1", "2"]),
     (TypeError, [None, 1]), (TypeError, object()), (TypeError, [1j, 1])]
 BAD_MASKS = [

@@ -358,6 +358,43 @@ def test_signal_while_waiting_for_a_worker(raises):
     """)
 
 
+# ---- Failing allocations -----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("call", ["ragged", "forward", "save", "load"])
+def test_every_allocation_may_fail(call):
+    """Whichever allocation of a call fails, the error is a MemoryError, and the next call is right."""
+    pytest.importorskip("_testcapi", reason="needs CPython's own test module, which makes allocations fail")
+    assert python("""
+        import tempfile
+        import _testcapi
+        layer, x = fastrnn.LSTM(3, 5, 2, rng=0), np.ones((6, 4, 3), np.float32)
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "model.npz")
+            layer.save(path)
+            calls = {"ragged": lambda: layer(x, lengths=[6, 3, 0, 2])[0],
+                     "forward": lambda: layer.forward(x, lengths=[6, 3, 0, 2])[0],
+                     "save": lambda: layer.save(path), "load": lambda: fastrnn.load(path)(x)[0]}
+            call = calls[os.environ["CALL"]]
+            expected, failed, start, succeeded = call(), 0, 0, 0
+            while succeeded < 200:
+                try:
+                    _testcapi.set_nomemory(start, start + 1)
+                    result = call()
+                    _testcapi.remove_mem_hooks()
+                    succeeded += 1
+                    assert result is None or np.array_equal(result, expected)
+                except MemoryError:
+                    _testcapi.remove_mem_hooks()
+                    failed, succeeded = failed + 1, 0
+                finally:
+                    _testcapi.remove_mem_hooks()
+                start += 1 if start < 200 else 3
+            assert os.listdir(folder) == ["model.npz"]
+            assert np.array_equal(fastrnn.load(path)(x)[0], layer(x)[0])
+            print(failed)
+    """, CALL=call).strip() not in ("", "0")
+
+
 # ---- Forks -------------------------------------------------------------------------------------------------
 
 FORK = """
@@ -398,6 +435,43 @@ children = [in_a_child(check), in_a_child(check_in_a_grandchild)]
 check()
 assert [wait() for wait in children] == [0, 0]
 check()
+""")
+
+
+@forks
+def test_fork_in_a_signal_handler_that_runs_within_a_call():
+    """The child goes on in a call whose threads it lacks: an error there, and the next calls are right; never a wait.
+
+    Calls that the handler makes in the child before it returns are right as well, and so is the parent's call.
+    """
+    python(FORK + """
+long, children = np.broadcast_to(x[:1], (6000, 32, 128)), []
+whole = layer(long)[0]
+
+def handler(*arguments):
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    pid = os.fork()
+    children.append(pid)
+    if pid == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)
+        check()
+        if raises:
+            raise KeyError("of the handler")
+
+signal.signal(signal.SIGALRM, handler)
+for raises in (False, True):
+    children.clear()
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        output = layer(long)[0]
+    except (RuntimeError, KeyError) as error:
+        assert children == [0] and ("forked" in str(error)) != raises, error
+        check()
+        os._exit(17)
+    assert len(children) == 1 and children[0] > 0, children       # otherwise the call ended before the signal came
+    assert np.array_equal(output, whole)
+    assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 17
 """)
 
 

@@ -1,5 +1,6 @@
 """Broken and hostile .npz and .safetensors files: a ModelFormatError that names the file, little memory, no code."""
 
+import ast
 import io
 import json
 import os
@@ -169,6 +170,7 @@ LIES = {
     "num_layers 1.0": {"num_layers": 1.0}, "num_layers list": {"num_layers": [1]}, "class LSTM": {"class": "LSTM"},
     "class Gradients": {"class": "Gradients"}, "class list": {"class": []}, "class null": {"class": None},
     "cell": {"class": "GRUCell"}, "version 2": {"version": 2}, "version null": {"version": None},
+    "version true": {"version": True}, "version 1.0": {"version": 1.0},
     "unknown option": {"colour": "blue"}, "rng": {"rng": 0}, "self": {"self": 0},
     "dtype float16": {"dtype": "float16"}, "dtype object": {"dtype": "O"}, "dtype list": {"dtype": [["a", "f4"]]},
     "dtype long": {"dtype": "f4," * 100000}, "dropout 2": {"dropout": 2}, "dropout text": {"dropout": "x"},
@@ -281,6 +283,16 @@ def test_array_headers_that_lie(about, load, tmp_path):
     for version in ((1, 0), (2, 0)):
         data = own_npz({"weight_ih_l0.npy": npy_header(HEADERS[about], bytes(72), version)})
         mutations.assert_refuses(load, data, tmp_path / "model.npz")
+
+
+def test_a_lack_of_memory_is_not_a_broken_file(tmp_path, monkeypatch):
+    """Python's parser refuses deep nesting with a MemoryError; that of a short header is a real one."""
+    def no_memory(*arguments, **options):
+        raise MemoryError
+    layer().save(tmp_path / "model.npz")
+    monkeypatch.setattr(ast, "literal_eval", no_memory)
+    with pytest.raises(MemoryError):
+        fastrnn.load(tmp_path / "model.npz")
 
 
 def test_array_headers_at_their_limits(tmp_path):
