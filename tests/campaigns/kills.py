@@ -96,7 +96,8 @@ def contest(kills, seed, folder, report=print):
             counts["without a checkpoint yet"] += not (place / "checkpoint").exists()
             counts["files left behind"] += any(place.glob(".fastrnn-*"))
         resumed, drafts = result(place), [path.name for path in place.glob(".fastrnn-*")]
-        wrong = drafts + sorted(name for name in expected.keys() | resumed.keys() if expected.get(name) != resumed.get(name))
+        names = expected.keys() | resumed.keys()
+        wrong = drafts + sorted(name for name in names if expected.get(name) != resumed.get(name))
         counts["trainings"] += 1
         counts["wrong"] += bool(wrong)
         report(f"{counts['kills']} kills: training {counts['trainings']} ended "

@@ -60,9 +60,13 @@ def test_permissions(drafts, tmp_path):
 def test_an_error_in_the_block_leaves_the_old_file(drafts, tmp_path):
     path = tmp_path / "file"
     write(path, b"old")
-    with pytest.raises(KeyError), reading.replacing(path) as file:
-        file.write(b"half")
-        raise KeyError
+
+    def interrupted():
+        with reading.replacing(path) as file:
+            file.write(b"half")
+            raise KeyError
+    with pytest.raises(KeyError):
+        interrupted()
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
 
@@ -181,12 +185,16 @@ def test_a_second_writer_where_drafts_have_names(tmp_path, monkeypatch):
     """The second takes the name over, and the first is told at its end, by the caller's path."""
     monkeypatch.delattr(os, "O_TMPFILE", raising=False)
     path = tmp_path / "file"
-    with pytest.raises(OSError, match="another writer") as caught, reading.replacing(path) as file:
-        file.write(b"first")
-        write(path, b"second")
-        with reading.replacing(path) as third:
-            third.write(b"third")
-            file.flush()
+
+    def first():
+        with reading.replacing(path) as file:
+            file.write(b"first")
+            write(path, b"second")
+            with reading.replacing(path) as third:
+                third.write(b"third")
+                file.flush()
+    with pytest.raises(OSError, match="another writer") as caught:
+        first()
     assert caught.value.filename == str(path)
     assert path.read_bytes() == b"third" and os.listdir(tmp_path) == ["file"]
 
