@@ -340,6 +340,33 @@ def test_out_in_the_memory_of_the_mask():
     assert_same_bits(arrays(layer(x, reset_mask=inside, out=out)), arrays(expected, last))
 
 
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("place", ["first step", "last step", "end"])
+@pytest.mark.parametrize("shared", ["h_0", "c_0", "reset_mask"])
+def test_out_in_the_memory_of_what_a_direction_still_reads(shared, place, bidirectional, ragged):
+    """The first direction clears rows past their length, and writes others, before the second reads state and mask."""
+    rng, T = np.random.default_rng(2), 6
+    layer, D = make_layer("lstm", I, H, rng=0, bidirectional=bidirectional), 1 + bidirectional
+    given = {"h_0": rng.standard_normal((D, N, H)).astype(np.float32),
+             "c_0": rng.standard_normal((D, N, H)).astype(np.float32), "reset_mask": np.arange(T * N).reshape(T, N) % 3 == 0}
+    options = {"lengths": [0, 1] if ragged else None}
+
+    def call(parts, **out):
+        output, (h, c) = layer(x, (parts["h_0"], parts["c_0"]), reset_mask=parts["reset_mask"], **options, **out)
+        return arrays(output, (h, c))
+    x = rng.standard_normal((T, N, I)).astype(np.float32)
+    expected = call(given)
+    out = np.zeros((T, N, D * H), np.float32)
+    part = given[shared]
+    memory = out.view(np.uint8).reshape(-1)
+    begin = {"first step": 0, "last step": out[:-1].nbytes, "end": len(memory) - part.nbytes}[place]
+    memory = memory[begin:begin + part.nbytes]
+    inside = memory.view(part.dtype).reshape(part.shape)
+    inside[...] = part
+    assert_same_bits(call(given | {shared: inside}, out=out), expected)
+
+
 def test_out_that_is_an_input_of_a_cell():
     rng = np.random.default_rng(1)
     lstm, gru = fastrnn.LSTMCell(H, H, rng=0), fastrnn.GRUCell(H, H, rng=0)

@@ -337,6 +337,22 @@ def directory_of_many(data, count):
 
 
 @pytest.mark.parametrize("load", READERS)
+def test_an_entry_that_reaches_into_the_directory(load, tmp_path):
+    """Compressed data say themselves where they end, so an entry longer than its data is otherwise read without a fault."""
+    data = npz({f"{name}.npy": npy(a) for name, a in layer().parameters.items()}
+               | {"fastrnn.npy": npy(np.frombuffer(json.dumps(files.configuration(layer())).encode(), np.uint8))},
+               zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        last = archive.infolist()[-1]
+    (tmp_path / "model.npz").write_bytes(data)
+    load(tmp_path / "model.npz")
+    size = struct.pack("<I", last.compress_size)
+    assert data.count(size) == 2                    # in the entry's header and in the directory
+    longer = data.replace(size, struct.pack("<I", last.compress_size + 40))
+    mutations.assert_refuses(load, longer, tmp_path / "model.npz", match="overlaps the archive's directory")
+
+
+@pytest.mark.parametrize("load", READERS)
 def test_odd_archives(load, tmp_path):
     path, data = tmp_path / "model.npz", own_npz()
     file = io.BytesIO(data)

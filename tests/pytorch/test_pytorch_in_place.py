@@ -134,6 +134,40 @@ def test_a_frozen_layer_does_not_need_its_input(kind, form):
         assert_close(results[0], result, 1e-11)
 
 
+@pytest.mark.parametrize("kind", ["GRU", "RNN"])
+def test_a_frozen_layer_does_not_need_its_packed_input(kind):
+    """The same of packed rows: the gradients are those of what the call was given, in torch as here."""
+    leaf, results = numbers(T, N, I), []
+    for module in pair(kind):
+        module.requires_grad_(False)
+        for changed in (False, True):
+            data = leaf.detach().clone().requires_grad_()
+            x = pack_padded_sequence(data, [4, 6, 1, 6, 3], enforce_sorted=False)
+            output, _ = module(x)
+            if changed:
+                change(x.data)
+            results.append(torch.autograd.grad(output.data.square().sum(), [data]))
+    for result in results[1:]:
+        assert_close(results[0], result, 1e-11)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_the_sizes_of_a_packed_batch_may_change_after_the_call(kind):
+    """torch's and ours compute the derivatives of the batch that the call was given."""
+    leaf, results = numbers(T, N, I), []
+    for module in pair(kind):
+        for changed in (False, True):
+            x = pack_padded_sequence(leaf, [4, 6, 1, 6, 3], enforce_sorted=False)
+            output, _ = module(x)
+            loss = output.data.square().sum()
+            if changed and module is not None:
+                x.batch_sizes.fill_(1)
+                x.sorted_indices.fill_(0)
+            results.append(torch.autograd.grad(loss, [*module.parameters()]))
+    for result in results[2:]:
+        assert_close(results[0], result, 1e-11)
+
+
 @pytest.mark.parametrize("changed", ["data", "output", "states"])
 @pytest.mark.parametrize("kind", LAYERS)
 def test_packed_sequences(kind, changed):

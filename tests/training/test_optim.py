@@ -74,6 +74,16 @@ def test_defaults_and_options_are_torchs(name):
         assert key == "lr" or any(key in options for options in OPTIONS[name]), f"{key} is not tested above"
 
 
+def test_the_variance_of_a_constant_gradient_is_never_below_zero(isa):
+    """Centered: v - m^2 of a gradient that never changes comes to 0, and rounding alone would take it below."""
+    layer = fastrnn.Linear(64, 1, bias=False, rng=0)
+    optimizer = optim.RMSprop(layer, learning_rate=1e-3, alpha=0.9, eps=1e-8, centered=True)
+    gradient = np.linspace(-3, 3, 64, dtype=np.float32)[None]
+    for _ in range(300):
+        optimizer.step({"weight": gradient})
+        assert np.isfinite(layer.parameters["weight"]).all()
+
+
 @pytest.mark.parametrize("name, options", CASES)
 def test_a_state_dict_goes_on_to_the_bit(name, options):
     first, rng = model(), np.random.default_rng(0)
