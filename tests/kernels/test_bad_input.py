@@ -349,8 +349,9 @@ def test_out_in_the_memory_of_what_a_direction_still_reads(shared, place, bidire
     rng, T = np.random.default_rng(2), 6
     layer, D = make_layer("lstm", I, H, rng=0, bidirectional=bidirectional), 1 + bidirectional
     given = {"h_0": rng.standard_normal((D, N, H)).astype(np.float32),
-             "c_0": rng.standard_normal((D, N, H)).astype(np.float32), "reset_mask": np.arange(T * N).reshape(T, N) % 3 == 0}
-    options = {"lengths": [0, 1] if ragged else None}
+             "c_0": rng.standard_normal((D, N, H)).astype(np.float32),
+             "reset_mask": np.arange(T * N).reshape(T, N) % 3 == 0}
+    options = {"lengths": [2, 3] if ragged else None}
 
     def call(parts, **out):
         output, (h, c) = layer(x, (parts["h_0"], parts["c_0"]), reset_mask=parts["reset_mask"], **options, **out)

@@ -338,7 +338,7 @@ def directory_of_many(data, count):
 
 @pytest.mark.parametrize("load", READERS)
 def test_an_entry_that_reaches_into_the_directory(load, tmp_path):
-    """Compressed data say themselves where they end, so an entry longer than its data is otherwise read without a fault."""
+    """Compressed data say themselves where they end, so an entry longer than its data reads without a fault."""
     data = npz({f"{name}.npy": npy(a) for name, a in layer().parameters.items()}
                | {"fastrnn.npy": npy(np.frombuffer(json.dumps(files.configuration(layer())).encode(), np.uint8))},
                zipfile.ZIP_DEFLATED)
