@@ -13,7 +13,7 @@ import fastrnn
 
 from .._base import named_arrays
 from .._base.reading import ModelFormatError, check_writable, parse_npy, read_bytes, refusing
-from .._base.registry import model_class
+from .._base.registry import estimator_class, model_class
 from ..nn.quantized import PRECISIONS, Quantizable
 from .models import chosen_layer, model_parser, read_layers
 from .parser import Parser, printable
@@ -53,6 +53,9 @@ def _model(parser: Parser, args: argparse.Namespace) -> Any:
     if args.layer is None and os.path.splitext(args.file)[1].lower() in (".npz", ".safetensors"):
         metadata = named_arrays.read(args.file)[1]
         if metadata is not None:
+            if estimator_class(metadata.get("class")) is not None:
+                raise ModelFormatError(f"{args.file}: the precision of a {metadata['class']} is a parameter of its "
+                                       "own, precision= in Python and --precision of the commands that make or use it")
             cls = model_class(metadata.get("class"))
             if cls is None or not issubclass(cls, Quantizable):
                 raise ModelFormatError(f"{args.file}: a {printable(repr(metadata.get('class')))} cannot be quantized")

@@ -49,10 +49,12 @@ def test_one_layer_of_another_file(tmp_path, capsys):
     (["model.npz", "narrow.npz", "--precision", "int4"], "--precision"),
     (["model.npz", "narrow.npz", "--data", "wrong.npy"], "x: expected"),
     (["narrow.npz", "again.npz"], "int8 already"),
-    (["cell.npz", "narrow2.npz"], "'GRUCell' cannot be quantized")])
+    (["cell.npz", "narrow2.npz"], "'GRUCell' cannot be quantized"),
+    (["detector.npz", "narrow2.npz"], "the precision of a RNNAnomalyDetector is a parameter of its own")])
 def test_what_goes_wrong_is_said(arguments, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     MODEL.save("model.npz")
+    fastrnn.anomaly.RNNAnomalyDetector().save("detector.npz")
     MODEL.quantized("int8").save("narrow.npz")
     fastrnn.GRUCell(2, 3, rng=0).save("cell.npz")
     np.save("wrong.npy", np.zeros((4, 7), np.float32))
