@@ -67,6 +67,7 @@ cdef class StreamCore:
             self.multiply_adds += p.multiply_adds * batch_size
         self.output_size, self.output_row = p.cell.state, state_row(&p.cell, p.table.vlen)
         self.long_step = self.multiply_adds > HOLD_GIL
+        self.small = self.small and self.multiply_adds <= ONE_THREAD
         start_poll(&self.poll)
         self.poll.next = 1e300       # a short step never looks for signals
 

@@ -42,9 +42,9 @@ cdef extern from "narrow.h" nogil:
     vi zero_bits()
     vi vi_max(vi a, vi b)
     vi vi_add(vi a, vi b)
-    bits largest_bits(vi a)
+    real largest_lane(vi a)
     void store_bytes(signed char* p, vf v, const int flip)
-    real from_bits(bits b)
+    bits bits_of(real r)
 
 cdef extern from "math.h" nogil:
     double NAN
@@ -80,31 +80,33 @@ cdef inline void quantise_row(const real* v, const real* column, isize n, signed
                               const int flip) noexcept nogil:
     cdef vi largest = zero_bits()
     cdef vf factor
+    cdef real m
     cdef isize i, vectors = n // VLEN, whole = vectors * VLEN
-    cdef bits m
     for i in range(vectors):
         largest = vi_max(largest, abs_bits(vload(v + i * VLEN) * vload(column + i * VLEN)))
     if whole < n:
         largest = vi_max(largest, abs_bits(vload_part(v + whole, n - whole) * vload(column + whole)))
-    m = largest_bits(largest)
-    if m >= INFINITE:
-        quantise_infinite(v, n, out, scale, m == INFINITE, flip)
+    m = largest_lane(largest)
+    factor = vset(127 / m)          # begun before the branch, since the products wait for it
+    if bits_of(m) < SMALLEST or bits_of(m) >= INFINITE:
+        quantise_extreme(v, n, out, scale, bits_of(m), flip)
         return
-    scale[0] = from_bits(m) / 127 if m >= SMALLEST else 0
-    factor = vset(127 / from_bits(m) if m >= SMALLEST else 0)
+    scale[0] = m / 127
     for i in range(vectors):
         store_bytes(out + i * VLEN, vload(v + i * VLEN) * vload(column + i * VLEN) * factor, flip)
     if whole < n:
         store_bytes(out + whole, vload_part(v + whole, n - whole) * vload(column + whole) * factor, flip)
 
 
-cdef void quantise_infinite(const real* v, isize n, signed char* out, real* scale, bint infinite,
-                            int flip) noexcept nogil:
+# A row whose largest number, as bits, is zero, infinite or NaN.
+cdef void quantise_extreme(const real* v, isize n, signed char* out, real* scale, bits largest,
+                           int flip) noexcept nogil:
     cdef isize k
-    scale[0] = INFINITY if infinite else NAN
-    for k in range(quantised_row(n)):
-        out[k] = (v[k] == INFINITY) - (v[k] == -INFINITY) if infinite and k < n else 0
-        out[k] ^= flip
+    memset(out, flip, <size_t>quantised_row(n))
+    scale[0] = 0 if largest < SMALLEST else INFINITY if largest == INFINITE else NAN
+    if largest == INFINITE:
+        for k in range(n):
+            out[k] = <signed char>((v[k] == INFINITY) - (v[k] == -INFINITY)) ^ flip
 
 
 # Quantises R rows, v_row apart, for products with w.

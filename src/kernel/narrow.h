@@ -5,8 +5,8 @@
  *   dot_start dot_zero        where sums start: at given numbers, at 0
  *   dot_sums                  the sums, one int32 for each output
  *   from_ints                 int32 to float
- *   largest_bits vi_max vi_add
- *                             maximum and sum of int32
+ *   largest_lane vi_max vi_add
+ *                             the largest lane, whose bits are those of a float; maximum and sum of int32
  *   store_bytes               rounds VLEN floats in -127...127 to nearest, ties to even, and stores them as bytes
  *
  * Weights and numbers lie in -127...127, so that no instruction below saturates and every instruction set has the same
@@ -27,6 +27,9 @@ FN int32_t four_bytes(const signed char *p)
     return four;
 }
 
+FN real from_bits(bits b) { real r; memcpy(&r, &b, sizeof r); return r; }
+FN bits bits_of(real r) { bits b; memcpy(&b, &r, sizeof b); return b; }
+
 /* Tile rows for a panel of 1, 2, 3, 4 vectors. */
 #if FASTRNN_ISA == 3
 enum { HAS_DOT = 1, DOT_ROWS1 = 8, DOT_ROWS2 = 8, DOT_ROWS3 = 8, DOT_ROWS4 = 6 };
@@ -37,15 +40,22 @@ FN dot_x dot_spread(const signed char *p) { return _mm512_set1_epi32(four_bytes(
 FN dot_acc dot_start(const int32_t *p) { return _mm512_load_si512(p); }
 FN vi dot_sums(dot_acc a) { return (vi)a; }
 FN vi vi_max(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b); }
-FN bits largest_bits(vi a) { return _mm512_reduce_max_epi32((__m512i)a); }
 FN vf from_ints(vi a) { return (vf)_mm512_cvtepi32_ps((__m512i)a); }
+
+FN real largest_lane(vi a)
+{
+    __m256i half = _mm256_max_epi32(_mm512_castsi512_si256((__m512i)a), _mm512_extracti64x4_epi64((__m512i)a, 1));
+    __m128i m = _mm_max_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1))));
+}
 
 /* The instruction is written out so that one module serves CPUs with and without it: which one this is, is asked when the
  * module is loaded (machine.h). */
 FN dot_acc dot(dot_acc acc, dot_w w, dot_x x, const int fast)
 {
     if (fast) {
-        __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(x), "v"(w));
+        __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(x), "vm"(w));
         return acc;
     }
     dot_w signed_w = _mm512_mask_sub_epi8(w, _mm512_movepi8_mask(x), _mm512_setzero_si512(), w);
@@ -70,11 +80,11 @@ FN vi dot_sums(dot_acc a) { return (vi)a; }
 FN vi vi_max(vi a, vi b) { return (vi)_mm256_max_epi32((__m256i)a, (__m256i)b); }
 FN vf from_ints(vi a) { return (vf)_mm256_cvtepi32_ps((__m256i)a); }
 
-FN bits largest_bits(vi a)
+FN real largest_lane(vi a)
 {
     __m128i m = _mm_max_epi32(_mm256_castsi256_si128((__m256i)a), _mm256_extracti128_si256((__m256i)a, 1));
     m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
-    return _mm_cvtsi128_si32(_mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1)));
+    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1))));
 }
 
 FN dot_acc dot(dot_acc acc, dot_w w, dot_x x, const int fast)
@@ -103,7 +113,7 @@ FN dot_w dot_weights(const signed char *p) { return vld1q_s8(p); }
 FN dot_x dot_spread(const signed char *p) { return vreinterpretq_s8_s32(vdupq_n_s32(four_bytes(p))); }
 FN vi dot_sums(dot_acc a) { return (vi)vpaddq_s32(a.low, a.high); }
 FN vi vi_max(vi a, vi b) { return (vi)vmaxq_s32((int32x4_t)a, (int32x4_t)b); }
-FN bits largest_bits(vi a) { return vmaxvq_s32((int32x4_t)a); }
+FN real largest_lane(vi a) { return from_bits(vmaxvq_s32((int32x4_t)a)); }
 FN vf from_ints(vi a) { return (vf)vcvtq_f32_s32((int32x4_t)a); }
 
 FN dot_acc dot(dot_acc acc, dot_w w, dot_x x, const int fast)
@@ -133,10 +143,10 @@ FN __m128i widen_high(__m128i a) { return _mm_srai_epi16(_mm_unpackhi_epi8(a, a)
 FN vi vi_max(vi a, vi b) { vi m = (vi)(a > b); return (a & m) | (b & ~m); }
 FN vf from_ints(vi a) { return (vf)_mm_cvtepi32_ps((__m128i)a); }
 
-FN bits largest_bits(vi a)
+FN real largest_lane(vi a)
 {
     a = vi_max(a, (vi)_mm_shuffle_epi32((__m128i)a, 0x4e));
-    return _mm_cvtsi128_si32((__m128i)vi_max(a, (vi)_mm_shuffle_epi32((__m128i)a, 0xb1)));
+    return _mm_cvtss_f32((__m128)vi_max(a, (vi)_mm_shuffle_epi32((__m128i)a, 0xb1)));
 }
 
 FN vi dot_sums(dot_acc a)
@@ -200,12 +210,12 @@ FN vi vi_max(vi a, vi b)
     return a;
 }
 
-FN bits largest_bits(vi a)
+FN real largest_lane(vi a)
 {
     bits x[VLEN];
     memcpy(x, &a, sizeof a);
     for (int l = 1; l < VLEN; l++) x[0] = x[l] > x[0] ? x[l] : x[0];
-    return x[0];
+    return from_bits(x[0]);
 }
 
 FN vf from_ints(vi a)
@@ -244,6 +254,5 @@ FN vi vi_add(vi a, vi b)
 
 FN vi abs_bits(vf v) { return as_bits(v) & ~as_bits(vset(REAL(-0.0))); }
 FN vi zero_bits(void) { return as_bits(vset(0)); }
-FN real from_bits(bits b) { real r; memcpy(&r, &b, sizeof r); return r; }
 
 #endif

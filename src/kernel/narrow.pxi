@@ -21,6 +21,7 @@ cdef struct narrow_rows:
 
 include "integer_tile.pxi"
 include "pair_tile.pxi"
+include "narrow_row.pxi"
 
 cdef extern from "machine.h" nogil:
     bint cpu_has_dot()
@@ -228,6 +229,26 @@ cdef int narrow_row_step(forward_args* args, step* t, const narrow_scratch* s, i
     return 0
 
 
+# The same of a plain int8 cell.
+cdef int narrow_plain_row_step(forward_args* args, step* t, const narrow_scratch* s, isize n, isize p0,
+                               isize p1) noexcept nogil:
+    cdef const packed_cell* cell = args.run.cell
+    cdef isize width = state_width(&args.run), units = unit_width(&args.run)
+    cdef bint ends = n >= t.next_active
+    cdef narrow_step_row row
+    if should_stop_after(args.run.poll, &args.run.work, (p1 - p0) * step_work(cell)):
+        return -1
+    row.at.cell, row.at.x, row.at.backwards = cell, t.x + n * args.x_n, (t.index + args.turn) & 1
+    row.at.input_sums, row.at.input_panel = t.input_sums, t.input_panel
+    row.at.h, row.at.c = t.h + n * width, t.c + n * units
+    row.at.c_n = (<real*>args.c_n if ends else t.c_next) + n * units
+    row.h_n = <vf*>((<real*>args.h_n if ends else t.h_next) + n * width)
+    row.y = NULL if t.y == NULL else t.y + row_offset(args.y_rows, n, args.y_n)
+    quantise_step(&row, s.x.data, s.h.data)
+    step_panels(&row, p0, p1)
+    return 0
+
+
 # The same of panel p and rows n..n+count, at most ROW_BLOCK.
 cdef int narrow_rows_step(forward_args* args, step* t, const narrow_scratch* s, isize p, isize n,
                           isize count) noexcept nogil:
@@ -274,6 +295,8 @@ cdef int narrow_units_part(forward_args* args, step* t, isize part) noexcept nog
     if args.chunk > 0 and t.index % args.chunk == 0:
         if narrow_input_sums(args, &s, t.index, min(args.chunk, run.T - t.index), p0, p1):
             return -1
+    if t.active - n0 == 1 and is_plain_row_cell(cell) and args.y_c == NULL:
+        return narrow_plain_row_step(args, t, &s, n0, p0, p1)
     narrow(&cell.w_hh, t.h + n0 * width, width, t.active - n0, &s.h)
     if t.input_sums == NULL:
         narrow(&cell.w_ih, t.x + n0 * args.x_n, args.x_n, t.active - n0, &s.x)
@@ -354,11 +377,47 @@ cdef int narrow_step(forward_args* args, step* t) noexcept nogil:
     return 0
 
 
+# Whether a pass is one that forward_narrow_row does: one row of a plain cell, without lengths, resets or other outputs.
+cdef inline bint is_narrow_row(const forward_args* args) noexcept nogil:
+    cdef const layer_run* run = &args.run
+    return (run.member == NULL and run.n1 - run.n0 == 1 and is_plain_row_cell(run.cell) and run.lengths == NULL
+            and run.reset == NULL and args.y_c == NULL)
+
+
+# A whole pass of one row: a walk over its steps. h_n and c_n are written, h and c only read.
+cdef int forward_narrow_row(forward_args* args) noexcept nogil:
+    cdef narrow_scratch s
+    cdef narrow_step_row row
+    cdef layer_run* run = &args.run
+    cdef const packed_cell* cell = run.cell
+    cdef isize n = run.n0, P = cell.w_ih.width, units = n * unit_width(run), state = n * state_width(run), t
+    place_scratch(args, &s, 0)
+    row.at.cell, row.at.input_sums, row.at.input_panel = cell, NULL, args.chunk * P * VLEN
+    row.at.h, row.h_n = <const real*>run.h + state, <vf*>(<real*>args.h_n + state)
+    row.at.c, row.at.c_n = <const real*>run.c + units, <real*>args.c_n + units
+    for t in range(run.T):
+        if should_stop_after(run.poll, &run.work, cell.w_ih.panels * step_work(cell)):
+            return -1
+        if args.chunk > 0:
+            if t % args.chunk == 0 and narrow_input_sums(args, &s, t, min(args.chunk, run.T - t), 0, cell.w_ih.panels):
+                return -1
+            row.at.input_sums = s.floats + t % args.chunk * P * VLEN
+        row.at.x = <const real*>args.x + t * args.x_t + n * args.x_n
+        row.at.backwards = (t + args.turn) & 1
+        row.y = NULL if args.y == NULL else <real*>args.y + t * args.y_t + n * args.y_n
+        quantise_step(&row, s.x.data, s.h.data)
+        step_panels(&row, 0, cell.w_ih.panels)
+        row.at.h, row.at.c = <const real*>row.h_n, row.at.c_n
+    return 0
+
+
 cdef int forward_narrow(forward_args* args) noexcept nogil:
     cdef step t
     cdef layer_run* run = &args.run
     cdef isize running = run.N, next_running, rows = run.n1 - run.n0, P = run.cell.w_ih.width
     check_run(run)
+    if is_narrow_row(args):
+        return forward_narrow_row(args)
     t.offset = 0
     t.input_sums = NULL
     t.input_panel = args.chunk * rows * P * VLEN
@@ -417,7 +476,7 @@ cdef isize plan_multiply_narrow(const matrix* w) noexcept nogil:
 cdef kernel_table INT8_TABLE
 INT8_TABLE = TABLE
 INT8_TABLE.forward = forward_narrow
-INT8_TABLE.small_step = NULL
+INT8_TABLE.small_step = narrow_small_step
 INT8_TABLE.plan_forward = plan_narrow
 INT8_TABLE.backward = NULL
 INT8_TABLE.plan_backward = NULL

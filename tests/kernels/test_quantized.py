@@ -256,6 +256,27 @@ def test_extreme_numbers_touch_their_own_row_alone(kernels, variant, size, bad):
         assert np.isnan(output[step:, row]).any(axis=-1).all()
 
 
+@pytest.mark.parametrize("bad", [0, np.nan, np.inf, 1e38])
+@pytest.mark.parametrize("size", [(3, 9), (5, 33), (67, 130), (401, 300)], ids=str)
+def test_one_row_alone_has_the_bits_it_has_in_a_batch(kernels, variant, size, bad):
+    """One row of a plain cell has a way of its own, as a step, as a block of steps and as a whole call."""
+    T, N, row = 7, 3, slice(1, 2)
+    case = make_case(variant, (*size, 2, T, N))
+    x = case.x.copy()
+    x[2, 1] = bad                       # all numbers of the row, then some of either sign, then the state
+    x[4, 1, ::3], x[4, 1, 1::3] = bad, -bad
+    state = tuple(part.copy() for part in case.state)
+    state[0][1, 1, ::4] = bad
+    for first in (case.state, state):
+        whole = rows_of(call(case.layer, x, first), row)
+        assert_same_bits(call(case.layer, x[:, row], rows_of(first, row)), whole)
+        stream = case.layer.stream(1)
+        stream.state = as_state(rows_of(first, row))
+        steps = [stream.step(one[row]) for one in x[:3]]
+        assert_same_bits({"output": np.concatenate([np.stack(steps), stream.run(x[3:, row])]),
+                          **named_state(stream.state, "h_n", "c_n")}, whole)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e38, -1e38])
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_extreme_numbers_give_what_float32_gives(kernels, kind, bad):
