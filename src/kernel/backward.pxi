@@ -50,20 +50,31 @@ cdef inline vf take_state_gradient(backward_args* args, step* t, isize j, isize 
             + load_output(t.dy + row_offset(args.dy_rows, n, args.dy_n), j, args.run.cell.state))
 
 
-# Rows n0..active of out += v w, panels p0..p1 of w; out padded to whole panels.
+# Panel p of out += v w for rows n..n+R; out padded to whole panels.
+cdef inline int tile_product(layer_run* run, const matrix* w, isize p, const real* v, isize v_row, isize v_outer,
+                             real* out, isize out_row, isize n, isize R) noexcept nogil:
+    cdef real* at = out + n * out_row + p * w.width * VLEN
+    if should_stop_after(run.poll, &run.work, R * w.outer * w.depth * w.width):
+        return -1
+    panel_product(w, p, v + n * v_row, v_row, v_outer, at, out_row, at, out_row, R)
+    return 0
+
+
+# The i-th of panels p0..p1. Every other step takes them backwards, as units_part does.
+cdef inline isize panel_in_turn(const step* t, isize p0, isize p1, isize i) noexcept nogil:
+    return p1 - 1 - i if t.index & 1 else p0 + i
+
+
+# Rows n0..active of out += v w, panels p0..p1 of w.
 cdef int rows_product(layer_run* run, const step* t, const matrix* w, isize p0, isize p1, const real* v, isize v_row,
                       isize v_outer, real* out, isize out_row) noexcept nogil:
-    cdef isize i, p, n, R
-    cdef real* at
+    cdef isize i, n, R
     for i in range(p1 - p0):
-        p = p1 - 1 - i if t.index & 1 else p0 + i       # every other step backwards, as units_part does
         n = run.n0
         while n < t.active:
             R = tile_rows(t.active - n, ROWS[w.width])
-            if should_stop_after(run.poll, &run.work, R * w.outer * w.depth * w.width):
+            if tile_product(run, w, panel_in_turn(t, p0, p1, i), v, v_row, v_outer, out, out_row, n, R):
                 return -1
-            at = out + n * out_row + p * w.width * VLEN
-            panel_product(w, p, v + n * v_row, v_row, v_outer, at, out_row, at, out_row, R)
             n += R
     return 0
 
@@ -73,35 +84,35 @@ cdef inline void clear_vectors(real* rows, isize row, isize n, isize v0, isize v
     memset(rows + n * row + v0 * VLEN, 0, <size_t>((v1 - v0) * VLEN) * sizeof(real))
 
 
-cdef void gradients_with_options(backward_args* args, step* t, isize j, const real* dm_rows,
+cdef void gradients_with_options(backward_args* args, step* t, isize j, isize n0, isize n1, const real* dm_rows,
                                  isize dm_row) noexcept nogil:
     if args.run.cell.kind == LSTM:
-        lstm_gradients_with_options(args, t, j, dm_rows, dm_row)
+        lstm_gradients_with_options(args, t, j, n0, n1, dm_rows, dm_row)
     elif args.run.cell.kind == GRU:
-        gru_gradients(args, t, j, False)
+        gru_gradients(args, t, j, n0, n1, False)
     else:
-        gru_before_gradients(args, t, j, False)
+        gru_before_gradients(args, t, j, n0, n1, False)
 
 
-# The gate gradients of units j0..j1; of a GRU_BEFORE all but r's.
-cdef int gate_gradients(backward_args* args, step* t, isize j0, isize j1, const real* dm_rows,
+# The gate gradients of units j0..j1, rows n0..n1; of a GRU_BEFORE all but r's.
+cdef int gate_gradients(backward_args* args, step* t, isize j0, isize j1, isize n0, isize n1, const real* dm_rows,
                         isize dm_row) noexcept nogil:
     cdef layer_run* run = &args.run
     cdef int kind = run.cell.kind
     cdef isize j
     for j in range(j0, j1):
-        if should_stop_after(run.poll, &run.work, (t.active - run.n0) * 64):
+        if should_stop_after(run.poll, &run.work, (n1 - n0) * 64):
             return -1
         if kind == RNN_TANH or kind == RNN_RELU:
-            rnn_gradients(args, t, j)
+            rnn_gradients(args, t, j, n0, n1)
         elif not run.cell.plain:
-            gradients_with_options(args, t, j, dm_rows, dm_row)
+            gradients_with_options(args, t, j, n0, n1, dm_rows, dm_row)
         elif kind == LSTM:
-            lstm_gradients(args, t, j, dm_rows, dm_row)
+            lstm_gradients(args, t, j, n0, n1, dm_rows, dm_row)
         elif kind == GRU:
-            gru_gradients(args, t, j, True)
+            gru_gradients(args, t, j, n0, n1, True)
         else:
-            gru_before_gradients(args, t, j, True)
+            gru_before_gradients(args, t, j, n0, n1, True)
     return 0
 
 
@@ -122,37 +133,82 @@ cdef inline second_product second_of(const layer_run* run) noexcept nogil:
     return s
 
 
-# dh_{t-1} += dgates W_hh in a part's columns. A row that was reset began its step from zero: nothing flows to the state
-# before it.
-cdef int recurrent_part(backward_args* args, step* t, isize part) noexcept nogil:
+# Prefetches what the gate gradients of units j0..j1, rows n..n+R, read and write, while the tile computes: in long
+# sequences it comes from memory.
+cdef inline void prefetch_gradients(backward_args* args, step* t, isize j0, isize j1, isize n, isize R) noexcept nogil:
     cdef layer_run* run = &args.run
     cdef const packed_cell* cell = run.cell
-    cdef isize delta_row = cell.deltas * VLEN, n
-    cdef columns own = state_columns(run, part), units = unit_columns(run, part)
-    if rows_product(run, t, &cell.w_hh_t, own.p0, own.p1, <real*>args.dgates + t.offset * delta_row, delta_row,
-                    run.rows * delta_row, <real*>args.dh, state_gradient_width(run)):
-        return -1
+    cdef bint rnn = cell.kind == RNN_TANH or cell.kind == RNN_RELU
+    cdef isize units = cell.w_ih.width if rnn else 1                # of a panel
+    cdef isize bytes = R * cell.saved * VLEN * <isize>sizeof(real), r, p, at
+    for p in range(j0 // units, (j1 + units - 1) // units):
+        at = saved_row(run, t, p, n, cell.saved)
+        prefetch_shared(<real*>run.gates + at, bytes)
+        prefetch(<real*>args.dgates + at, bytes)
+    for r in range(n, n + R):
+        prefetch_shared(t.dy + row_offset(args.dy_rows, r, args.dy_n) + j0 * VLEN,
+                        (j1 - j0) * VLEN * <isize>sizeof(real))
+        if cell.kind == LSTM:
+            prefetch_shared(t.c + r * unit_width(run) + j0 * VLEN, (j1 - j0) * VLEN * <isize>sizeof(real))
+
+
+# A row that was reset began its step from zero: nothing flows to the state before it.
+cdef inline void clear_reset_rows(layer_run* run, const step* t, real* rows, isize row, isize n0, isize n1, isize v0,
+                                  isize v1) noexcept nogil:
+    cdef isize n
     if run.reset != NULL:
-        for n in range(run.n0, t.active):
+        for n in range(n0, n1):
             if run.reset[t.offset + n]:
-                clear_vectors(<real*>args.dh, state_gradient_width(run), n, own.p0 * cell.w_hh_t.width,
-                              own.p1 * cell.w_hh_t.width)
-                if cell.kind == LSTM:
-                    clear_vectors(<real*>args.dc, unit_width(run), n, units.v0, units.v1)
+                clear_vectors(rows, row, n, v0, v1)
+
+
+# dh_{t-1} += dgates W_hh in a part's columns. Then, if `before` is not NULL, the gate gradients of that step, t-1, tile
+# by tile, while the tile's dh is in L1.
+cdef int recurrent_product(backward_args* args, step* t, step* before, isize part) noexcept nogil:
+    cdef layer_run* run = &args.run
+    cdef const packed_cell* cell = run.cell
+    cdef const matrix* w = &cell.w_hh_t
+    cdef isize delta_row = cell.deltas * VLEN, width = state_gradient_width(run), i, p, n, R, j0, j1
+    cdef columns own = state_columns(run, part), units = unit_columns(run, part)
+    if cell.kind == LSTM:
+        clear_reset_rows(run, t, <real*>args.dc, unit_width(run), run.n0, t.active, units.v0, units.v1)
+    for i in range(own.p1 - own.p0):
+        p = panel_in_turn(t, own.p0, own.p1, i)
+        j0, j1 = p * w.width, min(cell.units, (p + 1) * w.width)
+        n = run.n0
+        while n < t.active:
+            R = tile_rows(t.active - n, ROWS[w.width])
+            if before != NULL:
+                prefetch_gradients(args, before, j0, j1, n, R)
+            if tile_product(run, w, p, <real*>args.dgates + t.offset * delta_row, delta_row, run.rows * delta_row,
+                            <real*>args.dh, width, n, R):
+                return -1
+            clear_reset_rows(run, t, <real*>args.dh, width, n, n + R, j0, (p + 1) * w.width)
+            if before != NULL and gate_gradients(args, before, j0, j1, n, n + R, NULL, 0):
+                return -1
+            n += R
+        if before != NULL and gate_gradients(args, before, j0, j1, n, before.active, NULL, 0):
+            return -1
     return 0
 
 
-# After the product of the step that was taken before this one: the gate gradients; with a projection only dL/dh.
+cdef int recurrent_part(backward_args* args, step* t, isize part) noexcept nogil:
+    return recurrent_product(args, t, NULL, part)
+
+
+# The product of the step that was taken before this one, and this one's gate gradients; with a projection only dL/dh.
 cdef int gradients_part(backward_args* args, step* t, isize part) noexcept nogil:
     cdef layer_run* run = &args.run
     cdef columns units
-    if t.later != NULL and recurrent_part(args, t.later, part):
-        return -1
     if run.cell.w_hr.data != NULL:
+        if t.later != NULL and recurrent_product(args, t.later, NULL, part):
+            return -1
         projection_gradients(args, t, part)
         return 0
+    if t.later != NULL:
+        return recurrent_product(args, t.later, t, part)
     units = unit_columns(run, part)
-    return gate_gradients(args, t, units.v0, units.v1, NULL, 0)
+    return gate_gradients(args, t, units.v0, units.v1, run.n0, t.active, NULL, 0)
 
 
 # Projection: dh_t with the output's part goes to dstate, and dh is cleared.
@@ -182,7 +238,7 @@ cdef int second_part(backward_args* args, step* t, isize part) noexcept nogil:
     if cell.w_hr.data != NULL:
         if rows_product(run, t, s.w, own.p0, own.p1, <real*>args.dstate + t.offset * width, width, 0, s.rows, s.row):
             return -1
-        return gate_gradients(args, t, own.v0, own.v1, s.rows, s.row)
+        return gate_gradients(args, t, own.v0, own.v1, run.n0, t.active, s.rows, s.row)
     if rows_product(run, t, s.w, own.p0, own.p1, dn, delta_row, run.rows * delta_row, s.rows, s.row):
         return -1
     for j in range(own.v0, own.v1):

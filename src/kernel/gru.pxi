@@ -85,14 +85,15 @@ cdef inline void update_gradients(backward_args* args, step* t, isize j, isize r
 #     da_n = dn g'      da_z = dz f'      da_r = da_n (W_hn h + b_hn) f'      d(W_hn h) = da_n r
 #
 # stored as d(W_hn h), dr, dz, dn: the recurrent product takes the first three, the input's the last three.
-cdef inline void gru_gradients(backward_args* args, step* t, isize j, const bint plain) noexcept nogil:
+cdef inline void gru_gradients(backward_args* args, step* t, isize j, isize n0, isize n1,
+                               const bint plain) noexcept nogil:
     cdef layer_run* run = &args.run
     cdef const packed_cell* cell = run.cell
     cdef isize row, at
     cdef vf r, z, n, dn, dz
     cdef const real* saved
     cdef real* out
-    for row in range(run.n0, t.active):
+    for row in range(n0, n1):
         at = saved_row(run, t, j, row, 4)
         saved = <const real*>run.gates + at
         out = <real*>args.dgates + at
@@ -159,12 +160,13 @@ cdef void gru_before_cells_with_options(forward_args* args, step* t, const vf* a
 
 
 #     dn, dz as above; then, with d(r h) = W_hn' dn:     dr = d(r h) h f'       dh_{t-1} = dh z + d(r h) r + ...
-cdef inline void gru_before_gradients(backward_args* args, step* t, isize j, const bint plain) noexcept nogil:
+cdef inline void gru_before_gradients(backward_args* args, step* t, isize j, isize n0, isize n1,
+                                      const bint plain) noexcept nogil:
     cdef layer_run* run = &args.run
     cdef const packed_cell* cell = run.cell
     cdef isize row, at
     cdef vf z, n, dn, dz
-    for row in range(run.n0, t.active):
+    for row in range(n0, n1):
         at = saved_row(run, t, j, row, 3)
         z = vload(<const real*>run.gates + at + VLEN)
         n = vload(<const real*>run.gates + at + 2 * VLEN)

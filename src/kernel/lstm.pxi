@@ -101,7 +101,8 @@ cdef inline vf take_output_gradient(backward_args* args, step* t, isize j, isize
 #
 #     do = dm tanh(c) o (1-o)       dc += dm o (1 - tanh(c)^2)      dc_{t-1} = dc f
 #     di = dc g i (1-i)             df = dc c_{t-1} f (1-f)         dg = dc i (1 - g^2)
-cdef void lstm_gradients(backward_args* args, step* t, isize j, const real* dm_rows, isize dm_row) noexcept nogil:
+cdef void lstm_gradients(backward_args* args, step* t, isize j, isize n0, isize n1, const real* dm_rows,
+                         isize dm_row) noexcept nogil:
     cdef layer_run* run = &args.run
     cdef isize n, at, row = unit_width(run)
     cdef vf one = vset(1)
@@ -109,7 +110,7 @@ cdef void lstm_gradients(backward_args* args, step* t, isize j, const real* dm_r
     cdef const real* saved
     cdef real* dc_at
     cdef real* out
-    for n in range(run.n0, t.active):
+    for n in range(n0, n1):
         at = saved_row(run, t, j, n, 4)
         saved = <const real*>run.gates + at
         out = <real*>args.dgates + at
@@ -134,7 +135,7 @@ cdef void lstm_gradients(backward_args* args, step* t, isize j, const real* dm_r
 #     do = dm h(c) f'(a_o)          dc += dm o h'(c) + p_o do           dp_o += do c_t
 #     di = dc g f'(a_i)             df = dc c_{t-1} f'(a_f)             dp_i, dp_f += di c_{t-1}, df c_{t-1}
 #     dg = dc i g'(a_g)             dc_{t-1} = dc f + p_i di + p_f df   coupled: di = dc (g - c_{t-1}) f'(a_i), df = 0
-cdef void lstm_gradients_with_options(backward_args* args, step* t, isize j, const real* dm_rows,
+cdef void lstm_gradients_with_options(backward_args* args, step* t, isize j, isize n0, isize n1, const real* dm_rows,
                                       isize dm_row) noexcept nogil:
     cdef layer_run* run = &args.run
     cdef const packed_cell* cell = run.cell
@@ -146,7 +147,7 @@ cdef void lstm_gradients_with_options(backward_args* args, step* t, isize j, con
     cdef real* dc_at
     cdef real* dp
     peepholes(cell, j, peep)
-    for n in range(run.n0, t.active):
+    for n in range(n0, n1):
         at = saved_row(run, t, j, n, 4)
         for k in range(4):
             a[k] = vload(<const real*>run.gates + at + k * VLEN)

@@ -24,12 +24,12 @@ cdef inline void rnn_cells(forward_args* args, step* t, const vf* acc, isize p, 
 
 
 #     d = dh (1 - h^2),  dh where h > 0,  or dh f'(sum)
-cdef void rnn_gradients(backward_args* args, step* t, isize j) noexcept nogil:
+cdef void rnn_gradients(backward_args* args, step* t, isize j, isize n0, isize n1) noexcept nogil:
     cdef layer_run* run = &args.run
     cdef const packed_cell* cell = run.cell
     cdef isize P = cell.w_ih.width, n, at
     cdef vf saved, dh
-    for n in range(run.n0, t.active):
+    for n in range(n0, n1):
         at = saved_row(run, t, j // P, n, P) + j % P * VLEN
         saved = vload(<const real*>run.gates + at)
         dh = take_state_gradient(args, t, j, n)

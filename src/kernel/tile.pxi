@@ -49,6 +49,9 @@ cdef inline void tile(const tile_args* a, const int R, const int P) noexcept nog
         depth = a.of[i].depth
         for o in range(a.of[i].outer):
             v = a.of[i].v + o * a.of[i].v_outer
+            if o + 1 < a.of[i].outer:       # the next block lies elsewhere, where the hardware expects no read
+                for r in range(R):
+                    prefetch_shared(v + a.of[i].v_outer + r * v_row, depth * <isize>sizeof(real))
             for k in range(depth):
                 if R > P:       # the operand with fewer vectors stays in registers
                     for q in range(P):
