@@ -2,7 +2,7 @@
 # tile sums the bias first, then x's k in order, as it does for the recurrent layers: a row has the same bits in any
 # batch, and alone.
 #
-# Uses Buffer (buffers), panel_width, padded_vectors, weights_buffer, pack_scales, IN_ORDER (parameters), Call,
+# Uses Buffer (buffers), vectors_of, panel_width, padded_vectors, weights_buffer, pack_scales, IN_ORDER (parameters), Call,
 # worthwhile (calls), add_outer_gradient (gradients), table_of (_core), matrix, product, outer_product (structs).
 
 cdef class Dense:
@@ -31,12 +31,12 @@ cdef class Dense:
         cdef Buffer data, packed_bias
         self.table = table_of(capsule)
         V = self.table.vlen
-        vectors = (O + V - 1) // V
+        self.w.vectors = vectors = vectors_of(O, V)
         self.inputs, self.outputs = I, O
         self.w.width = panel_width(vectors)
         vectors = padded_vectors(vectors)
         self.w.panels = vectors // self.w.width
-        self.w.outer, self.w.depth = 1, I
+        self.w.outer, self.w.depth, self.w.last = 1, I, I
         data = weights_buffer(self.table, &self.w)
         packed_bias = Buffer(vectors * V, 1, self.table.itemsize, True)
         self.owned = [data, packed_bias]

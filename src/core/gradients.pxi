@@ -1,7 +1,7 @@
 # Parameter and input gradients from the gate gradients of all rows: products of whole batches. All products of a layer
 # are tasks of one call, so that its threads are woken once. Their results are there after call.go().
 #
-# Uses Buffer (buffers), IN_ORDER, GRU_RECURRENT, GATE_N, Parameters, units_row, state_row (parameters), Batch,
+# Uses Buffer (buffers), IN_ORDER, GRU_RECURRENT, GATE_N, Parameters, vectors_of, units_row, state_row (parameters), Batch,
 # exchange_rows (batch), Call, Saved (calls), task_function (threads), outer_product, product (structs).
 
 cdef enum: MOST_PRODUCTS = 6     # of a direction: W_ih, W_hh, W_hn, W_hr, peepholes, x
@@ -34,6 +34,7 @@ cdef int outer_part(outer_task* t) noexcept nogil:
 cdef int add_outer_gradient(Call call, kernel_table* table, const outer_product* o, isize panels, isize size,
                             isize units, const int* gate, isize gates, cnp.ndarray weight, cnp.ndarray bias) except -1:
     cdef isize i, V = table.vlen, parts = max(<isize>1, min(call.threads, panels))
+    cdef isize filled = min(units, vectors_of(size, V))
     cdef void* packed = call.hold(Buffer(panels * o.width * V, o.depth, table.itemsize))
     cdef void* packed_bias = NULL if bias is None else call.hold(Buffer(panels * o.width * V, 1, table.itemsize))
     cdef outer_task* tasks = <outer_task*>call.new_args(parts, sizeof(outer_task))
@@ -42,11 +43,11 @@ cdef int add_outer_gradient(Call call, kernel_table* table, const outer_product*
         t = &tasks[i]
         t.table, t.product = table, o[0]
         t.product.p0, t.product.p1 = panels * i // parts, panels * (i + 1) // parts
-        t.product.out, t.product.bias = packed, packed_bias
+        t.product.out, t.product.bias, t.product.vectors = packed, packed_bias, filled * gates
         t.product.poll = &call.poll
         t.weight = cnp.PyArray_DATA(weight)
         t.bias = NULL if bias is None else cnp.PyArray_DATA(bias)
-        t.size, t.units, t.gate, t.gates = size, units, gate, gates
+        t.size, t.units, t.gate, t.gates = size, filled, gate, gates
         call.add(<task_function>outer_part, t)
     return 0
 

@@ -9,6 +9,11 @@ cdef const int* GRU_RECURRENT = GATE_ORDERS + 4     # n first: gate gradients ar
 cdef const int* GATE_N = GATE_ORDERS + 2
 
 
+# Vectors that so many elements fill.
+cdef inline isize vectors_of(isize size, isize vlen) noexcept:
+    return (size + vlen - 1) // vlen
+
+
 # Vectors in a panel of so many outputs: 3 or 4, whichever pads less.
 cdef isize panel_width(isize vectors) noexcept:
     if vectors <= 4:
@@ -178,7 +183,8 @@ cdef class Parameters:
     cdef int pack(self, matrix* m, cnp.ndarray w, scale, const int* gate, isize gates, isize width) except -1:
         cdef isize depth = w.shape[1]
         cdef Buffer b
-        m.width, m.panels, m.outer, m.depth = width, self.cell.units * gates // width, 1, depth
+        m.width, m.panels, m.outer, m.depth, m.last = width, self.cell.units * gates // width, 1, depth, depth
+        m.vectors = vectors_of(self.cell.hidden, self.table.vlen) * gates
         b = weights_buffer(self.table, m)
         self.owned.append(b)
         with nogil:
@@ -191,11 +197,11 @@ cdef class Parameters:
 
     # A matrix without gates: `size` outputs `row` apart, the summed index `column` apart.
     cdef int pack_plain(self, matrix* m, cnp.ndarray w, isize row, isize column, isize size, isize depth) except -1:
-        cdef isize vectors = (size + self.table.vlen - 1) // self.table.vlen
         cdef Buffer b
-        m.width = panel_width(vectors)
-        m.panels = padded_vectors(vectors) // m.width
-        m.outer, m.depth = 1, depth
+        m.vectors = vectors_of(size, self.table.vlen)
+        m.width = panel_width(m.vectors)
+        m.panels = padded_vectors(m.vectors) // m.width
+        m.outer, m.depth, m.last = 1, depth, depth
         b = weights_buffer(self.table, m)
         self.owned.append(b)
         with nogil:
@@ -205,14 +211,16 @@ cdef class Parameters:
         return 0
 
     cdef int pack_transposed(self, matrix* m, cnp.ndarray w, const int* gate, isize gates, isize columns) except -1:
-        cdef isize vectors = (columns + self.table.vlen - 1) // self.table.vlen
+        cdef isize V = self.table.vlen
         cdef Buffer b
-        m.width = panel_width(vectors)
-        m.panels = padded_vectors(vectors) // m.width
+        m.vectors = vectors_of(columns, V)
+        m.width = panel_width(m.vectors)
+        m.panels = padded_vectors(m.vectors) // m.width
         # the summed index comes panel by panel of the gate gradients; of an RNN a panel holds several units
         m.outer = self.cell.units // self.cell.w_ih.width if self.gates == 1 else self.cell.units
-        m.depth = self.cell.units * gates // m.outer * self.table.vlen
-        b = Buffer(m.panels * m.width * self.table.vlen, m.outer * m.depth, self.table.itemsize)
+        m.depth = self.cell.units * gates // m.outer * V
+        m.last = vectors_of(self.cell.hidden, V) * gates * V - (m.outer - 1) * m.depth
+        b = Buffer(m.panels * m.width * V, m.outer * m.depth, self.table.itemsize)
         self.owned.append(b)
         with nogil:
             self.table.pack_t(b.data, cnp.PyArray_DATA(w), columns, 1, self.cell.hidden, self.cell.units, gate, gates,

@@ -6,8 +6,8 @@
 # barrier a step will do. A projection, and GRU_BEFORE, have a second product in the step, which takes a second phase.
 #
 # Uses layer_run, backward_args, matrix (structs), first_part, next_part (team.h), step, share, locate_states,
-# step_offset, row_offset, load_output, state_width, unit_width, check_run (forward), tile_rows, ROWS, panel_product
-# (tile), should_stop_after (kernels), lstm_gradients, gru_gradients, gru_before_gradients, gru_before_reset_gradients,
+# step_offset, row_offset, load_output, state_width, unit_width, check_run (forward), tile_rows, ROWS, panel_vectors,
+# panel_product (tile), should_stop_after (kernels), lstm_gradients, gru_gradients, gru_before_gradients, gru_before_reset_gradients,
 # rnn_gradients (lstm, gru, rnn).
 
 # What a part takes of a product with w: panels p0..p1, and the vectors v0..v1 of the output that they write.
@@ -15,21 +15,21 @@ cdef struct columns:
     isize p0, p1, v0, v1
 
 
-cdef inline columns columns_of(const matrix* w, isize part, const team_member* member, isize vectors) noexcept nogil:
+cdef inline columns columns_of(const matrix* w, isize part, const team_member* member) noexcept nogil:
     cdef columns c
     c.p0, c.p1 = share(w.panels, part, member), share(w.panels, part + 1, member)
-    c.v0, c.v1 = min(vectors, c.p0 * w.width), min(vectors, c.p1 * w.width)
+    c.v0, c.v1 = min(w.vectors, c.p0 * w.width), min(w.vectors, c.p1 * w.width)
     return c
 
 
 # Of a step: of the recurrent product, whose output is dh; and the units whose gradients follow.
 cdef inline columns state_columns(const layer_run* run, isize part) noexcept nogil:
-    return columns_of(&run.cell.w_hh_t, part, run.member, run.cell.state_units)
+    return columns_of(&run.cell.w_hh_t, part, run.member)
 
 
 cdef inline columns unit_columns(const layer_run* run, isize part) noexcept nogil:
     cdef const matrix* w = &run.cell.w_hh_t if run.cell.w_hr.data == NULL else &run.cell.w_hr_t
-    return columns_of(w, part, run.member, run.cell.units)
+    return columns_of(w, part, run.member)
 
 cdef inline isize matrix_width(const matrix* w) noexcept nogil:
     return w.panels * w.width * VLEN
@@ -50,7 +50,7 @@ cdef inline vf take_state_gradient(backward_args* args, step* t, isize j, isize 
             + load_output(t.dy + row_offset(args.dy_rows, n, args.dy_n), j, args.run.cell.state))
 
 
-# Panel p of out += v w for rows n..n+R; out padded to whole panels.
+# Panel p of out += v w for rows n..n+R.
 cdef inline int tile_product(layer_run* run, const matrix* w, isize p, const real* v, isize v_row, isize v_outer,
                              real* out, isize out_row, isize n, isize R) noexcept nogil:
     cdef real* at = out + n * out_row + p * w.width * VLEN
@@ -68,12 +68,13 @@ cdef inline isize panel_in_turn(const step* t, isize p0, isize p1, isize i) noex
 # Rows n0..active of out += v w, panels p0..p1 of w.
 cdef int rows_product(layer_run* run, const step* t, const matrix* w, isize p0, isize p1, const real* v, isize v_row,
                       isize v_outer, real* out, isize out_row) noexcept nogil:
-    cdef isize i, n, R
+    cdef isize i, p, n, R
     for i in range(p1 - p0):
+        p = panel_in_turn(t, p0, p1, i)
         n = run.n0
         while n < t.active:
-            R = tile_rows(t.active - n, ROWS[w.width])
-            if tile_product(run, w, panel_in_turn(t, p0, p1, i), v, v_row, v_outer, out, out_row, n, R):
+            R = tile_rows(t.active - n, ROWS[panel_vectors(w, p)])
+            if tile_product(run, w, p, v, v_row, v_outer, out, out_row, n, R):
                 return -1
             n += R
     return 0
@@ -174,16 +175,17 @@ cdef int recurrent_product(backward_args* args, step* t, step* before, isize par
         clear_reset_rows(run, t, <real*>args.dc, unit_width(run), run.n0, t.active, units.v0, units.v1)
     for i in range(own.p1 - own.p0):
         p = panel_in_turn(t, own.p0, own.p1, i)
-        j0, j1 = p * w.width, min(cell.units, (p + 1) * w.width)
+        j0 = p * w.width
+        j1 = j0 + panel_vectors(w, p)
         n = run.n0
         while n < t.active:
-            R = tile_rows(t.active - n, ROWS[w.width])
+            R = tile_rows(t.active - n, ROWS[j1 - j0])
             if before != NULL:
                 prefetch_gradients(args, before, j0, j1, n, R)
             if tile_product(run, w, p, <real*>args.dgates + t.offset * delta_row, delta_row, run.rows * delta_row,
                             <real*>args.dh, width, n, R):
                 return -1
-            clear_reset_rows(run, t, <real*>args.dh, width, n, n + R, j0, (p + 1) * w.width)
+            clear_reset_rows(run, t, <real*>args.dh, width, n, n + R, j0, j1)
             if before != NULL and gate_gradients(args, before, j0, j1, n, n + R, NULL, 0):
                 return -1
             n += R
@@ -230,7 +232,7 @@ cdef int second_part(backward_args* args, step* t, isize part) noexcept nogil:
     cdef layer_run* run = &args.run
     cdef const packed_cell* cell = run.cell
     cdef second_product s = second_of(run)
-    cdef columns own = columns_of(s.w, part, run.member, cell.units)
+    cdef columns own = columns_of(s.w, part, run.member)
     cdef isize width = state_width(run), delta_row = cell.deltas * VLEN, n, j
     cdef const real* dn = <real*>args.dgates + t.offset * delta_row + 2 * VLEN
     for n in range(run.n0, t.active):

@@ -5,7 +5,7 @@
 # every part; c, the sums of x and what GRU_BEFORE keeps between its halves only by the part that wrote it.
 #
 # Uses layer_run, forward_args, matrix (structs), first_part, next_part, parts_of (team.h), the tile, tile_rows,
-# set_operand, panel_product (tile), should_stop_after (kernels), is_small, forward_small (small), lstm_cells,
+# set_operand, panel_vectors, panel_product (tile), should_stop_after (kernels), is_small, forward_small (small), lstm_cells,
 # gru_cells, gru_before_gates, gru_before_cells, rnn_cells (lstm, gru, rnn).
 
 cdef enum: PREFETCHED_ROWS = 8
@@ -108,7 +108,7 @@ cdef inline void locate_rows(forward_args* args, step* t) noexcept nogil:
 cdef int panel_sums(forward_args* args, isize first, isize steps, isize p0, isize p1) noexcept nogil:
     cdef const matrix* w = &args.run.cell.w_ih
     cdef isize P = w.width, rows = args.run.n1 - args.run.n0
-    cdef isize p, outer, inner, R, outers, inners
+    cdef isize p, outer, inner, R, outers, inners, vectors
     cdef bint along_time = rows <= 4     # full tiles: over the steps of one row, or over the rows of one step
     cdef isize outer_x = args.x_n if along_time else args.x_t, inner_x = args.x_t if along_time else args.x_n
     cdef isize outer_m = 1 if along_time else rows, inner_m = rows if along_time else 1
@@ -122,17 +122,18 @@ cdef int panel_sums(forward_args* args, isize first, isize steps, isize p0, isiz
     a.operands = 1
     for p in range(p0, p1):
         a.init = <const real*>args.run.cell.bias + p * P * VLEN
+        vectors = panel_vectors(w, p)
         set_operand(&a.of[0], w, p, x, inner_x, 0)
         for outer in range(outers):
             inner = 0
             while inner < inners:
-                R = tile_rows(inners - inner, ROWS[P])
-                if should_stop_after(args.run.poll, &args.run.work, R * w.depth * P):
+                R = tile_rows(inners - inner, ROWS[vectors])
+                if should_stop_after(args.run.poll, &args.run.work, R * w.depth * vectors):
                     return -1
                 a.of[0].v = x + outer * outer_x + inner * inner_x
                 a.acc = (<real*>args.run.scratch
                          + (p * args.chunk * rows + outer * outer_m + inner * inner_m) * P * VLEN)
-                call_tile(&a, P, R)
+                call_tile(&a, vectors, R)
                 inner += R
     return 0
 
@@ -183,7 +184,7 @@ cdef inline void gate_sums(forward_args* args, step* t, vf* acc, vf* n_input, is
     set_operand(&a.of[a.operands], &cell.w_hh, p, t.h + n * width, width, 0)
     a.operands += 1
     a.w_step = cell.w_hh.width * VLEN
-    run_tile(&a, cell.w_hh.width, Q, R)
+    run_tile(&a, cell.w_hh.width if Q > 1 else panel_vectors(&cell.w_hh, p), Q, R)
 
 
 # From the input's sums of r, z, n (a.init): where the recurrent sums start. GRU: n's part moves to n_input, and b_hn
@@ -294,8 +295,7 @@ cdef int units_part(forward_args* args, step* t, isize part) noexcept nogil:
     cdef vf[16] n_input
     cdef const packed_cell* cell = args.run.cell
     cdef isize P = cell.w_ih.width, p0 = share(cell.w_ih.panels, part, args.run.member), p, Q, n, R
-    cdef isize p1 = share(cell.w_ih.panels, part + 1, args.run.member), done = p0
-    cdef isize n0 = args.run.n0, most = ROWS[P]
+    cdef isize p1 = share(cell.w_ih.panels, part + 1, args.run.member), done = p0, n0 = args.run.n0
     cdef bint one_row = t.active - n0 == 1 and cell.kind != GRU_BEFORE
     cdef real* between = <real*>args.run.scratch
     if args.run.member != NULL:
@@ -308,7 +308,7 @@ cdef int units_part(forward_args* args, step* t, isize part) noexcept nogil:
         p = p0 + p1 - done - Q if (t.index + args.turn) & 1 else done
         n = n0
         while n < t.active:
-            R = tile_rows(t.active - n, most)
+            R = tile_rows(t.active - n, ROWS[panel_vectors(&cell.w_ih, p)])
             if should_stop_after(args.run.poll, &args.run.work, R * Q * P * (cell.input + cell.state)):
                 return -1
             if Q == 1 and (t.y != NULL or args.run.keep):
@@ -362,7 +362,7 @@ cdef int projection_part(forward_args* args, step* t, isize part) noexcept nogil
                 return -1
             panel_product(w, p, extra_row(run, t, n), width, 0, <const real*>zero, 0, <real*>acc, w.width * VLEN, R)
             for r in range(R):
-                for j in range(w.width):
+                for j in range(panel_vectors(w, p)):
                     store_state(args, t, acc[r * w.width + j], p * w.width + j, n + r)
             n += R
     return 0

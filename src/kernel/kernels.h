@@ -41,11 +41,12 @@ typedef struct {
 
 enum { RNN_TANH, RNN_RELU, LSTM, GRU, GRU_BEFORE };
 
-/* A matrix packed for the tile: panels of `width` vectors of outputs, [panels][outer * depth][width][VLEN]. */
+/* A matrix packed for the tile: panels of `width` vectors of outputs, [panels][outer * depth][width][VLEN]. Padding is
+ * zero, and the tile leaves it out: the vectors past `vectors`, and the last block's elements past `last`. */
 typedef struct {
     const void *data;           /* [parameters] 64-byte aligned */
-    isize panels, width;
-    isize outer, depth;         /* the summed index: `outer` blocks of `depth` elements */
+    isize panels, width, vectors;
+    isize outer, depth, last;   /* the summed index: `outer` blocks of `depth` elements */
     /* int8 (integer_tile.pxi), else NULL: the scale of each output, and what its sums start from, both
        [panels][width][VLEN], of float and int32; and the scale of each k, float [depth padded to whole vectors]. */
     const void *scale, *offset, *column;        /* [parameters] */
@@ -188,6 +189,7 @@ typedef struct {
     const void *right;          /* [call] gradients of the outputs: right + panel * right_panel + m * right_step */
     isize right_step, right_panel;
     isize rows, depth, width;   /* m, r, vectors in a panel */
+    isize vectors;              /* in all panels; those that pad the last panel are left out */
     isize p0, p1;               /* the panels of this task */
     void *out;                  /* [call] [panels][depth][width][VLEN], cleared by the kernel */
     void *bias;                 /* [call] [panels][width][VLEN]: column sums of right, cleared by the kernel; or NULL */

@@ -12,7 +12,7 @@ cdef inline void rnn_cells(forward_args* args, step* t, const vf* acc, isize p, 
     cdef vf h
     for q in range(p, p + Q):
         for r in range(n, n + R):
-            for u in range(P):
+            for u in range(min(P, cell.w_ih.vectors - q * P)):
                 if plain:
                     h = vtanh(acc[u]) if cell.kind == RNN_TANH else vrelu(acc[u])
                 else:

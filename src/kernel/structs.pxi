@@ -26,7 +26,7 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct matrix:
         const void* data
-        isize panels, width, outer, depth
+        isize panels, width, vectors, outer, depth, last
         const void* scale
         const void* offset
         const void* column
@@ -116,7 +116,7 @@ cdef extern from "kernels.h" nogil:
         isize left_step
         const void* right
         isize right_step, right_panel
-        isize rows, depth, width, p0, p1
+        isize rows, depth, width, vectors, p0, p1
         void* out
         void* bias
         poll_state* poll

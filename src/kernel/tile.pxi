@@ -188,7 +188,12 @@ cdef inline void set_operand(operand* of, const matrix* w, isize p, const real* 
     of.depth = w.depth
 
 
-# out[r][q] = init[r][q] + panel p of w times row r of v, r < R.
+# How many vectors of panel p hold outputs.
+cdef inline isize panel_vectors(const matrix* w, isize p) noexcept nogil:
+    return min(w.width, w.vectors - p * w.width)
+
+
+# out[r][q] = init[r][q] + panel p of w times row r of v, r < R. Vectors that pad the panel are not written.
 cdef inline void panel_product(const matrix* w, isize p, const real* v, isize v_row, isize v_outer,
                                const real* init, isize init_row, real* out, isize out_row, isize R) noexcept nogil:
     cdef tile_args a
@@ -199,4 +204,11 @@ cdef inline void panel_product(const matrix* w, isize p, const real* v, isize v_
     a.w_step = w.width * VLEN
     a.operands = 1
     set_operand(&a.of[0], w, p, v, v_row, v_outer)
-    call_tile(&a, w.width, R)
+    if w.last < w.depth and w.outer > 1:
+        a.operands = 2
+        a.of[1] = a.of[0]
+        a.of[0].outer = w.outer - 1
+        a.of[1].outer, a.of[1].depth = 1, w.last
+        a.of[1].w += (w.outer - 1) * w.depth * w.width * VLEN
+        a.of[1].v += (w.outer - 1) * v_outer
+    call_tile(&a, panel_vectors(w, p), R)
