@@ -171,6 +171,7 @@ cdef int recurrent_product(backward_args* args, step* t, step* before, isize par
     cdef const matrix* w = &cell.w_hh_t
     cdef isize delta_row = cell.deltas * VLEN, width = state_gradient_width(run), i, p, n, R, j0, j1
     cdef columns own = state_columns(run, part), units = unit_columns(run, part)
+    cdef bint ahead = before != NULL and run.rows * cell.w_ih.panels * cell.saved * VLEN * <isize>sizeof(real) > L2 // 2
     if cell.kind == LSTM:
         clear_reset_rows(run, t, <real*>args.dc, unit_width(run), run.n0, t.active, units.v0, units.v1)
     for i in range(own.p1 - own.p0):
@@ -180,7 +181,7 @@ cdef int recurrent_product(backward_args* args, step* t, step* before, isize par
         n = run.n0
         while n < t.active:
             R = tile_rows(t.active - n, ROWS[j1 - j0])
-            if before != NULL:
+            if ahead:
                 prefetch_gradients(args, before, j0, j1, n, R)
             if tile_product(run, w, p, <real*>args.dgates + t.offset * delta_row, delta_row, run.rows * delta_row,
                             <real*>args.dh, width, n, R):
