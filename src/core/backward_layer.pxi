@@ -4,6 +4,11 @@
 # exchange_rows, exchange_state (batch), Call, Saved, set_run, split, best_split, worthwhile (calls),
 # MOST_PRODUCTS, add_parameter_gradients, add_input_gradient, take_input_gradient (gradients), backward_args (structs).
 
+# Multiply-adds of a call up to which the products after a pass of one thread are left to that thread: the others sleep
+# by then, and waking them takes as long as they would save.
+cdef double LEAST_PRODUCTS = 8.0e6
+
+
 # One direction of a call: the gradients that its pass computes.
 cdef class _Backward:
     cdef Saved saved
@@ -55,11 +60,13 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
     cdef Saved first = saved[0]
     cdef Batch batch = first.batch
     cdef isize D = len(saved), d, tasks
+    cdef double work
     cdef split s
     cdef _Backward direction
     cdef backward_args* args
     cdef list directions = []
-    threads = worthwhile(threads, 2.0 * first.parameters.multiply_adds * D * batch.rows)
+    work = 2.0 * first.parameters.multiply_adds * D * batch.rows
+    threads = worthwhile(threads, work)
     for d in range(D):
         (<Saved>saved[d]).parameters.transpose(need_input)
     s = best_split(batch, first.parameters, threads, D, True)
@@ -77,6 +84,8 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
         call.add_backward(args, s, batch, direction.saved.parameters)
         args += tasks
     call.go()
+    if D * tasks == 1 and work < LEAST_PRODUCTS:
+        threads = 1
     dh_0, dc_0 = unpack_state_gradients(directions, batch)
     dx, gradients = unpack_gradients(directions, threads, need_input, need_parameters)
     return dx, dh_0, dc_0, gradients

@@ -49,7 +49,7 @@ cdef isize team_size(Parameters p, isize threads, double rows, bint backward) no
         return most
     if most == 1 or not p.table.teams or unpaid(p.work(rows)):
         return 1
-    return max(<isize>1, min(most, <isize>sqrt(p.work(rows) / PHASE_WORK)))
+    return max(<isize>1, min(most, <isize>(sqrt(p.work(rows) / PHASE_WORK) + 0.5)))
 
 
 cdef inline team_member* member_of(team_member* first, isize k) noexcept nogil:

@@ -2,8 +2,8 @@
 # tile sums the bias first, then x's k in order, as it does for the recurrent layers: a row has the same bits in any
 # batch, and alone.
 #
-# Uses Buffer (buffers), vectors_of, panel_width, padded_vectors, weights_buffer, pack_scales, IN_ORDER (parameters), Call,
-# worthwhile (calls), add_outer_gradient (gradients), table_of (_core), matrix, product, outer_product (structs).
+# Uses Buffer (buffers), vectors_of, panel_width, padded_vectors, weights_buffer, pack_scales, IN_ORDER (parameters),
+# Call, worthwhile (calls), add_outer_gradient (gradients), table_of (_core), matrix, product, outer_product (structs).
 
 cdef class Dense:
     """A packed affine map y = W x + b.

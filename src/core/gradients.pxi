@@ -1,8 +1,8 @@
 # Parameter and input gradients from the gate gradients of all rows: products of whole batches. All products of a layer
 # are tasks of one call, so that its threads are woken once. Their results are there after call.go().
 #
-# Uses Buffer (buffers), IN_ORDER, GRU_RECURRENT, GATE_N, Parameters, vectors_of, units_row, state_row (parameters), Batch,
-# exchange_rows (batch), Call, Saved (calls), task_function (threads), outer_product, product (structs).
+# Uses Buffer (buffers), IN_ORDER, GRU_RECURRENT, GATE_N, Parameters, vectors_of, units_row, state_row (parameters),
+# Batch, exchange_rows (batch), Call, Saved (calls), task_function (threads), outer_product, product (structs).
 
 cdef enum: MOST_PRODUCTS = 6     # of a direction: W_ih, W_hh, W_hn, W_hr, peepholes, x
 

@@ -230,9 +230,10 @@ cdef inline long long nanoseconds(double seconds) noexcept nogil:
     return <long long>(seconds * 1e9)
 
 
-# How long a phase takes, on average.
+# How long a phase takes: on average, or where this one is longer, what the own part of it took.
 cdef inline double phase_seconds(const team_member* m, double now) noexcept nogil:
-    return (now - m.team.start) / (m.phase + 1)
+    cdef double average = (now - m.team.start) / (m.phase + 1)
+    return max(average, m.waits_since - m.long_began) if m.long_phase == m.phase + 1 else average
 
 
 cdef int wait_longer(team_member* m) noexcept nogil:
@@ -256,7 +257,7 @@ cdef void end_wait(team_member* m) noexcept nogil:
     cdef long long at = nanoseconds(now), late, alone = atomic_get(&m.team.alone)
     if m.index == 0 and m.phase < m.team.trial:
         end_of_trial_phase(m, now)
-    elif alone == 0:
+    elif alone == 0 and m.did == m.phase + 1:       # a member that came too late for the phase has waited in vain
         late = nanoseconds(now - m.waits_since - 0.5 * phase_seconds(m, now))
         if late > 0:
             late += max(<long long>0, atomic_get(&lateness) - (at - atomic_get(&lateness_at)) // 16)
@@ -264,17 +265,19 @@ cdef void end_wait(team_member* m) noexcept nogil:
             atomic_release(&lateness_at, at)
             if late > LATE:
                 atomic_release(&alone_until, at + 16 * late)
+                atomic_release(&paid_until, 0)
                 atomic_change(&m.team.alone, 0, m.index + 1)
     elif alone == m.index + 1 and at > atomic_get(&alone_until) and not atomic_get(&m.team.closed):
         atomic_release(&m.team.alone, 0)
     m.waits_since = 0
 
 
-# Member 0 does the first phases alone, then the team does some; where that is no faster, member 0 does the others, and
-# for some time no team is formed for as little work. The first phase of either kind does not count: the threads have
-# to come, and the caches to fill.
+# After the first phase, which may be a long one, member 0 does some alone, then the team does some; where that is no
+# faster, member 0 does the others, and for some time no team is formed for as little work. Where it is faster, for some
+# time no team with as much work makes a trial. The first phase of either kind does not count: the threads have to come,
+# and the caches to fill.
 cdef enum: ALONE_PHASES = 4, TRIAL_PHASES = 20, REMEMBERED = 20000000
-cdef long long unpaid_work = 0, unpaid_until = 0
+cdef long long unpaid_work = 0, unpaid_until = 0, paid_work = 0, paid_until = 0
 
 
 cdef void end_of_trial_phase(team_member* m, double now) noexcept nogil:
@@ -283,19 +286,28 @@ cdef void end_of_trial_phase(team_member* m, double now) noexcept nogil:
     t.began = now
     if m.phase == 0:
         t.alone_best = t.team_best = 1e9
-    elif m.phase >= ALONE_PHASES and m.took == m.phase + 1:
+        atomic_release(&t.alone, 1)
+    elif m.phase > ALONE_PHASES and m.took == m.phase + 1:
         t.trial += 1                # another member is still to come: this phase says nothing
-    elif m.phase < ALONE_PHASES:
+    elif 1 < m.phase <= ALONE_PHASES:
         t.alone_best = min(t.alone_best, seconds)
-    elif m.phase > ALONE_PHASES:
+    elif m.phase > ALONE_PHASES + 1:
         t.team_best = min(t.team_best, seconds)
-    if m.phase == ALONE_PHASES - 1:
+    if m.phase == ALONE_PHASES:
         atomic_release(&t.alone, 0)
-    elif m.phase == t.trial - 1 and t.team_best > 0.95 * t.alone_best:
+    elif m.phase == t.trial - 1:
+        remember_trial(t, nanoseconds(now))
+
+
+cdef void remember_trial(team* t, long long now) noexcept nogil:
+    if t.team_best > 0.95 * t.alone_best:
         atomic_release(&unpaid_work, <long long>t.work)
-        atomic_release(&unpaid_until, nanoseconds(now) + REMEMBERED)
+        atomic_release(&unpaid_until, now + REMEMBERED)
         atomic_release(&t.closed, 1)
         atomic_release(&t.alone, 1)
+    else:
+        atomic_release(&paid_work, <long long>t.work)
+        atomic_release(&paid_until, now + REMEMBERED)
 
 
 # Whether a team was found too slow for so many multiply-adds a step, a short while ago.
@@ -303,12 +315,17 @@ cdef bint unpaid(double work) noexcept nogil:
     return work <= <double>atomic_get(&unpaid_work) and nanoseconds(clock_seconds()) < atomic_get(&unpaid_until)
 
 
+# Whether a team was found to be faster.
+cdef bint paid(double work, double now) noexcept nogil:
+    return work >= <double>atomic_get(&paid_work) and nanoseconds(now) < atomic_get(&paid_until)
+
+
 # phases: how many there will be, at least; work: multiply-adds of a step.
 cdef void start_team(team* t, isize phases, double work) noexcept nogil:
     t.wait_longer, t.end_wait, t.work = wait_longer, end_wait, work
     t.start = t.began = clock_seconds()
-    if phases > 2 * TRIAL_PHASES and work < TRIED_WORK and assumed_cpus == 0:
-        t.trial, t.alone = TRIAL_PHASES, 1
+    if phases > 2 * TRIAL_PHASES and work < TRIED_WORK and assumed_cpus == 0 and not paid(work, t.start):
+        t.trial = TRIAL_PHASES
 
 
 # The most threads that a team may have now: the CPUs that this process may use.

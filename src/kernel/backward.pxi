@@ -7,8 +7,8 @@
 #
 # Uses layer_run, backward_args, matrix (structs), first_part, next_part (team.h), step, share, locate_states,
 # step_offset, row_offset, load_output, state_width, unit_width, check_run (forward), tile_rows, ROWS, panel_vectors,
-# panel_product (tile), should_stop_after (kernels), lstm_gradients, gru_gradients, gru_before_gradients, gru_before_reset_gradients,
-# rnn_gradients (lstm, gru, rnn).
+# panel_product (tile), should_stop_after (kernels), lstm_gradients, gru_gradients, gru_before_gradients,
+# gru_before_reset_gradients, rnn_gradients (lstm, gru, rnn), prefetch, prefetch_shared (declarations).
 
 # What a part takes of a product with w: panels p0..p1, and the vectors v0..v1 of the output that they write.
 cdef struct columns:

@@ -5,8 +5,8 @@
 # every part; c, the sums of x and what GRU_BEFORE keeps between its halves only by the part that wrote it.
 #
 # Uses layer_run, forward_args, matrix (structs), first_part, next_part, parts_of (team.h), the tile, tile_rows,
-# set_operand, panel_vectors, panel_product (tile), should_stop_after (kernels), is_small, forward_small (small), lstm_cells,
-# gru_cells, gru_before_gates, gru_before_cells, rnn_cells (lstm, gru, rnn).
+# set_operand, panel_vectors, panel_product (tile), should_stop_after (kernels), is_small, forward_small (small),
+# lstm_cells, gru_cells, gru_before_gates, gru_before_cells, rnn_cells (lstm, gru, rnn).
 
 cdef enum: PREFETCHED_ROWS = 8
 
@@ -14,6 +14,13 @@ cdef enum: PREFETCHED_ROWS = 8
 # What a team shares: the first of n panels of a part, and one past the last of the part before.
 cdef inline isize share(isize n, isize part, const team_member* member) noexcept nogil:
     return n * part // parts_of(member)
+
+
+# Before a part that does the work of many steps: the members of a team are not to take it for lateness
+# (core/threads.pxi).
+cdef inline void begin_long_part(team_member* member) noexcept nogil:
+    if member != NULL:
+        member.long_phase, member.long_began = member.phase + 1, clock_seconds()
 
 
 # Where one step finds its rows. Rows n0..active of the task run now; rows below next_active go on to the next step.
@@ -301,6 +308,7 @@ cdef int units_part(forward_args* args, step* t, isize part) noexcept nogil:
     if args.run.member != NULL:
         prefetch_states(args, t, p0, p1)
     if args.chunk > 0 and t.index % args.chunk == 0:
+        begin_long_part(args.run.member)
         if panel_sums(args, t.index, min(args.chunk, args.run.T - t.index), p0, p1):
             return -1
     while done < p1:

@@ -116,8 +116,11 @@ typedef struct team_member {
     long long phase;            /* which phase the member is in: the same sequence in every member */
     long long took;             /* the phase after the last one in which it took a part of another member: a member that
                                    did not come in one phase is not expected in the next */
+    long long did;              /* the phase after the last one in which it did a part */
     double waits_since;         /* when it began to wait, or 0 */
-    char line[88];              /* no two members share a cache line */
+    long long long_phase;       /* the phase after the last one whose parts take much longer than others */
+    double long_began;          /* when it began its part of that phase */
+    char line[64];              /* no two members share a cache line */
 } team_member;
 
 /* What forward and backward share: one cell, one direction, rows n0..n1 of a batch in processing order. Step 0 is the

@@ -293,6 +293,7 @@ cdef int narrow_units_part(forward_args* args, step* t, isize part) noexcept nog
     if run.member != NULL:
         prefetch_states(args, t, p0, p1)
     if args.chunk > 0 and t.index % args.chunk == 0:
+        begin_long_part(run.member)
         if narrow_input_sums(args, &s, t.index, min(args.chunk, run.T - t.index), p0, p1):
             return -1
     if t.active - n0 == 1 and is_plain_row_cell(cell) and args.y_c == NULL:

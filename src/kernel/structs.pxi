@@ -57,8 +57,10 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct team_member:
         team* team
         isize index
-        long long phase, took
+        long long phase, took, did
         double waits_since
+        long long long_phase
+        double long_began
 
     ctypedef struct team:
         isize parts

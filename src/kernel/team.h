@@ -17,7 +17,7 @@
  *
  * How long a line takes from core to core differs a lot: 30 ns within a cluster of cores, 170 ns across. So a pass of
  * short phases tries both: some phases are done by one member alone, some by all, and the faster way is kept
- * (end_wait).
+ * (end_wait), for the calls of the next milliseconds, too.
  *
  * A member signals by storing the number of the phase in a cache line of its own part, and waits by reading those of
  * the other parts: reads of different lines overlap, where a common counter would be passed from core to core. */
@@ -73,7 +73,9 @@ static inline int may_take(const team_member *m)
 static inline int take_part(team_member *m, isize part)
 {
     long long *taken = &m->team->part[part].taken;
-    return atomic_acquire(taken) == m->phase && may_take(m) && atomic_change(taken, m->phase, m->phase + 1);
+    if (atomic_acquire(taken) != m->phase || !may_take(m) || !atomic_change(taken, m->phase, m->phase + 1)) return 0;
+    m->did = m->phase + 1;
+    return 1;
 }
 
 /* Waits for the end of the phase, and takes what nobody does. Returns a part, PHASE_OVER or PHASE_CANCELLED. */
