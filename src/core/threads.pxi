@@ -275,7 +275,8 @@ cdef void end_wait(team_member* m) noexcept nogil:
 # After the first phase, which may be a long one, member 0 does some alone, then the team does some; where that is no
 # faster, member 0 does the others, and for some time no team is formed for as little work. Where it is faster, for some
 # time no team with as much work makes a trial. The first phase of either kind does not count: the threads have to come,
-# and the caches to fill.
+# and the caches to fill. Of the team's, the mean counts, for a phase that goes on where the last one was waited for is
+# short; but not the longest, in which the system may have stopped a thread.
 cdef enum: ALONE_PHASES = 4, TRIAL_PHASES = 20, REMEMBERED = 20000000
 cdef long long unpaid_work = 0, unpaid_until = 0, paid_work = 0, paid_until = 0
 
@@ -285,14 +286,16 @@ cdef void end_of_trial_phase(team_member* m, double now) noexcept nogil:
     cdef double seconds = now - t.began
     t.began = now
     if m.phase == 0:
-        t.alone_best = t.team_best = 1e9
+        t.alone_best = 1e9
         atomic_release(&t.alone, 1)
     elif m.phase > ALONE_PHASES and m.took == m.phase + 1:
         t.trial += 1                # another member is still to come: this phase says nothing
     elif 1 < m.phase <= ALONE_PHASES:
         t.alone_best = min(t.alone_best, seconds)
     elif m.phase > ALONE_PHASES + 1:
-        t.team_best = min(t.team_best, seconds)
+        t.team_phases += 1
+        t.team_total += seconds
+        t.team_longest = max(t.team_longest, seconds)
     if m.phase == ALONE_PHASES:
         atomic_release(&t.alone, 0)
     elif m.phase == t.trial - 1:
@@ -300,7 +303,7 @@ cdef void end_of_trial_phase(team_member* m, double now) noexcept nogil:
 
 
 cdef void remember_trial(team* t, long long now) noexcept nogil:
-    if t.team_best > 0.95 * t.alone_best:
+    if t.team_total - t.team_longest > 0.95 * t.alone_best * (t.team_phases - 1):
         atomic_release(&unpaid_work, <long long>t.work)
         atomic_release(&unpaid_until, now + REMEMBERED)
         atomic_release(&t.closed, 1)

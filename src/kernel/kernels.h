@@ -107,7 +107,8 @@ typedef struct {
     char line[64];              /* what follows is member 0's */
     double work;                /* multiply-adds of a step */
     double began;               /* when the phase began */
-    double alone_best, team_best;       /* the least seconds of a phase */
+    double alone_best;          /* the least seconds of a phase of one member alone; and of the phases of all, */
+    double team_phases, team_total, team_longest;       /* how many, their seconds, and those of the longest */
 } team;
 
 typedef struct team_member {
