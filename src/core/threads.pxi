@@ -59,7 +59,8 @@ cdef int started = 0
 cdef int generation = 1              # one more in every child of a fork: tells this process's threads from its parent's
 cdef PyThread_type_lock pool_lock = PyThread_allocate_lock()
 
-# A signal handler may fork in the midst of a call that has the pool: its child goes on in that call, without the threads.
+# A signal handler may fork in the midst of a call that has the pool: its child goes on in that call, without the
+# threads.
 cdef unsigned long pool_owner = 0    # the thread whose call has the pool, or 0
 cdef unsigned long orphan = 0        # in the child of such a fork, the thread whose call lost the pool's threads, or 0
 
@@ -149,7 +150,8 @@ cdef bint start_worker(int i) noexcept nogil:
     return PyThread_start_new_thread(work, w) != NOT_STARTED
 
 
-# Runs signal handlers; nonzero when one raised, or forked and this is the child. Only the caller's thread does, and only every LOOK_INTERVAL.
+# Runs signal handlers; nonzero when one raised, or forked and this is the child. Only the caller's thread does, and
+# only every LOOK_INTERVAL.
 cdef int look(poll_state* poll) noexcept nogil:
     cdef fp_mode mode = read_fp()
     cdef PyGILState_STATE gil = PyGILState_Ensure()
@@ -157,8 +159,8 @@ cdef int look(poll_state* poll) noexcept nogil:
     if PyErr_CheckSignals():
         poll.cancelled = 1
     elif orphaned() and poll.cancelled == 0:
-        PyErr_SetString(RuntimeError, "a signal handler forked in the midst of a call of several threads, which the child "
-                                      "of the fork does not have: the call cannot be finished there")
+        PyErr_SetString(RuntimeError, "a signal handler forked in the midst of a call of several threads, which the "
+                                      "child of the fork does not have: the call cannot be finished there")
         poll.cancelled = 1
     PyGILState_Release(gil)
     restore_fp(mode)
