@@ -4,6 +4,7 @@ the oracle on every instruction set, gradients against central differences, and 
 That they keep the promises of equal bits is in test_promises.py; ONNX Runtime is asked in test_interop_onnx.py.
 """
 
+import itertools
 import pickle
 
 import hypothesis
@@ -175,6 +176,42 @@ def test_gradients_agree_with_central_differences(isa, name):
     wanted = {key: central_differences(loss, value, 1e-5)
               for key, value in (("dx", x), *named_state(state, "dh_0", "dc_0").items(), *parameters.items())}
     assert_close(actual, wanted, 1e-6, dict.fromkeys(wanted, 0.1))
+
+
+# ---- Cells that diverge -----------------------------------------------------------------------------
+
+UNBOUNDED = ["relu", "softplus", "elu", "affine"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["rnn_tanh", "gru", "gru_before", "lstm", "lstm_peephole"])
+def test_cells_that_diverge_do_so_as_the_oracle_does(isa, kind, dtype):
+    """Cells with unbounded activations and large weights: finite, infinite and NaN where the oracle is, and close.
+
+    Weights and inputs are positive: where large numbers of both signs cancel, what is left is a matter of rounding, and
+    the step after it another one altogether. For the same reason the update gate of a GRU, which 1 - z is computed
+    from, is bounded here.
+    """
+    options = {"peephole": True} if kind == "lstm_peephole" else {"update": "mirror"} if "gru" in kind else {}
+    kind = kind.removesuffix("_peephole")
+    gates = ["sigmoid"] if kind.startswith("gru") else [*UNBOUNDED, "sigmoid"]
+    forms = {"rnn_tanh": 1, "lstm": 3}.get(kind, 2)
+    x = abs(np.random.default_rng(0).standard_normal((30 if kind == "lstm" else 300, 3, 3))).astype(dtype)
+    tolerance, diverged = 1e-9 if dtype == np.float64 else 1e-3, 0
+    choices = [gates, *[[*UNBOUNDED, "tanh"]] * (forms - 1)] if forms > 1 else [UNBOUNDED]
+    for activations in itertools.product(*choices):
+        layer = make_layer(kind, 3, 20, dtype=dtype, rng=1, activations=list(activations), **options)
+        layer.load_state_dict({name: 8 * abs(value) for name, value in layer.state_dict().items()})
+        y, _ = layer(x)
+        parameters = {name: layer.parameters.get(f"{name}_l0")
+                      for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "peephole")}
+        zeros = np.zeros((3, 20), dtype)
+        with np.errstate(all="ignore"):
+            expected = reference.forward(layer._kind, parameters, x, zeros, zeros if kind == "lstm" else None,
+                                         options=layer._options(0))[0]
+        np.testing.assert_allclose(y, expected, rtol=tolerance, atol=tolerance, err_msg=str(activations))
+        diverged += not np.isfinite(expected).all()
+    assert diverged > 1
 
 
 # ---- What the options mean ------------------------------------------------------------------------
