@@ -81,6 +81,12 @@ gradients: $(VENV)/.test  ## vanishing gradients, and which cell learns from 20 
 kills: $(VENV)/.test  ## 200 kills of a training run: each resumes, the last weights are those of a run never killed
 	$(BIN)/python tests/campaigns/kills.py
 
+scale-kills: $(VENV)/.test  ## 100 kills of runs over many series: workers, drivers, a full disk; the same bytes at the end
+	$(BIN)/python tests/campaigns/scale_kills.py
+
+scale: $(VENV)/.test  ## many series by every engine, a million series out of core: each target, met or MISSED
+	$(BIN)/python benchmarks/scale.py --json out/scale.json
+
 dropin: $(VENV)/.build  ## g2p_en, g2pM, madmom and nagisa with fastrnn in place of their own loops (installs them from PyPI)
 	$(BIN)/python benchmarks/dropin.py
 

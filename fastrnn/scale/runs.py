@@ -1,6 +1,6 @@
 """The run over all partitions: what is done already, who does the rest, what is said on the way.
 
-A run's folder has ``manifest.json`` (of which model and with which arguments), the model's file, and a result file for
+A run's folder has ``_manifest.json`` (of which model and with which arguments), the model's file, and a result file for
 each partition. A run that was killed, wherever, goes on when it is called again: a partition with a result file is
 done.
 """
@@ -96,7 +96,7 @@ def _begun(compute: Callable[..., Any], model: Estimator, folder: str, columns: 
     data = model_bytes(model)
     model_hash = hashlib.sha256(data).hexdigest()
     arguments = {**options, "series": columns.series, "time": columns.time, "target": list(columns.target)}
-    manifest = {"version": VERSION, "task": compute.__name__, "model": {"file": "model.npz", "sha256": model_hash,
+    manifest = {"version": VERSION, "task": compute.__name__, "model": {"file": "_model.npz", "sha256": model_hash,
                 "text": " ".join(repr(model).split())}, "arguments": arguments}
     text = json.dumps(manifest, indent=1)
     everything = json.dumps([manifest["task"], model_hash, arguments], sort_keys=True)
@@ -104,7 +104,7 @@ def _begun(compute: Callable[..., Any], model: Estimator, folder: str, columns: 
     os.makedirs(folder, exist_ok=True)
     for path in glob.glob(os.path.join(glob.escape(folder), ".fastrnn-*.tmp")):     # of a run that was killed
         os.unlink(path)
-    path = os.path.join(folder, "manifest.json")
+    path = os.path.join(folder, "_manifest.json")
     if os.path.exists(path):
         _check_same(path, manifest)
     elif os.listdir(folder):
@@ -113,7 +113,7 @@ def _begun(compute: Callable[..., Any], model: Estimator, folder: str, columns: 
     else:
         with replacing(path) as file:
             file.write(text.encode())
-    model_path = os.path.join(folder, "model.npz")
+    model_path = os.path.join(folder, "_model.npz")
     if not os.path.exists(model_path) or hashlib.sha256(read_bytes(model_path)).hexdigest() != model_hash:
         with replacing(model_path) as file:
             file.write(data)
@@ -126,7 +126,7 @@ def model_bytes(model: Estimator) -> bytes:
     if "history_" in vars(model):
         model.history_ = []             # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "model.npz")
+        path = os.path.join(folder, "_model.npz")
         model.save(path)
         return read_bytes(path)
 

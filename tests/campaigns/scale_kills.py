@@ -62,7 +62,7 @@ class Start:
 
     def began(self, out):
         """Waits until the run has written its manifest, or has ended."""
-        while not (out / "manifest.json").exists() and self.process.poll() is None:
+        while not (out / "_manifest.json").exists() and self.process.poll() is None:
             time.sleep(0.005)
 
     def descendants(self):

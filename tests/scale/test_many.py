@@ -251,7 +251,7 @@ def test_a_run_goes_on_where_it_was(model, parts, expected, tmp_path, monkeypatc
     report = scale.forecast(model, parts, tmp_path, progress=False)
     assert len(calls) == 2 and report.resumed == 2 and report.series == 12
     assert contents(tmp_path) == expected["forecast"]
-    assert sorted(os.listdir(tmp_path)) == sorted([*expected["forecast"], "manifest.json", "model.npz"])
+    assert sorted(os.listdir(tmp_path)) == sorted([*expected["forecast"], "_manifest.json", "_model.npz"])
     report = scale.forecast(model, parts, tmp_path, progress=False)
     assert len(calls) == 2 and report.resumed == 4 and report.rows == 48
 

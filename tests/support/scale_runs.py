@@ -72,13 +72,16 @@ def main():
     parser.add_argument("parts", type=Path)
     parser.add_argument("jobs", nargs="+", help="forecast,MODEL,OUT; score or backtest likewise")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--first", type=int, help="how many partitions the first job has, which only warms workers up")
     args = parser.parse_args()
     from fastrnn import scale
+    some = sorted(map(str, args.parts.glob("*.parquet")))[:args.first]
     with executor_of(args.engine, args.workers) as executor:
-        for job in args.jobs:
+        for number, job in enumerate(args.jobs):
             task, model, out = job.split(",")
             options = {"start": -24, "stride": 6} if task == "backtest" else {}
-            print_report(getattr(scale, task)(model, args.parts, out, executor=executor, progress=False, **options))
+            source = some if args.first and number == 0 else args.parts
+            print_report(getattr(scale, task)(model, source, out, executor=executor, progress=False, **options))
 
 
 def print_report(report):
