@@ -4,6 +4,7 @@
     python benchmarks/accelerate.py --quick            few rounds: quick, but not accurate
     python benchmarks/accelerate.py --cell gru --form packed
     python benchmarks/accelerate.py --module           the recurrent module alone, without loss and Adam
+    python benchmarks/accelerate.py --form autocast    the rows of torch.autocast alone
     python benchmarks/accelerate.py --profile          where the accelerated step's time goes
 
 The model is one nn.LSTM, nn.GRU or nn.RNN, its loss the mean square of output minus target, its optimizer torch's Adam
@@ -17,10 +18,15 @@ rounds' ratios to the faster torch. "at most" is the ratio that would be reached
 ran as fast as np.matmul 1024^3 in the same rounds, and everything else took no time. Before the rounds each contestant
 takes ten steps from the same parameters; losses (of a module alone: logarithms of the gradients' norms) that differ by
 more than 1e-4 are an error, and the exit status is 1. A target that is missed is printed, and is no error.
+
+"autocast": forward and loss are under torch.autocast("cpu", dtype=torch.bfloat16). Results then differ by what bfloat16
+leaves of them, so that these rows say how large the error is: the norm of the difference of all gradients from those of
+the same model in float64, over the norm of these.
 """
 # Nothing but the standard library (and peers, which keeps to it) may be imported here: threads and CPU are set before
 # NumPy and torch load.
 import argparse
+import contextlib
 import copy
 import datetime
 import json
@@ -37,12 +43,15 @@ from peers import SGEMM, Turns, cpu_model, prepare_process, ratio
 from report import CELLS, label
 
 CASES = [(100, 16, 128, 128), (100, 32, 256, 256), (50, 8, 32, 64)]      # T, N, I, H
-FORMS = ["full", "packed"]
+AUTOCAST_CASES = [(100, 16, 128, 128), (100, 32, 256, 256), (30, 64, 512, 512)]
+FORMS = ["full", "packed", "autocast"]
 CONTESTANTS = {"oneDNN": "torch", "no oneDNN": "torch, no oneDNN", "fastrnn": "accelerated"}
 STEPS, TOLERANCE, RATE = 10, 1e-4, 1e-6
 
 
 def target(cell, form, module):
+    if form == "autocast":
+        return 1.0
     if module and form == "packed":
         return 4.5
     return 5.0 if form == "packed" else 1.1 if cell == "lstm" else 2.0
@@ -75,7 +84,7 @@ class Task:
     def __init__(self, cell, form, case, input_gradient, alone=False):
         import torch
         T, N, I, H = case
-        self.alone = alone
+        self.alone, self.form = alone, form
         torch.manual_seed(0)
         self.module = getattr(torch.nn, cell.upper())(I, H)
         self.x, self.target = torch.randn(T, N, I), torch.randn(T, N, H) / 2
@@ -94,6 +103,33 @@ class Task:
             leaf = self.x.data.requires_grad_()
             self.x = self.x._replace(data=leaf) if form == "packed" else leaf
 
+    def autocast(self):
+        import torch
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.form == "autocast")
+
+    def gradients(self, name):
+        """The gradients of a contestant's parameters in one step from the first ones, in a row, as float64.
+
+        The name "float64" stands for torch's module in that dtype, without autocast.
+        """
+        import torch
+
+        import fastrnn.pytorch
+        module, x, target = copy.deepcopy(self.module), self.x, self.target
+        if name == "fastrnn":
+            fastrnn.pytorch.accelerate(module)
+        if name == "float64":
+            module, x, target = module.double(), x.double(), target.double()
+        with torch.backends.mkldnn.flags(enabled=name != "no oneDNN"), \
+                self.autocast() if name != "float64" else contextlib.nullcontext():
+            output = module(x)[0]
+        torch.nn.functional.mse_loss(output.to(target.dtype), target).backward()
+        return torch.cat([p.grad.double().ravel() for p in module.parameters()])
+
+    def error(self, name):
+        exact = self.gradients("float64")
+        return float((self.gradients(name) - exact).norm() / exact.norm())
+
     def contestant(self, name):
         """A function run(n) that takes n optimizer steps, and a function that lists their losses.
 
@@ -109,14 +145,18 @@ class Task:
         leaf = self.x if torch.is_tensor(self.x) else self.x.data
         parameters = list(module.parameters())
 
+        target = {torch.bfloat16: self.target.bfloat16()}
+
         def module_steps(n):
             with torch.backends.mkldnn.flags(enabled=name != "no oneDNN"):
                 for _ in range(n):
                     leaf.grad = None
                     for p in parameters:
                         p.grad = None
-                    output, _ = module(self.x)
-                    (output if torch.is_tensor(output) else output.data).backward(self.target)
+                    with self.autocast():
+                        output, _ = module(self.x)
+                    output = output if torch.is_tensor(output) else output.data
+                    output.backward(target.get(output.dtype, self.target))
                     with torch.no_grad():       # all parameters in one call, so that the update costs little
                         torch._foreach_add_(parameters, [p.grad for p in parameters], alpha=-RATE)
 
@@ -125,8 +165,9 @@ class Task:
                 for _ in range(n):
                     optimizer.zero_grad()
                     leaf.grad = None
-                    output, _ = module(self.x)
-                    loss = mse(output if torch.is_tensor(output) else output.data, self.target)
+                    with self.autocast():
+                        output, _ = module(self.x)
+                        loss = mse(output if torch.is_tensor(output) else output.data, self.target)
                     loss.backward()
                     optimizer.step()
                     losses.append(loss.detach())
@@ -238,12 +279,13 @@ def main():
     head, turns = begin(args)
     rows = []
     if not args.profile:
-        print(f"\nms a step\n{'':5}{'T, N, I, H':<18}{'':8}" + "".join(f"{name:>18}" for name in CONTESTANTS.values())
+        print(f"\nms a step\n{'':5}{'T, N, I, H':<18}{'':9}" + "".join(f"{name:>18}" for name in CONTESTANTS.values())
               + "   ratio   at most  target         largest difference")
-    for cell, case, form in product(CELLS, CASES, FORMS):
-        if args.cell not in (None, cell) or args.form not in (None, form):
+    for cell, case, form in product(CELLS, dict.fromkeys(CASES + AUTOCAST_CASES), FORMS):
+        if args.cell not in (None, cell) or args.form not in (None, form) \
+                or case not in (AUTOCAST_CASES if form == "autocast" else CASES):
             continue
-        task, name = Task(cell, form, case, args.input_gradient, args.module), f"{cell:5}{label(case):<18}{form:8}"
+        task, name = Task(cell, form, case, args.input_gradient, args.module), f"{cell:5}{label(case):<18}{form:9}"
         row = {"cell": cell, "case": case, "form": form, "steps": task.steps}
         if args.profile:
             row["ms"], row["whole"] = profile(task, max(3, args.rounds))
@@ -260,6 +302,11 @@ def main():
             print(name + "".join(f"{row['ms'][who]:18.3f}" for who in CONTESTANTS)
                   + f"{row['ratio']:7.2f}x{row['at_most']:9.2f}x{row['target']:7.1f}x  {verdict:6}"
                   f"{row['difference']:10.1e}", flush=True)
+            if form == "autocast":
+                del row["difference"]           # that of bfloat16
+                row["errors"] = {who: task.error(who) for who in CONTESTANTS}
+                print(f"{'':9}error of the gradients".ljust(32)
+                      + "".join(f"{row['errors'][who]:18.1e}" for who in CONTESTANTS), flush=True)
         rows.append(row)
     finish(args, turns, head, rows)
     wrong = [row for row in rows if not row.get("difference", 0) <= TOLERANCE]

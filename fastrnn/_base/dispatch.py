@@ -32,7 +32,7 @@ def _load(isa: str) -> Tables | None:
     try:
         single, double = (importlib.import_module(f"fastrnn._{isa}_{name}") for name in ("float32", "float64"))
         return {np.dtype(np.float32): single.table, np.dtype(np.float64): double.table, "int8": single.int8_table,
-                "bfloat16": single.bfloat16_table}
+                "bfloat16": single.bfloat16_table, "training in bfloat16": single.bfloat16_training_table}
     except ModuleNotFoundError:
         return None
 

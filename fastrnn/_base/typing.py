@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Activation", "Array", "ArrayLike", "BoolArray", "CellName", "DTypeLike", "Float64Array", "FloatArray",
            "FloatDType", "IntArray", "LSTMState", "LSTMStateLike", "Parameters", "ParametersLike", "PathLike",
-           "RandomState", "Rng"]
+           "RandomState", "Rng", "TrainingPrecision"]
 
 ArrayLike: TypeAlias = npt.ArrayLike
 DTypeLike: TypeAlias = npt.DTypeLike
@@ -44,4 +44,5 @@ Activation: TypeAlias = "str | Sequence[str | float | None]"   # a name, or (nam
 Rng: TypeAlias = "np.random.Generator | int | None"     # of a layer's initialisation and dropout
 RandomState: TypeAlias = "np.random.Generator | np.random.RandomState | int | None"     # of estimators
 PathLike: TypeAlias = str | os.PathLike[str]
+TrainingPrecision: TypeAlias = Literal["float32", "float64", "bfloat16"]      # of the products of forward and backward
 CellName: TypeAlias = Literal["rnn", "lstm", "gru", "RNN", "LSTM", "GRU"]

@@ -10,15 +10,27 @@ import math
 import operator
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, SupportsIndex, cast
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, cast
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from .typing import Array, ArrayLike, BoolArray, DTypeLike, FloatDType, IntArray, PathLike, RandomState, Rng
+    from .typing import (
+        Array,
+        ArrayLike,
+        BoolArray,
+        DTypeLike,
+        FloatDType,
+        IntArray,
+        PathLike,
+        RandomState,
+        Rng,
+        TrainingPrecision,
+    )
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+TRAINING_PRECISIONS = ("float32", "float64", "bfloat16")
 _LARGEST = 2**63 - 1
 
 
@@ -108,6 +120,16 @@ def choice(value: str, name: str, options: Sequence[str]) -> str:
     if value not in options:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {value!r}")
     return value
+
+
+def training_precision(value: TrainingPrecision | None, dtype: FloatDType) -> Literal["bfloat16"] | None:
+    """The precision of the products of a model that is trained: None for the model's own dtype."""
+    if value is None or choice(value, "precision", TRAINING_PRECISIONS) == dtype.name:
+        return None
+    if value == "bfloat16" and dtype == np.float32:
+        return "bfloat16"
+    raise ValueError(f"precision: a model of {dtype.name} trains in {dtype.name}"
+                     f"{' or bfloat16' if dtype == np.float32 else ''}, got {value!r}")
 
 
 def model_dtype(value: DTypeLike) -> FloatDType:

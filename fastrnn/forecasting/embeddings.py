@@ -29,7 +29,7 @@ from .windows import Prepared, training_windows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._base.typing import Array, ArrayLike, Float64Array, IntArray, Rng
+    from .._base.typing import Array, ArrayLike, Float64Array, IntArray, Rng, TrainingPrecision
     from .network import ForecastNetwork
     from .options import Options
     from .series import Panel, Series
@@ -205,12 +205,13 @@ class EmbeddedNetwork(Container):
         return self.network(_joined(others, vectors), state, lengths=lengths, reset_mask=reset_mask)
 
     def forward(self, x: ArrayLike, state: Any = None, lengths: ArrayLike | None = None,
-                reset_mask: ArrayLike | None = None, rng: Rng = None) -> tuple[Array, Any, EmbeddedTrace]:
+                reset_mask: ArrayLike | None = None, rng: Rng = None, *,
+                precision: TrainingPrecision | None = None) -> tuple[Array, Any, EmbeddedTrace]:
         """Run the network, and keep what ``backward`` needs."""
         others, codes = self._split(np.asarray(x))
         results = [table.forward(ids) for table, ids in zip(self.tables, codes, strict=True)]
         joined = _joined(others, [vectors for vectors, _, _ in results])
-        output, state, cache = self.network.forward(joined, state, lengths, reset_mask, rng)
+        output, state, cache = self.network.forward(joined, state, lengths, reset_mask, rng, precision=precision)
         return output, state, EmbeddedTrace(others.shape[-1], [each for _, _, each in results], cache)
 
     def backward(self, cache: EmbeddedTrace, d_output: ArrayLike, d_state: Any = None,

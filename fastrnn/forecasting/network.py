@@ -14,7 +14,7 @@ from ..nn.modules import Container, sizes
 from ..nn.recurrent import Recurrent
 
 if TYPE_CHECKING:
-    from .._base.typing import Array, ArrayLike, BoolArray, IntArray, Parameters, Rng
+    from .._base.typing import Array, ArrayLike, BoolArray, IntArray, Parameters, Rng, TrainingPrecision
     from ..nn.quantized import Precision
 
 
@@ -189,7 +189,8 @@ class ForecastNetwork(Container):
         return output if past is None else _cleared(output, past), state
 
     def forward(self, x: ArrayLike, state: Any = None, lengths: ArrayLike | None = None,
-                reset_mask: ArrayLike | None = None, rng: Rng = None) -> tuple[Array, Any, Trace]:
+                reset_mask: ArrayLike | None = None, rng: Rng = None, *,
+                precision: TrainingPrecision | None = None) -> tuple[Array, Any, Trace]:
         """Run the network and keep what ``backward`` needs; dropout acts here.
 
         Parameters
@@ -198,6 +199,8 @@ class ForecastNetwork(Container):
             As for a call; x is needed.
         rng : numpy.random.Generator, int or None
             For the dropout masks.
+        precision : {"float32", "float64", "bfloat16"}, optional
+            As for the layer's ``forward``.
 
         Returns
         -------
@@ -218,8 +221,8 @@ class ForecastNetwork(Container):
         (5, 4, 3)
         """
         values: Array = check.array(x, "x", self.dtype)
-        h, state, layer_cache = self.layer.forward(values, state, lengths, reset_mask, rng)
-        output, _, head_cache = self.head._keep(np.concatenate([h, values], -1))
+        h, state, layer_cache = self.layer.forward(values, state, lengths, reset_mask, rng, precision=precision)
+        output, _, head_cache = self.head._keep(np.concatenate([h, values], -1), precision)
         past = self._past(values, lengths)
         return (output if past is None else _cleared(output, past), state,
                 Trace(self, layer_cache, head_cache, past))

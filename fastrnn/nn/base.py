@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 
 from .._base import dispatch
 from .._base import validation as check
-from .._base.typing import Array, ArrayLike, FloatDType, Parameters, ParametersLike, PathLike, Rng
+from .._base.typing import (
+    Array,
+    ArrayLike,
+    FloatDType,
+    Parameters,
+    ParametersLike,
+    PathLike,
+    Rng,
+    TrainingPrecision,
+)
 from . import files, parameters
 
 if TYPE_CHECKING:
@@ -67,7 +76,7 @@ class Parametrised:
     and copies made before keep the weights they were made with.
     """
 
-    _caches: tuple[str, ...] = "_pack", "_fingerprint"       # attributes that a copy or a pickle makes anew
+    _caches: tuple[str, ...] = "_pack", "_rounded_pack", "_fingerprint"     # a copy or a pickle makes them anew
 
     if TYPE_CHECKING:
         @property
@@ -204,7 +213,8 @@ class Module(Parametrised):
                      reset_mask: ArrayLike | None = None) -> tuple[Array, Any]: ...
 
         def forward(self, x: ArrayLike, state: Any = None, lengths: ArrayLike | None = None,
-                    reset_mask: ArrayLike | None = None, rng: Rng = None) -> tuple[Array, Any, Any]: ...
+                    reset_mask: ArrayLike | None = None, rng: Rng = None, *,
+                    precision: TrainingPrecision | None = None) -> tuple[Array, Any, Any]: ...
 
         def backward(self, cache: Any, d_output: ArrayLike, d_state: Any = None,
                      need_input: bool = True) -> Gradients[Any, Any]: ...
@@ -219,11 +229,18 @@ class Module(Parametrised):
 class Packed(Parametrised, Generic[PackT]):
     """A model whose parameters are packed for the kernels, once for each version of them and instruction set."""
 
-    _pack: tuple[Parameters, str, PackT] | None = None      # (parameters, instruction set, packed)
+    # (parameters, instruction set, packed); and the same, rounded for training in bfloat16.
+    _pack: tuple[Parameters, str, PackT] | None = None
+    _rounded_pack: tuple[Parameters, str, PackT] | None = None
 
-    def _packed(self) -> PackT:
-        """The parameters as they are now, packed for the active instruction set."""
+    def _packed(self, precision: str | None = None) -> PackT:
+        """The parameters as they are now, packed for the active instruction set and a precision of training."""
         values, isa = self._parameters, dispatch.active_isa()
+        if precision is not None:
+            rounded = self._rounded_pack
+            if rounded is None or rounded[0] is not values or rounded[1] != isa:
+                rounded = self._rounded_pack = (values, isa, self._make_rounded_pack(values))
+            return rounded[2]
         pack = self._pack
         if pack is None or pack[0] is not values or pack[1] != isa:
             pack = self._pack = (values, isa, self._make_pack(values))
@@ -231,3 +248,5 @@ class Packed(Parametrised, Generic[PackT]):
 
     if TYPE_CHECKING:
         def _make_pack(self, values: Parameters) -> PackT: ...
+
+        def _make_rounded_pack(self, values: Parameters) -> PackT: ...

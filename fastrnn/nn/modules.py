@@ -12,7 +12,7 @@ import numpy as np
 
 from .._base import validation as check
 from .._base.registry import in_files
-from .._base.typing import Array, ArrayLike, BoolArray, FloatDType, Parameters, Rng
+from .._base.typing import Array, ArrayLike, BoolArray, FloatDType, Parameters, Rng, TrainingPrecision
 from .base import Gradients, Module
 from .pointwise import Embedding, Linear, Pointwise
 from .quantized import Quantizable
@@ -218,7 +218,8 @@ class Sequential(Container):
         return (output if past is None else _cleared(output, past)), tuple(states)
 
     def forward(self, x: ArrayLike, state: Sequence[Any] | None = None, lengths: ArrayLike | None = None,
-                reset_mask: ArrayLike | None = None, rng: Rng = None) -> tuple[Array, States, Trace]:
+                reset_mask: ArrayLike | None = None, rng: Rng = None, *,
+                precision: TrainingPrecision | None = None) -> tuple[Array, States, Trace]:
         """Run the chain and keep what ``backward`` needs; dropout acts here.
 
         Parameters
@@ -233,6 +234,10 @@ class Sequential(Container):
             Where set, the states of row n are zeroed before step t.
         rng : numpy.random.Generator, int or None, default None
             Random generator, or its seed, of the dropout masks.
+        precision : {"float32", "float64", "bfloat16"}, optional
+            That of the products, here and in ``backward``; the model's dtype if not given. With "bfloat16", for models
+            of float32, the factors of each product are rounded to bfloat16, weights among them; parameters, states,
+            sums and gradients stay float32.
 
         Returns
         -------
@@ -257,9 +262,10 @@ class Sequential(Container):
         output: Any = x
         for i, (module, module_state) in enumerate(zip(self.modules, self._split(state, "state"))):
             if i and isinstance(module, Pointwise):
-                output, module_state, cache = module._keep(output)
+                output, module_state, cache = module._keep(output, precision)
             else:
-                output, module_state, cache = module.forward(output, module_state, lengths, reset_mask, generator)
+                output, module_state, cache = module.forward(output, module_state, lengths, reset_mask, generator,
+                                                              precision=precision)
             states.append(module_state)
             caches.append(cache)
         past = self._past(output, lengths)

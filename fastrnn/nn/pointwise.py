@@ -11,13 +11,14 @@ from .. import _core
 from .._base import dispatch
 from .._base import validation as check
 from .._base.registry import in_files
-from .._base.typing import Array, ArrayLike, DTypeLike, FloatDType, Parameters, Rng
+from .._base.typing import Array, ArrayLike, DTypeLike, FloatDType, Parameters, Rng, TrainingPrecision
 from . import parameters
 from .base import Gradients, Packed
 from .quantized import Quantizable, product_precision, scales_of, widened
 
-# What `forward` keeps for `backward`: the module, its parameters at the time, and the input.
-PointwiseCache = tuple["Pointwise", Parameters, Array]
+# What `forward` keeps for `backward`: the module, its parameters at the time, the input, and the products' precision
+# where it is not the model's.
+PointwiseCache = tuple["Pointwise", Parameters, Array, str | None]
 
 
 class StatelessPart:
@@ -55,7 +56,7 @@ class Pointwise(Quantizable):
     def _shape(self, x: Array) -> tuple[int, ...]:
         raise NotImplementedError
 
-    def _apply(self, x: Array) -> Array:
+    def _apply(self, x: Array, precision: str | None = None) -> Array:
         raise NotImplementedError
 
     def __call__(self, x: ArrayLike, state: None = None, *, lengths: ArrayLike | None = None,
@@ -94,7 +95,8 @@ class Pointwise(Quantizable):
         return self._apply(self._input(x)), None
 
     def forward(self, x: ArrayLike, state: None = None, lengths: ArrayLike | None = None,
-                reset_mask: ArrayLike | None = None, rng: Rng = None) -> tuple[Array, None, PointwiseCache]:
+                reset_mask: ArrayLike | None = None, rng: Rng = None, *,
+                precision: TrainingPrecision | None = None) -> tuple[Array, None, PointwiseCache]:
         """Compute the output and keep what ``backward`` needs.
 
         Parameters
@@ -105,6 +107,10 @@ class Pointwise(Quantizable):
             There is no state; the argument is that of a recurrent layer.
         lengths, reset_mask, rng : optional
             Arguments of a recurrent layer, which change nothing here.
+        precision : {"float32", "float64", "bfloat16"}, optional
+            That of the products, here and in ``backward``; the model's dtype if not given. With "bfloat16", for models
+            of float32, the factors of each product are rounded to bfloat16, weights among them; parameters, states,
+            sums and gradients stay float32.
 
         Returns
         -------
@@ -125,26 +131,28 @@ class Pointwise(Quantizable):
         array([5., 5.], dtype=float32)
         """
         self._needs_gradients()
-        x = self._input(x)
-        return self._apply(x), None, (self, self._parameters, x.copy())
+        x, rounded = self._input(x), check.training_precision(precision, self.dtype)
+        return self._apply(x, rounded), None, (self, self._parameters, x.copy(), rounded)
 
-    def _keep(self, x: ArrayLike) -> tuple[Array, None, PointwiseCache]:
+    def _keep(self, x: ArrayLike,
+              precision: TrainingPrecision | None = None) -> tuple[Array, None, PointwiseCache]:
         """Compute ``forward`` of an input that nobody will overwrite, without a copy of it."""
         self._needs_gradients()
-        x = self._input(x)
-        return self._apply(x), None, (self, self._parameters, x)
+        x, rounded = self._input(x), check.training_precision(precision, self.dtype)
+        return self._apply(x, rounded), None, (self, self._parameters, x, rounded)
 
     def _stream_part(self, batch_size: int) -> StatelessPart:
         return StatelessPart(self._apply, lambda block: self._apply(self._input(block)))
 
-    def _opened(self, cache: PointwiseCache, d_output: ArrayLike) -> tuple[Parameters, Array, Array]:
-        """The parameters, the input and the gradient of the output that `backward` works on."""
-        if not (isinstance(cache, tuple) and len(cache) == 3):
+    def _opened(self, cache: PointwiseCache, d_output: ArrayLike) -> tuple[Parameters, Array, Array, str | None]:
+        """The parameters, the input, the gradient of the output and the precision that `backward` works with."""
+        if not (isinstance(cache, tuple) and len(cache) == 4):
             raise TypeError(f"cache: expected what forward returned, got {type(cache).__name__}")
-        module, values, x = cache
+        module, values, x, precision = cache
         if module is not self:
             raise ValueError("cache: it is of another module's forward")
-        return values, x, check.shaped(check.array(d_output, "d_output", self.dtype), "d_output", self._shape(x))
+        dy = check.shaped(check.array(d_output, "d_output", self.dtype), "d_output", self._shape(x))
+        return values, x, dy, precision
 
 
 @in_files
@@ -206,10 +214,10 @@ class Linear(Pointwise, Packed[_core.Dense]):
     def _shape(self, x: Array) -> tuple[int, ...]:
         return *x.shape[:-1], self.out_features
 
-    def _apply(self, x: Array) -> Array:
+    def _apply(self, x: Array, precision: str | None = None) -> Array:
         flat = check.walkable(x.reshape(-1, self.in_features))
         y = np.empty((len(flat), self.out_features), self.dtype)
-        return self._packed().apply(flat, y, dispatch.get_num_threads()).reshape(self._shape(x))
+        return self._packed(precision).apply(flat, y, dispatch.get_num_threads()).reshape(self._shape(x))
 
     def _stream_part(self, batch_size: int) -> StatelessPart:
         packed, dtype = self._packed(), self.dtype
@@ -225,6 +233,9 @@ class Linear(Pointwise, Packed[_core.Dense]):
         weight = values["weight"] if precision else widened(values["weight"], self._precision)
         return _core.Dense(dispatch.table(self.dtype, precision), weight, values.get("bias"),
                            scales_of(values, "weight"))
+
+    def _make_rounded_pack(self, values: Parameters) -> _core.Dense:
+        return _core.Dense(dispatch.table(self.dtype, "training in bfloat16"), values["weight"], values.get("bias"))
 
     def backward(self, cache: PointwiseCache, d_output: ArrayLike, d_state: None = None,
                  need_input: bool = True) -> Gradients[None, Any]:
@@ -258,8 +269,9 @@ class Linear(Pointwise, Packed[_core.Dense]):
         >>> gradients.input.shape, gradients.parameters["weight"].shape
         ((5, 3), (2, 3))
         """
-        values, x, dy = self._opened(cache, d_output)
-        table, threads = dispatch.table(self.dtype), dispatch.get_num_threads()
+        values, x, dy, precision = self._opened(cache, d_output)
+        table = dispatch.table(self.dtype, None if precision is None else "training in bfloat16")
+        threads = dispatch.get_num_threads()
         rows = check.contiguous(dy.reshape(-1, self.out_features))
         weight, bias = _core.affine_gradients(table, check.walkable(x.reshape(-1, self.in_features)), rows, self.bias,
                                               threads)
@@ -329,7 +341,7 @@ class Embedding(Pointwise):
     def _shape(self, x: Array) -> tuple[int, ...]:
         return *x.shape, self.embedding_dim
 
-    def _apply(self, x: Array) -> Array:
+    def _apply(self, x: Array, precision: str | None = None) -> Array:
         result: Array = widened(self._parameters["weight"][x], self._precision)
         scales = scales_of(self._parameters, "weight")
         return result if scales is None else result * scales[1] * scales[0][x][..., None]
@@ -367,7 +379,7 @@ class Embedding(Pointwise):
                [2., 2.],
                [1., 1.]], dtype=float32)
         """
-        values, x, dy = self._opened(cache, d_output)
+        values, x, dy, _ = self._opened(cache, d_output)
         gradient = np.zeros(values["weight"].shape, self.dtype)
         if x.size:
             order = np.argsort(x, axis=None, kind="stable")

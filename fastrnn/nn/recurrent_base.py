@@ -16,7 +16,7 @@ import numpy as np
 from .. import _core
 from .._base import dispatch
 from .._base import validation as check
-from .._base.typing import Activation, Array, ArrayLike, DTypeLike, FloatDType, Parameters, Rng
+from .._base.typing import Activation, Array, ArrayLike, DTypeLike, FloatDType, Parameters, Rng, TrainingPrecision
 from . import parameters
 from .base import Gradients, Packed, StateLikeT, StateT
 from .quantized import Quantizable, product_precision, scales_of, widened
@@ -47,7 +47,7 @@ class Recurrent(Quantizable, Packed[Pack], Generic[StateT, StateLikeT]):
     D directions (1 or 2).
     """
 
-    _caches = "_pack", "_fingerprint", "_quick"
+    _caches = "_pack", "_rounded_pack", "_fingerprint", "_quick"
     # (parameters, instruction set, rows, caller) of the last call that the general way was too long for.
     _quick: tuple[Parameters, str, int, Caller] | None = None
     dtype: FloatDType
@@ -130,6 +130,9 @@ class Recurrent(Quantizable, Packed[Pack], Generic[StateT, StateLikeT]):
         return [[packed(layer, direction) for direction in range(self._directions)]
                 for layer in range(self.num_layers)]
 
+    def _make_rounded_pack(self, values: Parameters) -> Pack:
+        return self._make_pack(values, dispatch.layer_table(self.dtype, self.hidden_size, "training in bfloat16"))
+
     def __repr__(self) -> str:
         options = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False,
                    "reverse": False, "proj_size": 0, "nonlinearity": "tanh", "reset_after": True, "update": "torch",
@@ -208,7 +211,8 @@ class Recurrent(Quantizable, Packed[Pack], Generic[StateT, StateLikeT]):
         return cast("tuple[Array, StateT] | None", quick[3]._call(x, cast(Any, state), out))
 
     def forward(self, x: ArrayLike, state: StateLikeT | None = None, lengths: ArrayLike | None = None,
-                reset_mask: ArrayLike | None = None, rng: Rng = None) -> tuple[Array, StateT, Cache]:
+                reset_mask: ArrayLike | None = None, rng: Rng = None, *,
+                precision: TrainingPrecision | None = None) -> tuple[Array, StateT, Cache]:
         """Run the layers over sequences and keep what ``backward`` needs; dropout acts here.
 
         Parameters
@@ -223,11 +227,15 @@ class Recurrent(Quantizable, Packed[Pack], Generic[StateT, StateLikeT]):
             Where set, the state of row n is zeroed before step t.
         rng : numpy.random.Generator, int or None, default None
             Random generator, or its seed, of the dropout masks.
+        precision : {"float32", "float64", "bfloat16"}, optional
+            That of the products, here and in ``backward``; the model's dtype if not given. With "bfloat16", for models
+            of float32, the factors of each product are rounded to bfloat16, weights among them; parameters, states,
+            sums and gradients stay float32.
 
         Returns
         -------
         output : array
-            The output, without dropout bit for bit that of ``__call__``.
+            The output, without dropout and in the model's own precision bit for bit that of ``__call__``.
         state : array, or pair of arrays for an LSTM
             The last state, as in ``__call__``.
         cache : Cache
@@ -249,7 +257,8 @@ class Recurrent(Quantizable, Packed[Pack], Generic[StateT, StateLikeT]):
         """
         self._needs_gradients()
         generator = check.generator(rng) if self.dropout else None
-        output, last, _, cache = self._run(x, state, lengths, reset_mask, None, keep=True, rng=generator)
+        output, last, _, cache = self._run(x, state, lengths, reset_mask, None, keep=True, rng=generator,
+                                           precision=check.training_precision(precision, self.dtype))
         return output, last, cache
 
     def _states(self, state: Any, N: int, unbatched: bool, name: str = "state",
@@ -289,7 +298,8 @@ class Recurrent(Quantizable, Packed[Pack], Generic[StateT, StateLikeT]):
 
     def _run(self, x: ArrayLike, state: Any, lengths: ArrayLike | None, reset_mask: ArrayLike | None,
              out: Array | None, return_cell_states: bool = False, keep: bool = False,
-             rng: np.random.Generator | None = None, name: str = "x") -> tuple[Array, StateT, Any, Any]:
+             rng: np.random.Generator | None = None, name: str = "x",
+             precision: str | None = None) -> tuple[Array, StateT, Any, Any]:
         """(output, last state, cell states of all steps or None, cache or None): what every way to call runs."""
         x, unbatched = check.sequence(x, self.input_size, self.dtype, self.batch_first, name)
         T, N, _ = x.shape
@@ -307,7 +317,7 @@ class Recurrent(Quantizable, Packed[Pack], Generic[StateT, StateLikeT]):
         cells = np.empty(self._external((T, N, D * H), unbatched), self.dtype) if return_cell_states else None
 
         batch = _core.Batch(T, N, falling, order)
-        packed, threads = self._packed(), dispatch.get_num_threads()
+        packed, threads = self._packed(precision), dispatch.get_num_threads()
         h_n, c_n = np.empty_like(h_0), None if c_0 is None else np.empty_like(c_0)
         saved, dropped, layer_input = [], [], x
         for layer, directions in enumerate(packed):

@@ -128,6 +128,11 @@ def _integer_product(weight: Array, row: Array, column: Array, v: Array) -> Arra
     return product
 
 
+def _factor(p: Named, v: Array) -> Array:
+    """A factor of a product: v, rounded where the products' precision is bfloat16."""
+    return round_half(v) if p.get("precision") == "bfloat16" else v
+
+
 def _affine(p: Named, name: str, v: Array, gates: slice = slice(None)) -> Any:
     """a = W v + b, of the given rows of W and b; b is left out where it is None."""
     weight, bias = p["weight_" + name][gates], p.get("bias_" + name)
@@ -136,19 +141,19 @@ def _affine(p: Named, name: str, v: Array, gates: slice = slice(None)) -> Any:
     elif weight.dtype == np.uint16:
         product = _pair_product(weight, v)
     else:
-        product = v @ weight.T
+        product = _factor(p, v) @ _factor(p, weight).T
     return product if bias is None else product + bias[gates]
 
 
 def _affine_backward(p: Named, gradients: dict[str, Array], name: str, v: Array, da: Array,
                      gates: slice = slice(None)) -> Any:
     # dW = sum over rows of da vᵀ
-    gradients["weight_" + name][gates] += da.T @ v
+    gradients["weight_" + name][gates] += _factor(p, da).T @ _factor(p, v)
     # db = sum over rows of da
     if "bias_" + name in gradients:
         gradients["bias_" + name][gates] += da.sum(axis=0)
     # dv = Wᵀ da
-    return da @ p["weight_" + name][gates]
+    return _factor(p, da) @ _factor(p, p["weight_" + name][gates])
 
 
 # Activations: name -> (f, its slope), of the sums a and two numbers alpha and beta; a NaN stays a NaN. At a corner the
@@ -358,7 +363,8 @@ _STEPS: dict[str, tuple[Callable[..., Step], Callable[..., tuple[Array, ...]]]] 
 
 def forward(kind: str, parameters: Named, x: ArrayLike, h_0: ArrayLike, c_0: ArrayLike | None = None,
             lengths: ArrayLike | None = None, reset_mask: ArrayLike | None = None, reverse: bool = False,
-            options: tuple[Any, ...] | None = None) -> tuple[Array, Array, Array | None, Array | None, dict[str, Any]]:
+            options: tuple[Any, ...] | None = None,
+            precision: str | None = None) -> tuple[Array, Array, Array | None, Array | None, dict[str, Any]]:
     """One direction of one recurrent layer over a batch of sequences, with all that `backward` needs.
 
     Parameters
@@ -384,6 +390,9 @@ def forward(kind: str, parameters: Named, x: ArrayLike, h_0: ArrayLike, c_0: Arr
         Activations f, g, h as (name, alpha, beta), those of the layers' option (a GRU has f, g, an RNN f); the bound of
         the sums they are taken of, infinity for none; for an LSTM, whether f = 1 - i; for a GRU, whether
         h_t = z n + (1 - z) h.
+    precision : {"bfloat16"}, optional
+        The factors of every product, forward and in `backward`, are those of `round_half`: weights, x, h, r h and m,
+        and the gradients of sums and of a projection's output. All else is float32, the sums of biases' gradients too.
 
     Returns
     -------
@@ -445,6 +454,8 @@ def forward(kind: str, parameters: Named, x: ArrayLike, h_0: ArrayLike, c_0: Arr
     dtype = parameters["weight_ih"].dtype
     if dtype in (np.int8, np.uint16):
         dtype = np.dtype(np.float32)
+    if precision is not None:
+        parameters = {**parameters, "precision": precision}
     x = np.asarray(x, dtype)
     T, N, _ = x.shape
     lengths = np.full(N, T) if lengths is None else np.asarray(lengths)
@@ -517,7 +528,8 @@ def backward(cache: dict[str, Any], dy: ArrayLike, dh_n: ArrayLike | None = None
     dx = np.zeros(cache["x_shape"], dtype)
     dstate = [np.zeros(shape, dtype) if last is None else np.array(last, dtype)
               for shape, last in zip(cache["state_shapes"], (dh_n, dc_n))]
-    gradients = {name: np.zeros_like(value) for name, value in parameters.items() if value is not None}
+    gradients = {name: np.zeros_like(value) for name, value in parameters.items()
+                 if value is not None and name != "precision"}
 
     for t, rows, resets, saved in reversed(cache["steps"]):
         dh, *dc = [dpart[rows] for dpart in dstate]

@@ -4,10 +4,13 @@
 ``restore(model)`` turns them back. The classes are subclasses of torch's and have torch's constructors, parameters and
 results, so that ``isinstance``, state_dict, hooks, optimizers, pickling and deepcopy work as with torch's.
 
-What the kernels do not compute runs torch's own code, that of the parent class: other devices and dtypes, autocast,
-functorch transforms, forward-mode derivatives, tracing, tensor subclasses, calls too small to gain, and wrong
-arguments, which torch then explains in its own words. Dropout draws from torch's generator as torch does, so that one
-seed gives one mask.
+Under ``torch.autocast("cpu", dtype=torch.bfloat16)`` the factors of the products are rounded to bfloat16 (see
+``precision`` of ``fastrnn.LSTM.forward``), and results have the dtypes that torch's have.
+
+What the kernels do not compute runs torch's own code, that of the parent class: other devices and dtypes, autocast to
+float16, functorch transforms, forward-mode derivatives, tracing, tensor subclasses, calls too small to gain, and wrong
+arguments, which torch then explains in its own words. Graphs of torch.compile have torch's code under autocast. Dropout
+draws from torch's generator as torch does, so that one seed gives one mask.
 """
 
 try:

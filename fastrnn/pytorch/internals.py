@@ -30,12 +30,13 @@ COMPLETE = (None not in (_transforms_are_active, _dispatch_modes, _is_legacy_bat
 def eager() -> bool:
     """Whether calls are simply executed: nothing is traced, and no transform or mode must see torch's operations.
 
-    The tests are for torch.compile, torch.jit.trace, functorch's transforms, dispatch modes, forward-mode derivatives
-    and autocast.
+    The tests are for torch.compile, torch.jit.trace, functorch's transforms, dispatch modes, forward-mode derivatives,
+    and autocast to other dtypes than bfloat16.
     """
     return COMPLETE and not (
         torch.compiler.is_compiling() or _is_tracing() or _transforms_are_active() or _dispatch_modes()
-        or forward_ad._current_level >= 0 or torch.is_autocast_enabled("cpu"))
+        or forward_ad._current_level >= 0
+        or (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is not torch.bfloat16))
 
 
 def compiling() -> bool:

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from .. import _core
 from .._base import dispatch
 from ..nn.parameters import GATES, shapes
-from . import calls, internals, operators, resets, short_calls
+from . import autocast, calls, internals, operators, resets, short_calls
 from .autograd import TORCH_NAMES, Pass
 from .weights import DTYPES, Cache, Weights, suits
 
@@ -83,14 +83,14 @@ class Fast(_ModuleBase):
         return [own[name] if name in own else getattr(self, name) for name in names]
 
     def _packed(self, kind: str, place: int, tensors: Tensors, dtype: np.dtype[Any], input_size: int,
-                proj_size: int = 0) -> _core.Parameters | None:
+                proj_size: int = 0, precision: str | None = None) -> _core.Parameters | None:
         """The weights of one direction as the kernels take them; None where their kind or shape is not for them.
 
         They are packed anew when their contents have changed. Version counters would not tell: ``p.data.copy_(...)``
         leaves them as they are, and so does another process that trains shared memory.
         """
         cache: Cache = self.__dict__.setdefault("_fastrnn", Cache())
-        key = kind, place, input_size, self.hidden_size, proj_size
+        key = kind, place, input_size, self.hidden_size, proj_size, precision
         weights = cache.get(key)
         if weights is None or not weights.are_of(tensors):
             if not suits(tensors):
@@ -103,7 +103,7 @@ class Fast(_ModuleBase):
             cache[key] = weights
         if weights.arrays[0].dtype != dtype:
             return None
-        pack, table = weights.pack, dispatch.layer_table(dtype, self.hidden_size)
+        pack, table = weights.pack, dispatch.layer_table(dtype, self.hidden_size, precision)
         if pack is None or pack.capsule is not table or not pack.holds(*weights.arrays):
             copies: list[Any] = [None if a is None else a.copy() for a in weights.arrays]
             pack = weights.pack = _core.Parameters(table, kind, *copies)
@@ -191,7 +191,8 @@ class _Layers(Fast, _LayerBase):
             return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), options)
         results = None
         if internals.eager():
-            if reset_mask is None and type(input) is torch.Tensor and not torch.is_grad_enabled():
+            if reset_mask is None and type(input) is torch.Tensor and not torch.is_grad_enabled() \
+                    and not autocast.active():
                 results = short_calls.call(self, input, hx)
             if results is None:
                 results = self._fast(input, hx, reset_mask)
@@ -223,6 +224,9 @@ class _Layers(Fast, _LayerBase):
         kind = calls.KINDS.get(self.mode)
         states = calls.states(hx, kind == "lstm")
         names = internals.weight_names(self)
+        cast = autocast.of(self.mode, x, states, packed or self.proj_size > 0, self.proj_size > 0)
+        if cast is not None:
+            x, states = cast.x, cast.states
         if kind is None or states is None or names is None or not suits((x, *states)):
             return None
         extent = self._batch(input, x)
@@ -243,7 +247,8 @@ class _Layers(Fast, _LayerBase):
             size = GATES[kind] * H * (self.input_size + H)
             if not _gains(kind, T, x.numel() // self.input_size, size, trains):
                 return None
-        packs = [self._packed(kind, i, five, DTYPES[x.dtype], self.input_size if i < D else D * S, self.proj_size)
+        packs = [self._packed(kind, i, five, DTYPES[x.dtype], self.input_size if i < D else D * S, self.proj_size,
+                              None if cast is None else autocast.PRECISION)
                  for i, five in enumerate(weights)]
         if None in packs:
             return None
@@ -257,6 +262,8 @@ class _Layers(Fast, _LayerBase):
         x, finals = self._run_layers(x, states, batch, batched, weights, packs, mask, order)  # type: ignore[arg-type]  # no None there
         if lengths is not None:
             x = pack_padded_sequence(x, torch.from_numpy(lengths)).data
+        if cast is not None:
+            x, finals = cast.results(x, finals)
         last = tuple(finals) if kind == "lstm" else finals[0]
         return (PackedSequence(x, *input[1:]) if packed else x), last
 
@@ -452,12 +459,15 @@ class _Cell(Fast, _CellBase):
     _kind: Any                  # of the kernels
 
     def _fast(self, input: Any, hx: Any) -> Any:
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() and not autocast.active():
             new = short_calls.of_cell(self, input, hx)
             if new is not None:
                 return new
         kind: str = self._kind
         states = calls.states(hx, kind == "lstm")
+        cast = autocast.of(kind, input, states, True, False)
+        if cast is not None:
+            input, states = cast.x, cast.states
         if states is None or not suits((input, *states)):
             return None
         rows = tuple(input.shape[:-1])
@@ -469,12 +479,16 @@ class _Cell(Fast, _CellBase):
         size = GATES[kind] * self.hidden_size * (self.input_size + self.hidden_size)
         pack, trains = None, calls.trains(input, *states, *weights)
         if parametrize.is_parametrized(self) or _gains(kind, 1, N, size, trains):
-            pack = self._packed(kind, 0, weights, DTYPES[input.dtype], self.input_size)
+            pack = self._packed(kind, 0, weights, DTYPES[input.dtype], self.input_size,
+                                precision=None if cast is None else autocast.PRECISION)
         if pack is None:
             return None
         call = Pass([pack], _core.Batch(1, N, None, None), False, self.hidden_size if kind == "lstm" else None,
                     rows, rows, False, False, calls.threads())
         h, _, *c = calls.run(call, input, states, weights, trains)
+        if cast is not None:
+            h, c = cast.results(h, [h, *c])
+            c = c[1:]
         return (h, *c) if kind == "lstm" else h
 
 

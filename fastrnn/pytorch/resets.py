@@ -49,7 +49,7 @@ def by_torch(layer: nn.RNNBase, input: Any, hx: Any, reset_mask: Any) -> tuple[A
     names = internals.weight_names(layer)
     if isinstance(input, PackedSequence) or names is None:
         raise NotImplementedError("fastrnn.pytorch: reset_mask with a PackedSequence needs float32 or float64 tensors "
-                                  "on the CPU outside of tracing, autocast and transforms")
+                                  "on the CPU outside of tracing and transforms, and no autocast but to bfloat16")
     batched, lstm = input.dim() == 3, layer.mode == "LSTM"
     states: Sequence[torch.Tensor] = hx if lstm else (hx,)
     if not batched:

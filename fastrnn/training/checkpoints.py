@@ -97,6 +97,7 @@ def description(run: Run) -> dict[str, Any]:
             "learning_rate": run.optimizer.learning_rate, "options": options,
             "loss": repr(loss) if isinstance(loss, Loss) else _name_of(loss), "batch_size": run.options.batch_size,
             "tbptt": run.options.tbptt, "clip_norm": repr(run.options.clip_norm), "shuffle": run.options.shuffle,
+            "precision": run.options.precision or run.model.dtype.name,
             "data": checksum(run.data),
             "validation": None if run.validation is None else checksum(run.validation)}
 

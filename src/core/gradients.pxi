@@ -44,6 +44,8 @@ cdef int add_outer_gradient(Call call, kernel_table* table, const outer_product*
         t.table, t.product = table, o[0]
         t.product.p0, t.product.p1 = panels * i // parts, panels * (i + 1) // parts
         t.product.out, t.product.bias, t.product.vectors = packed, packed_bias, filled * gates
+        t.product.fast = table.fast
+        t.product.scratch = call.hold(Buffer(max(<isize>1, table.plan_accumulate(&t.product)), 1, table.itemsize))
         t.product.poll = &call.poll
         t.weight = cnp.PyArray_DATA(weight)
         t.bias = NULL if bias is None else cnp.PyArray_DATA(bias)
@@ -150,6 +152,7 @@ cdef _InputGradient add_input_gradient(Call call, Saved s, Buffer dgates):
         args[i].out = cnp.PyArray_DATA(gradient.dx) if gradient.rows is None else gradient.rows.data
         args[i].out_row = args[i].columns = cell.input
         args[i].m0, args[i].m1 = batch.rows * i // parts, batch.rows * (i + 1) // parts
+        args[i].scratch = call.hold(Buffer(max(<isize>1, p.table.plan_multiply(&cell.w_ih_t)), 1, size))
         args[i].poll = &call.poll
         call.add(<task_function>p.table.multiply, &args[i])
     return gradient

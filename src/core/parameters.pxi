@@ -220,7 +220,7 @@ cdef class Parameters:
         m.outer = self.cell.units // self.cell.w_ih.width if self.gates == 1 else self.cell.units
         m.depth = self.cell.units * gates // m.outer * V
         m.last = vectors_of(self.cell.hidden, V) * gates * V - (m.outer - 1) * m.depth
-        b = Buffer(m.panels * m.width * V, m.outer * m.depth, self.table.itemsize)
+        b = weights_buffer(self.table, m)
         self.owned.append(b)
         with nogil:
             self.table.pack_t(b.data, cnp.PyArray_DATA(w), columns, 1, self.cell.hidden, self.cell.units, gate, gates,

@@ -1,2 +1,3 @@
 include "kernels.pxi"
 include "narrow.pxi"
+include "pair_gradients.pxi"

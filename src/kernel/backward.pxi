@@ -50,13 +50,40 @@ cdef inline vf take_state_gradient(backward_args* args, step* t, isize j, isize 
             + load_output(t.dy + row_offset(args.dy_rows, n, args.dy_n), j, args.run.cell.state))
 
 
+# The numbers of a step that a product takes: row n at v + n * v_row, blocks of the summed index v_outer apart. With
+# weights that are pairs (run.pairs), the rows are rounded, and pair_gradients.pxi says what multiplies them.
+cdef struct step_rows:
+    const real* v
+    isize v_row, v_outer
+
+ctypedef void (*rounding_function)(layer_run*, const step*, const matrix*, isize, step_rows*) noexcept nogil
+ctypedef void (*pairs_function)(const matrix*, isize, const real*, isize, const real*, isize, real*, isize,
+                                isize) noexcept nogil
+
+cdef rounding_function round_step_rows = NULL
+cdef pairs_function pairs_panel_product = NULL
+
+
+cdef inline step_rows rows_of_step(layer_run* run, const step* t, const matrix* w, isize part, const real* v,
+                                   isize v_row, isize v_outer) noexcept nogil:
+    cdef step_rows rows
+    rows.v, rows.v_row, rows.v_outer = v, v_row, v_outer
+    if run.pairs:
+        round_step_rows(run, t, w, part, &rows)
+    return rows
+
+
 # Panel p of out += v w for rows n..n+R.
-cdef inline int tile_product(layer_run* run, const matrix* w, isize p, const real* v, isize v_row, isize v_outer,
-                             real* out, isize out_row, isize n, isize R) noexcept nogil:
+cdef inline int tile_product(layer_run* run, const matrix* w, isize p, const step_rows* rows, real* out, isize out_row,
+                             isize n, isize R) noexcept nogil:
     cdef real* at = out + n * out_row + p * w.width * VLEN
+    cdef const real* v = rows.v + n * rows.v_row
     if should_stop_after(run.poll, &run.work, R * w.outer * w.depth * w.width):
         return -1
-    panel_product(w, p, v + n * v_row, v_row, v_outer, at, out_row, at, out_row, R)
+    if run.pairs:
+        pairs_panel_product(w, p, v, rows.v_row, at, out_row, at, out_row, R)
+    else:
+        panel_product(w, p, v, rows.v_row, rows.v_outer, at, out_row, at, out_row, R)
     return 0
 
 
@@ -66,15 +93,15 @@ cdef inline isize panel_in_turn(const step* t, isize p0, isize p1, isize i) noex
 
 
 # Rows n0..active of out += v w, panels p0..p1 of w.
-cdef int rows_product(layer_run* run, const step* t, const matrix* w, isize p0, isize p1, const real* v, isize v_row,
-                      isize v_outer, real* out, isize out_row) noexcept nogil:
+cdef int rows_product(layer_run* run, const step* t, const matrix* w, isize p0, isize p1, const step_rows* rows,
+                      real* out, isize out_row) noexcept nogil:
     cdef isize i, p, n, R
     for i in range(p1 - p0):
         p = panel_in_turn(t, p0, p1, i)
         n = run.n0
         while n < t.active:
             R = tile_rows(t.active - n, ROWS[panel_vectors(w, p)])
-            if tile_product(run, w, p, v, v_row, v_outer, out, out_row, n, R):
+            if tile_product(run, w, p, rows, out, out_row, n, R):
                 return -1
             n += R
     return 0
@@ -171,6 +198,8 @@ cdef int recurrent_product(backward_args* args, step* t, step* before, isize par
     cdef const matrix* w = &cell.w_hh_t
     cdef isize delta_row = cell.deltas * VLEN, width = state_gradient_width(run), i, p, n, R, j0, j1
     cdef columns own = state_columns(run, part), units = unit_columns(run, part)
+    cdef step_rows rows = rows_of_step(run, t, w, part, <real*>args.dgates + t.offset * delta_row, delta_row,
+                                       run.rows * delta_row)
     cdef bint ahead = before != NULL and run.rows * cell.w_ih.panels * cell.saved * VLEN * <isize>sizeof(real) > L2 // 2
     if cell.kind == LSTM:
         clear_reset_rows(run, t, <real*>args.dc, unit_width(run), run.n0, t.active, units.v0, units.v1)
@@ -183,8 +212,7 @@ cdef int recurrent_product(backward_args* args, step* t, step* before, isize par
             R = tile_rows(t.active - n, ROWS[j1 - j0])
             if ahead:
                 prefetch_gradients(args, before, j0, j1, n, R)
-            if tile_product(run, w, p, <real*>args.dgates + t.offset * delta_row, delta_row, run.rows * delta_row,
-                            <real*>args.dh, width, n, R):
+            if tile_product(run, w, p, &rows, <real*>args.dh, width, n, R):
                 return -1
             clear_reset_rows(run, t, <real*>args.dh, width, n, n + R, j0, j1)
             if before != NULL and gate_gradients(args, before, j0, j1, n, n + R, NULL, 0):
@@ -236,13 +264,16 @@ cdef int second_part(backward_args* args, step* t, isize part) noexcept nogil:
     cdef columns own = columns_of(s.w, part, run.member)
     cdef isize width = state_width(run), delta_row = cell.deltas * VLEN, n, j
     cdef const real* dn = <real*>args.dgates + t.offset * delta_row + 2 * VLEN
+    cdef step_rows rows
     for n in range(run.n0, t.active):
         clear_vectors(s.rows, s.row, n, own.p0 * s.w.width, own.p1 * s.w.width)
     if cell.w_hr.data != NULL:
-        if rows_product(run, t, s.w, own.p0, own.p1, <real*>args.dstate + t.offset * width, width, 0, s.rows, s.row):
+        rows = rows_of_step(run, t, s.w, part, <real*>args.dstate + t.offset * width, width, 0)
+        if rows_product(run, t, s.w, own.p0, own.p1, &rows, s.rows, s.row):
             return -1
         return gate_gradients(args, t, own.v0, own.v1, run.n0, t.active, s.rows, s.row)
-    if rows_product(run, t, s.w, own.p0, own.p1, dn, delta_row, run.rows * delta_row, s.rows, s.row):
+    rows = rows_of_step(run, t, s.w, part, dn, delta_row, run.rows * delta_row)
+    if rows_product(run, t, s.w, own.p0, own.p1, &rows, s.rows, s.row):
         return -1
     for j in range(own.v0, own.v1):
         if cell.plain:
@@ -294,6 +325,10 @@ cdef int backward(backward_args* args) noexcept nogil:
     return 0
 
 
+# Elements of scratch of the second product's rows.
+cdef isize second_rows(const layer_run* run) noexcept nogil:
+    return (run.n1 - run.n0) * max(matrix_width(&run.cell.w_hr_t), matrix_width(&run.cell.w_hn_t))
+
+
 cdef isize plan_backward(backward_args* args) noexcept nogil:
-    cdef const packed_cell* cell = args.run.cell
-    return (args.run.n1 - args.run.n0) * max(matrix_width(&cell.w_hr_t), matrix_width(&cell.w_hn_t))
+    return second_rows(&args.run)

@@ -149,6 +149,7 @@ typedef struct {
                                    says */
     team_member *member;        /* [call] of the team that shares the panels of this task; NULL: one thread does all.
                                    All else here but `work` is the same in every member's task */
+    int pairs;                  /* backward: weights are pairs of bfloat16; set by plan_backward */
     poll_state *poll;           /* [call] */
     isize work;                 /* vector operations since the last look at the clock */
 } layer_run;
@@ -197,6 +198,8 @@ typedef struct {
     isize p0, p1;               /* the panels of this task */
     void *out;                  /* [call] [panels][depth][width][VLEN], cleared by the kernel */
     void *bias;                 /* [call] [panels][width][VLEN]: column sums of right, cleared by the kernel; or NULL */
+    void *scratch;              /* [call] this task's alone: as many elements as plan_accumulate says */
+    int fast;                   /* the table's */
     poll_state *poll;           /* [call] */
     isize work;
 } outer_product;
@@ -254,6 +257,7 @@ typedef struct {
     isize (*plan_forward)(forward_args *);      /* before a pass: sets chunk; returns the size of scratch in elements */
     isize (*plan_backward)(backward_args *);    /* returns the size of scratch in elements */
     int (*accumulate)(outer_product *);
+    isize (*plan_accumulate)(const outer_product *);    /* returns the size of scratch in elements */
     int (*multiply)(product *);
     isize (*plan_multiply)(const matrix *);     /* returns the size of scratch in elements */
     void (*read)(const void *, isize);  /* reads n bytes once: the least a step must do, for benchmarks */

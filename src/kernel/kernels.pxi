@@ -80,6 +80,7 @@ TABLE.forward = forward
 TABLE.small_step = small_step
 TABLE.backward = backward
 TABLE.accumulate = accumulate
+TABLE.plan_accumulate = plan_accumulate
 TABLE.multiply = multiply
 TABLE.plan_multiply = plan_multiply
 TABLE.plan_forward = plan_forward

@@ -271,7 +271,7 @@ cdef int narrow_rows_step(forward_args* args, step* t, const narrow_scratch* s, 
         R = tile_rows(count - m, most_rows(&cell.w_ih))
         if should_stop_after(args.run.poll, &args.run.work, R * step_work(cell)):
             return -1
-        if t.y != NULL:
+        if t.y != NULL or args.run.keep:
             prefetch_stores(args, t, p, n + m, R)
         narrow_gate_sums(args, s, input_sums + m * P * VLEN, acc, n_input, p, n + m, R)
         if cell.plain:

@@ -22,12 +22,13 @@ cdef extern from "pairs.h" nogil:
     vf second_number(vi pairs)
     vf round_half(vf v)
     void store_pairs(signed char* p, vf v)
+    void store_two_pairs(signed char* p, vf a, vf b)
 
 cdef struct pair_operand:           # one summand
     const unsigned short* w         # w[((k // 2) * P + q) * VLEN * 2 + lane * 2 + 1 - k % 2], aligned
     isize w_panel                   # pair_row: from one panel to the next
     const signed char* v                # row r at v + r * v_row bytes: pairs, or floats
-    isize v_row
+    isize v_row, v_step             # bytes; v_step: from one pair to the next
     isize pairs                     # of k
 
 cdef struct pair_args:
@@ -55,8 +56,12 @@ cdef inline void round_vector(signed char* out, isize i, vf v, const int fast) n
 
 
 cdef inline void round_row(const real* v, isize n, signed char* out, const int fast) noexcept nogil:
-    cdef isize i, whole = n // VLEN * VLEN
-    for i in range(n // VLEN):
+    cdef isize i, whole = n // VLEN * VLEN, done = 0
+    if fast:
+        for i in range(n // (2 * VLEN)):
+            store_two_pairs(out + 4 * i * VLEN, vload(v + 2 * i * VLEN), vload(v + (2 * i + 1) * VLEN))
+        done = n // (2 * VLEN) * 2
+    for i in range(done, n // VLEN):
         round_vector(out, i * VLEN, vload(v + i * VLEN), fast)
     if whole < n:
         round_vector(out, whole, vload_part(v + whole, n - whole), fast)
@@ -127,7 +132,7 @@ cdef inline void add_paired(vf* acc, const unsigned short* w, const signed char*
 
 cdef inline void pair_tile(const pair_args* a, const int R, const int P, const int fast) noexcept nogil:
     cdef vf acc[32]
-    cdef isize r, q, k, i, v_row
+    cdef isize r, q, k, i, v_row, v_step
     cdef const unsigned short* w
     cdef const signed char* v
     for r in range(R):
@@ -137,14 +142,14 @@ cdef inline void pair_tile(const pair_args* a, const int R, const int P, const i
         w = a.of[i].w
         v = a.of[i].v
         v_row = a.of[i].v_row
+        v_step = a.of[i].v_step
         for k in range(a.of[i].pairs):
             if fast:
                 add_paired(acc, w, v, v_row, R, P)
-                v += 4
             else:
                 add_widened(acc, w, v, v_row, R, P, 0)
                 add_widened(acc, w, v, v_row, R, P, 1)
-                v += 2 * sizeof(real)
+            v += v_step
             w += P * 2 * VLEN
     for r in range(R):
         for q in range(P):
@@ -274,6 +279,7 @@ cdef inline void set_pairs(pair_operand* of, const matrix* w, isize p, const sig
     of.w_panel = of.pairs * w.width * 2 * VLEN
     of.w = <const unsigned short*>w.data + p * of.w_panel
     of.v, of.v_row = v, v_row
+    of.v_step = sizeof(real) if w.fast else 2 * sizeof(real)
 
 
 # R rows of one panel of P vectors.

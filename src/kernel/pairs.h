@@ -7,7 +7,8 @@
  *   first_number second_number
  *                 the numbers of pairs, as floats
  *   round_half    rounds floats to bfloat16
- *   store_pairs   the same, and stores VLEN numbers as VLEN / 2 pairs (HAS_PAIRS alone)
+ *   store_pairs store_two_pairs
+ *                 the same, and store VLEN, or twice VLEN numbers as half as many pairs (HAS_PAIRS alone)
  *
  * A bfloat16 number is the upper half of a float32's bits, so the product of two is exact in float32. Rounding is to
  * nearest, ties to even. Finite numbers stay finite: beyond the largest they are the largest. NaN and infinity stay what
@@ -112,11 +113,78 @@ FN void store_pairs(signed char *p, vf v)
     _mm256_storeu_si256((__m256i *)p, _mm256_rol_epi32(halves, 16));
 }
 
+/* The same of two vectors, a and then b. */
+FN void store_two_pairs(signed char *p, vf a, vf b)
+{
+    const __m512 larger = _mm512_range_ps((__m512)a, (__m512)b, 0xb);           /* max(|a|, |b|) */
+    __m512i halves;
+    if (_mm512_cmp_ps_mask(larger, _mm512_set1_ps(0x1.fep127f), _CMP_GT_OQ)) {
+        store_pairs(p, a);
+        store_pairs(p + 2 * VLEN, b);
+        return;
+    }
+    __asm__("vcvtne2ps2bf16 %2, %1, %0" : "=v"(halves) : "v"(b), "v"(a));
+    _mm512_storeu_si512(p, _mm512_rol_epi32(halves, 16));
+}
+
 #else
 enum { HAS_PAIRS = 0 };
+FN void store_two_pairs(signed char *p, vf a, vf b) { (void)p, (void)a, (void)b; }
 FN vi spread_pair(const signed char *p) { (void)p; return vi_set(0); }
 FN vf add_pairs(vf acc, vi w, vi x) { (void)w, (void)x; return acc; }
 FN void store_pairs(signed char *p, vf v) { (void)p, (void)v; }
 #endif
+
+/* ---- Operands of gradients: the pairs of two vectors. Numbers beyond the largest bfloat16 become infinite. ---------- */
+
+/* Lane l: the pair of a[l] and b[l]. */
+FN vf pair_lanes(vf a, vf b, const int fast)
+{
+#if FASTRNN_ISA == 3
+    if (fast) {
+        const __m512i order = _mm512_set_epi32(0xf001f, 0xe001e, 0xd001d, 0xc001c, 0xb001b, 0xa001a, 0x90019, 0x80018,
+                                               0x70017, 0x60016, 0x50015, 0x40014, 0x30013, 0x20012, 0x10011, 0x00010);
+        __m512i halves;         /* those of a, then those of b */
+        __asm__("vcvtne2ps2bf16 %2, %1, %0" : "=v"(halves) : "v"(b), "v"(a));
+        return (vf)_mm512_permutexvar_epi16(order, halves);
+    }
+#endif
+    (void)fast;
+    return as_real(as_bits(round_half(a)) | ((as_bits(round_half(b)) >> 16) & vi_set(0xffff)));
+}
+
+/* Stores the pairs of the 2 VLEN numbers of which a is the first half: `fast`, VLEN pairs; else 2 VLEN rounded floats. */
+FN void store_neighbours(real *p, vf a, vf b, const int fast)
+{
+#if FASTRNN_ISA == 3
+    if (fast) {
+        __m512i halves;
+        __asm__("vcvtne2ps2bf16 %2, %1, %0" : "=v"(halves) : "v"(b), "v"(a));
+        vstore(p, (vf)_mm512_rol_epi32(halves, 16));
+        return;
+    }
+#endif
+    (void)fast;
+    vstore(p, round_half(a));
+    vstore(p + VLEN, round_half(b));
+}
+
+/* Stores the pairs of a[l] and b[l]: `fast`, VLEN pairs; else 2 VLEN rounded floats, a[0] b[0] a[1] b[1] ... */
+FN void store_lanes(real *p, vf a, vf b, const int fast)
+{
+    if (fast) {
+        vstore(p, pair_lanes(a, b, fast));
+        return;
+    }
+    a = round_half(a);
+    b = round_half(b);
+#if FASTRNN_ISA == 0
+    p[0] = a;
+    p[1] = b;
+#else
+    vstore(p, vzip_low(a, b));
+    vstore(p + VLEN, vzip_high(a, b));
+#endif
+}
 
 #endif

@@ -64,6 +64,10 @@ cdef int accumulate(outer_product* args) noexcept nogil:
     return 0
 
 
+cdef isize plan_accumulate(const outer_product* args) noexcept nogil:
+    return 0
+
+
 # out[r][k] += left[m][r] right[m][k] for one block of rows m and one panel; the first block begins with zero.
 cdef int add_outer_product(outer_product* args, const real* left, const real* right, isize rows, isize vectors,
                            bint first, real* out) noexcept nogil:

@@ -84,6 +84,7 @@ cdef extern from "kernels.h" nogil:
         void* extra
         void* scratch
         team_member* member
+        bint pairs
         poll_state* poll
         isize work
 
@@ -121,6 +122,8 @@ cdef extern from "kernels.h" nogil:
         isize rows, depth, width, vectors, p0, p1
         void* out
         void* bias
+        void* scratch
+        bint fast
         poll_state* poll
         isize work
 
@@ -166,6 +169,7 @@ cdef extern from "kernels.h" nogil:
         isize (*plan_forward)(forward_args*) noexcept nogil
         isize (*plan_backward)(backward_args*) noexcept nogil
         int (*accumulate)(outer_product*) noexcept nogil
+        isize (*plan_accumulate)(const outer_product*) noexcept nogil
         int (*multiply)(product*) noexcept nogil
         isize (*plan_multiply)(const matrix*) noexcept nogil
         void (*read)(const void*, isize) noexcept nogil

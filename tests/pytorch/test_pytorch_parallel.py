@@ -129,14 +129,13 @@ def test_sizes(kind, sizes, shape):
     assert_close(everything(ours, x, [], [x]), everything(theirs, x, [], [x]), 1e-10)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_autocast_trains_as_torch(kind, dtype, passes):
+def test_autocast_to_float16_is_torchs(kind, passes):
     theirs, ours = pair(kind, dtype=torch.float32)
     x, results = numbers(T, N, I, dtype=torch.float32), []
     for module in (ours, theirs):
         try:
-            with torch.autocast("cpu", dtype):
+            with torch.autocast("cpu", torch.float16):
                 output = module(x)[0]
         except RuntimeError as error:       # oneDNN has no LSTM of float16 on many processors
             results.append(str(error))
