@@ -1,8 +1,8 @@
 # The tasks of one call, the memory they work in, and the poll they share; what a direction saves for backward.
 #
-# Uses Buffer (buffers), task, task_function, start_poll, run_tasks, start_team, team_threads, assumed_cpus, unpaid
-# (threads), Parameters (parameters), Batch (batch), layer_run, forward_args, backward_args, poll_state, team,
-# team_part, team_member (structs).
+# Uses Buffer (buffers), task, task_function, start_poll, run_tasks, start_team, INFERENCE, TRAINING, BACKWARD,
+# team_threads, assumed_cpus, unpaid (threads), Parameters (parameters), Batch (batch), layer_run, forward_args,
+# backward_args, poll_state, team, team_part, team_member (structs).
 
 from libc.math cimport sqrt
 
@@ -121,7 +121,8 @@ cdef class Call:
             first = &args[i * s.team]
             first[0] = args[0]
             first.run.n0, first.run.n1 = batch.split(i, s.rows), batch.split(i + 1, s.rows)
-            first.run.member = self.new_team(s.team, batch.T, p.work(first.run.n1 - first.run.n0))
+            first.run.member = self.new_team(s.team, TRAINING if args.run.keep else INFERENCE, batch.T,
+                                             p.work(first.run.n1 - first.run.n0))
             first.run.scratch = self.new_scratch(p, p.table.plan_forward(first))
             for k in range(s.team):
                 first[k] = first[0]
@@ -139,7 +140,8 @@ cdef class Call:
             first = &args[i * s.team]
             first[0] = args[0]
             first.run.n0, first.run.n1 = batch.split(i, s.rows), batch.split(i + 1, s.rows)
-            first.run.member = self.new_team(s.team, batch.T, p.multiply_adds * (first.run.n1 - first.run.n0))
+            first.run.member = self.new_team(s.team, BACKWARD, batch.T,
+                                             p.multiply_adds * (first.run.n1 - first.run.n0))
             first.run.scratch = self.new_scratch(p, p.table.plan_backward(first))
             for k in range(s.team):
                 first[k] = first[0]
@@ -148,14 +150,14 @@ cdef class Call:
         return 0
 
     # The first of `members` members of a new team, the others follow it; NULL where one thread does all.
-    cdef team_member* new_team(self, isize members, isize T, double work) except? NULL:
+    cdef team_member* new_team(self, isize members, isize kind, isize T, double work) except? NULL:
         cdef Buffer b
         cdef team_member* first
         if members == 1:
             return NULL
         b = Buffer(team_bytes(members), 1, 1, True)
         first = make_team(self.hold(b), members, &self.poll)
-        start_team(first.team, T, work)
+        start_team(first.team, kind, T, work)
         return first
 
     cdef void* new_scratch(self, Parameters p, isize size):

@@ -3,8 +3,8 @@
 # A task goes through all layers, and a team stays together for all of them: the phases of a layer follow those of the
 # layer below. Everything that does not change from step to step is prepared once.
 #
-# Uses Buffer (buffers), task, run_tasks, start_team (threads), Parameters (parameters), split, make_team, team_bytes,
-# member_of (calls), forward_args, poll_state, team_member (structs).
+# Uses Buffer (buffers), task, run_tasks, start_team, INFERENCE (threads), Parameters (parameters), split, make_team,
+# team_bytes, member_of (calls), forward_args, poll_state, team_member (structs).
 
 cdef struct layer_share:             # what a task does of one layer, from either set of the stream's buffers
     forward_args args[2]
@@ -91,7 +91,7 @@ cdef class SharedStep:
             return NULL
         memset(self.teams + row * self.team_step, 0, self.team_step)
         first = make_team(self.teams + row * self.team_step, self.s.team, self.poll)
-        start_team(first.team, 1, self.work)
+        start_team(first.team, INFERENCE, 1, self.work)
         return first
 
     # One step from this set of buffers to the other. -1: a signal handler has raised.

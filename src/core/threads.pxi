@@ -267,7 +267,7 @@ cdef void end_wait(team_member* m) noexcept nogil:
             atomic_release(&lateness_at, at)
             if late > LATE:
                 atomic_release(&alone_until, at + 16 * late)
-                atomic_release(&paid_until, 0)
+                forget_paid()
                 atomic_change(&m.team.alone, 0, m.index + 1)
     elif alone == m.index + 1 and at > atomic_get(&alone_until) and not atomic_get(&m.team.closed):
         atomic_release(&m.team.alone, 0)
@@ -279,8 +279,15 @@ cdef void end_wait(team_member* m) noexcept nogil:
 # time no team with as much work makes a trial. The first phase of either kind does not count: the threads have to come,
 # and the caches to fill. Of the team's, the mean counts, for a phase that goes on where the last one was waited for is
 # short; but not the longest, in which the system may have stopped a thread.
-cdef enum: ALONE_PHASES = 4, TRIAL_PHASES = 20, REMEMBERED = 20000000
-cdef long long unpaid_work = 0, unpaid_until = 0, paid_work = 0, paid_until = 0
+#
+# In training a team has to save more: what its members have stored comes from core to core in the passes after it. And
+# since that is so, all passes of a training step go together: where one was too slow, none has a team; but each has a
+# trial of its own.
+cdef enum: ALONE_PHASES = 4, TRIAL_PHASES = 20, REMEMBERED = 20000000, PAID_REMEMBERED = 100000000     # nanoseconds
+cdef enum: INFERENCE, TRAINING, BACKWARD, KINDS_OF_PASS      # team.kind
+cdef double[KINDS_OF_PASS] MOST_OF_ALONE = [0.95, 0.9, 0.9]
+cdef long long unpaid_work = 0, unpaid_until = 0
+cdef long long[KINDS_OF_PASS] paid_work, paid_until
 
 
 cdef void end_of_trial_phase(team_member* m, double now) noexcept nogil:
@@ -305,14 +312,14 @@ cdef void end_of_trial_phase(team_member* m, double now) noexcept nogil:
 
 
 cdef void remember_trial(team* t, long long now) noexcept nogil:
-    if t.team_total - t.team_longest > 0.95 * t.alone_best * (t.team_phases - 1):
+    if t.team_total - t.team_longest > MOST_OF_ALONE[t.kind] * t.alone_best * (t.team_phases - 1):
         atomic_release(&unpaid_work, <long long>t.work)
         atomic_release(&unpaid_until, now + REMEMBERED)
         atomic_release(&t.closed, 1)
         atomic_release(&t.alone, 1)
     else:
-        atomic_release(&paid_work, <long long>t.work)
-        atomic_release(&paid_until, now + REMEMBERED)
+        atomic_release(&paid_work[t.kind], <long long>t.work)
+        atomic_release(&paid_until[t.kind], now + PAID_REMEMBERED)
 
 
 # Whether a team was found too slow for so many multiply-adds a step, a short while ago.
@@ -320,16 +327,22 @@ cdef bint unpaid(double work) noexcept nogil:
     return work <= <double>atomic_get(&unpaid_work) and nanoseconds(clock_seconds()) < atomic_get(&unpaid_until)
 
 
-# Whether a team was found to be faster.
-cdef bint paid(double work, double now) noexcept nogil:
-    return work >= <double>atomic_get(&paid_work) and nanoseconds(now) < atomic_get(&paid_until)
+# Whether a team was found to be faster in such a pass.
+cdef bint paid(isize kind, double work, double now) noexcept nogil:
+    return work >= <double>atomic_get(&paid_work[kind]) and nanoseconds(now) < atomic_get(&paid_until[kind])
+
+
+cdef void forget_paid() noexcept nogil:
+    cdef isize kind
+    for kind in range(KINDS_OF_PASS):
+        atomic_release(&paid_until[kind], 0)
 
 
 # phases: how many there will be, at least; work: multiply-adds of a step.
-cdef void start_team(team* t, isize phases, double work) noexcept nogil:
-    t.wait_longer, t.end_wait, t.work = wait_longer, end_wait, work
+cdef void start_team(team* t, isize kind, isize phases, double work) noexcept nogil:
+    t.wait_longer, t.end_wait, t.work, t.kind = wait_longer, end_wait, work, kind
     t.start = t.began = clock_seconds()
-    if phases > 2 * TRIAL_PHASES and work < TRIED_WORK and assumed_cpus == 0 and not paid(work, t.start):
+    if phases > 2 * TRIAL_PHASES and work < TRIED_WORK and assumed_cpus == 0 and not paid(kind, work, t.start):
         t.trial = TRIAL_PHASES
 
 

@@ -106,6 +106,7 @@ typedef struct {
     long long closed;           /* member 0 goes on alone to the end, and the others leave */
     char line[64];              /* what follows is member 0's */
     double work;                /* multiply-adds of a step */
+    isize kind;                 /* of pass: inference, forward with what backward needs, or backward */
     double began;               /* when the phase began */
     double alone_best;          /* the least seconds of a phase of one member alone; and of the phases of all, */
     double team_phases, team_total, team_longest;       /* how many, their seconds, and those of the longest */

@@ -70,6 +70,7 @@ cdef extern from "kernels.h" nogil:
         int (*wait_longer)(team_member*) noexcept nogil
         void (*end_wait)(team_member*) noexcept nogil
         long long trial, alone, closed
+        isize kind
         double work, began, alone_best, team_phases, team_total, team_longest
 
     ctypedef struct layer_run:
