@@ -297,7 +297,7 @@ def main():
             best = min(row["ratios"], key=row["ratios"].get)
             row |= {"ms": {who: median(seconds) * 1e3 for who, seconds in times.items()}, "rounds": times,
                     "ratio": row["ratios"][best], "target": target(cell, form, args.module),
-                    "at_most": ratio(times[best], times["sgemm"]) * SGEMM / task.operations * (2 if form == "autocast" else 1)}
+                    "at_most": ratio(times[best], times["sgemm"]) * SGEMM / task.operations * (1 + (form == "autocast"))}
             verdict = "met" if row["ratio"] >= row["target"] else "MISSED"
             print(name + "".join(f"{row['ms'][who]:18.3f}" for who in CONTESTANTS)
                   + f"{row['ratio']:7.2f}x{row['at_most']:9.2f}x{row['target']:7.1f}x  {verdict:6}"

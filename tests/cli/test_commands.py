@@ -227,6 +227,17 @@ cli.main({[*map(str, options), "--epochs", "6", "--checkpoint", str(checkpoint)]
     assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_train_in_bfloat16(table, tmp_path):
+    models = []
+    for precision in ("float32", "bfloat16"):
+        path = tmp_path / f"{precision}.npz"
+        assert run("train", table, "--target", "load", "--epochs", 2, "--hidden-size", 8, "--precision", precision,
+                   "--out", path) == 0
+        models.append(fastrnn.load(path).parameters)
+    for name, a in models[0].items():
+        assert models[1][name].dtype == a.dtype and 0 < np.abs(models[1][name] - a).max() < 0.1, name
+
+
 def test_train_passes_over_missing_values(series, tmp_path, capsys):
     _, load, temperature = series
     lines = [f"{'' if i % 11 == 5 else f'{a:.3f}'},{'NA' if i % 13 == 2 else f'{b:.3f}'}"

@@ -108,6 +108,25 @@ def test_the_bits_do_not_depend_on_threads(kind):
             assert all((other[name] == a).all() for name, a in results[0].items())
 
 
+@pytest.mark.parametrize("kind", ["lstm", "lstm with projection", "gru", "gru reset before", "rnn"])
+def test_the_bits_do_not_depend_on_teams(kind):
+    """Few rows: threads share the units of every step, forward and backward."""
+    layer = LAYERS[kind](16, 130)
+    for N in (1, 3):
+        x, d_output = numbers(60, N, 16), numbers(60, N, layer.proj_size or 130, seed=1)
+        mask = np.random.default_rng(2).random((60, N)) < 0.2
+        results = []
+        try:
+            for threads in (1, 2, 3, 5):
+                _core.assume_cpus(0 if threads == 1 else 8)
+                with fastrnn.threads(threads):
+                    results.append(forward_and_backward(layer, x, d_output, reset_mask=mask))
+        finally:
+            _core.assume_cpus(0)
+        for other in results[1:]:
+            assert all((other[name] == a).all() for name, a in results[0].items())
+
+
 @pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
 def test_rows_are_independent(kind):
     """Outputs and the gradients of inputs: a row alone, in a batch, and padded, to the bit."""
