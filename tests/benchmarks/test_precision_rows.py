@@ -73,6 +73,20 @@ def test_errors_of_gradients(scripts):
     assert largest == pytest.approx(0.01, rel=1e-3) and rms < largest
 
 
+@pytest.mark.parametrize("name", ["fastrnn bfloat16", "torch bfloat16", "torch autocast"])
+def test_training_contestants(name, scripts):
+    precision, narrow_peers, adapters = scripts
+    try:
+        adapter = (narrow_peers.OURS | narrow_peers.PEERS)[name]()
+    except ImportError as error:
+        pytest.skip(str(error))
+    problem = adapters.Problem("lstm", 9, 3, 12, 16)
+    contestant = adapter.training(problem)
+    contestant.run(1)
+    rms, largest = precision.errors(contestant.output(), precision.exact("training", problem), "training")
+    assert 1e-4 < rms < largest < 0.03
+
+
 def test_who_is_ahead_is_named(scripts):
     precision, _, _ = scripts
     rows = [{"section": "step", "cell": "lstm", "case": (1, 1, 2, 3), "name": name, "rounds": [seconds] * 3}
