@@ -5,10 +5,10 @@
     python examples/stream_service.py --redis redis://... --serve       # the service alone, until it is killed
 
 The service takes as many rows as have come, steps their streams in one call of a ``StreamPool``, and answers. Now and
-then it flushes: the states and the id of the last row go to an SQLite file in one transaction. A service that was killed
-goes on from there. It computes the rows since the last flush again, from the states of that moment, so that their scores
-are the same to the bit; the log of scores takes each row's score once, under the row's id. So no row is lost or counted
-twice, wherever the service was killed. (The clients never see the difference, but for the time it takes.)
+then it flushes: the states and the id of the last row go to an SQLite file in one transaction. A service that was
+killed goes on from there. It computes the rows since the last flush again, from the states of that moment, so that
+their scores are the same to the bit; the log of scores takes each row's score once, under the row's id. So no row is
+lost or counted twice, wherever the service was killed.
 """
 
 import argparse
@@ -206,8 +206,8 @@ def demonstrate(log, path, clients=1000, rows=20, rate=4000, crashes=3, print=pr
         repeated += service.repeated
     crowd.check(model)
     median, late = np.percentile(crowd.latencies(), [50, 99])
-    print(f"{crowd.total} rows of {clients} clients at {rate} a second, {crashes} crashes: each row has one score, that "
-          f"of a solo stream; {repeated} rows were computed again")
+    print(f"{crowd.total} rows of {clients} clients at {rate} a second, {crashes} crashes: each row has one score, "
+          f"that of a solo stream; {repeated} rows were computed again")
     print(f"latency with the crashes: p50 {median:.1f} ms, p99 {late:.1f} ms")
     return median, late
 
