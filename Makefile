@@ -75,6 +75,9 @@ build/labelled: $(VENV)/.anomalies-bench
 streams: $(VENV)/.test  ## what one observation costs: streamed forecasts and anomaly scores
 	$(BIN)/python benchmarks/streams.py
 
+pool: $(VENV)/.test  ## pools of 4,096 live streams beside the batched layer and solo streams; a million keys with a store
+	$(BIN)/python benchmarks/pool.py --json out/pool.json
+
 gradients: $(VENV)/.test  ## vanishing gradients, and which cell learns from 20 to 500 steps back (some ten minutes)
 	$(BIN)/python examples/vanishing_gradients.py --full --plot out/vanishing_gradients.png
 

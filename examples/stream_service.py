@@ -1,16 +1,19 @@
-"""A service that scores live streams: rows of a thousand clients come in one log, scores go out in another.
+# %% [markdown]
+# # A service that scores live streams
+#
+# Rows of a thousand clients come in one log, scores go out in another.
+#
+#     python examples/stream_service.py                                   # everything in this process, with a crash
+#     python examples/stream_service.py --redis redis://127.0.0.1:6379/0  # the same by two streams of a Redis server
+#     python examples/stream_service.py --redis redis://... --serve       # the service alone, until it is killed
+#
+# The service takes as many rows as have come, steps their streams in one call of a ``StreamPool``, and answers. Now and
+# then it flushes: the states and the id of the last row go to an SQLite file in one transaction. A service that was
+# killed goes on from there. It computes the rows since the last flush again, from the states of that moment, so that
+# their scores are the same to the bit; the log of scores takes each row's score once, under the row's id. So no row is
+# lost or counted twice, wherever the service was killed.
 
-    python examples/stream_service.py                                   # everything in this process, with a crash
-    python examples/stream_service.py --redis redis://127.0.0.1:6379/0  # the same by two streams of a Redis server
-    python examples/stream_service.py --redis redis://... --serve       # the service alone, until it is killed
-
-The service takes as many rows as have come, steps their streams in one call of a ``StreamPool``, and answers. Now and
-then it flushes: the states and the id of the last row go to an SQLite file in one transaction. A service that was
-killed goes on from there. It computes the rows since the last flush again, from the states of that moment, so that
-their scores are the same to the bit; the log of scores takes each row's score once, under the row's id. So no row is
-lost or counted twice, wherever the service was killed.
-"""
-
+# %%
 import argparse
 import os
 import tempfile
@@ -30,6 +33,7 @@ def default_model():
     return fastrnn.Sequential(fastrnn.LSTM(FEATURES, 32, rng=0), fastrnn.Linear(32, 1, rng=1))
 
 
+# %%
 class MemoryLog:
     """Rows and scores of one process, with the methods that the service needs of a log."""
 
@@ -74,6 +78,7 @@ class MemoryLog:
             return [(str(n + 1), *self._scores[str(n + 1)]) for n in range(start, len(self._scores))]
 
 
+# %%
 class RedisLog:
     """The same by two streams of a Redis server; scores have the ids of their rows, which Redis takes but once."""
 
@@ -111,11 +116,12 @@ class RedisLog:
                 for _, entries in found for id_, entry in entries]
 
 
+# %%
 class Service:
     """Scores what comes in a log, from where the last flush of its file was."""
 
     def __init__(self, model, log, path, capacity=4096, most=512, flush_every=0.5):
-        self._log, self._most, self._flush_every = log, most, flush_every
+        self._log, self._most, self._flush_every = log, min(most, capacity), flush_every
         self._store = scale.SQLiteStore(path, commit="flush")
         self._pool = scale.StreamPool(model, capacity, store=self._store)
         self.position = self._store.note or log.first
@@ -140,6 +146,7 @@ class Service:
         self._store.close()
 
 
+# %%
 class Clients:
     """Clients that send rows at a steady rate, and note when their scores come."""
 
@@ -191,6 +198,7 @@ class Clients:
         return [1000 * (came - self.sent[id_]) for (id_, _, _), came in zip(self.scores, self.came)]
 
 
+# %%
 def demonstrate(log, path, clients=1000, rows=20, rate=4000, crashes=3, print=print):
     """Serve clients from a thread that crashes several times, and check every score."""
     model, crowd, repeated = default_model(), Clients(log, clients, rows, rate), 0
@@ -213,7 +221,7 @@ def demonstrate(log, path, clients=1000, rows=20, rate=4000, crashes=3, print=pr
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="A service that scores live streams.")
     parser.add_argument("--redis", metavar="ADDRESS", help="serve by streams of this server")
     parser.add_argument("--serve", action="store_true", help="only serve, until killed; clients are elsewhere")
     parser.add_argument("--states", metavar="PATH", help="the SQLite file of the states")
