@@ -402,3 +402,7 @@ def test_progress_has_a_rate_and_the_time_left(model, parts, tmp_path, capsys):
     scale.forecast(model, parts, tmp_path, progress=True)
     text = capsys.readouterr()
     assert "partition 4 of 4: " in text.err and "series a second, 0 s left" in text.err and not text.out
+    frames = map(parquet.read_table, parts)
+    report = scale.forecast(model, frames, tmp_path / "frames", progress=True)
+    text = capsys.readouterr()
+    assert "partition 4: " in text.err and "left" not in text.err and report.partitions == 4
