@@ -83,6 +83,7 @@ cdef inline void narrow_row_product(const matrix* w, isize p0, isize p1, const n
 
 # ---- A pass --------------------------------------------------------------------------------------
 
+cdef enum: PAIR_ROWS = 12       # rows from which products of bfloat16 take longer than reading the weights past L2
 cdef enum: ROW_BLOCK = 24       # rows whose products with a panel of W_ih are taken before those with W_hh: the weights
 #                                 of one of them, and these sums, stay in L1
 
@@ -138,7 +139,7 @@ cdef isize place_scratch(const forward_args* args, narrow_scratch* s, isize part
 
 
 # As plan_forward: a pass of its own over the inputs pays where a step has too few rows to fill a tile, or where the
-# weights exceed L2.
+# weights exceed L2 and take longer to read than to multiply: bfloat16 weights only with few rows.
 cdef isize plan_narrow(forward_args* args) noexcept nogil:
     cdef narrow_scratch s
     cdef layer_run* run = &args.run
@@ -147,7 +148,7 @@ cdef isize plan_narrow(forward_args* args) noexcept nogil:
     cdef isize share_width = cell.w_ih.panels * cell.w_ih.width * VLEN // parts
     cdef isize weights = (cell.w_ih.depth + cell.w_hh.depth) * share_width, step_rows
     if not is_integer(&cell.w_ih):
-        weights *= 2                # bytes
+        weights = 2 * weights if rows < PAIR_ROWS else 0        # bytes
     args.chunk = 0
     if rows == 0:
         return 0
@@ -258,9 +259,11 @@ cdef int narrow_rows_step(forward_args* args, step* t, const narrow_scratch* s, 
     cdef const packed_cell* cell = args.run.cell
     cdef isize P = cell.w_ih.width, row = n - args.run.n0, m = 0, R
     cdef const real* input_sums = <const real*>sums
+    cdef bint at_once = (t.input_sums == NULL and not is_integer(&cell.w_ih) and cell.kind != GRU
+                         and cell.kind != GRU_BEFORE)       # one sum over x and h
     if t.input_sums != NULL:
         input_sums = t.input_sums + p * t.input_panel + row * P * VLEN
-    else:
+    elif not at_once:
         while m < count:
             R = tile_rows(count - m, most_rows(&cell.w_ih))
             narrow_product(&cell.w_ih, p, &s.x, row + m, <const real*>cell.bias + p * P * VLEN, 0,
@@ -273,7 +276,11 @@ cdef int narrow_rows_step(forward_args* args, step* t, const narrow_scratch* s, 
             return -1
         if t.y != NULL or args.run.keep:
             prefetch_stores(args, t, p, n + m, R)
-        narrow_gate_sums(args, s, input_sums + m * P * VLEN, acc, n_input, p, n + m, R)
+        if at_once:
+            pair_products(&cell.w_ih, &cell.w_hh, p, &s.x, &s.h, row + m, <const real*>cell.bias + p * P * VLEN,
+                          <real*>acc, P * VLEN, R)
+        else:
+            narrow_gate_sums(args, s, input_sums + m * P * VLEN, acc, n_input, p, n + m, R)
         if cell.plain:
             cells_plain(args, t, acc, n_input, s.floats, p, 1, n + m, R)
         else:

@@ -310,7 +310,18 @@ cdef inline void pair_product(const matrix* w, isize p, const narrow_rows* v, is
     call_pairs(&a, w.width, R, w.fast)
 
 
-# The same of row `first` alone and panels p0..p1 of w, whose starts lie init_panel apart.
+# out[r][q] = init[q] + panel p of w_ih times row r of x + panel p of w_hh times row r of h, as one sum.
+cdef inline void pair_products(const matrix* w_ih, const matrix* w_hh, isize p, const narrow_rows* x,
+                               const narrow_rows* h, isize first, const real* init, real* out, isize out_row,
+                               isize R) noexcept nogil:
+    cdef pair_args a
+    set_pairs(&a.of[0], w_ih, p, x.data + first * x.row, x.row)
+    set_pairs(&a.of[1], w_hh, p, h.data + first * h.row, h.row)
+    a.out, a.out_row, a.init, a.init_row, a.operands = out, out_row, init, 0, 2
+    call_pairs(&a, w_ih.width, R, w_ih.fast)
+
+
+# As pair_product, of row `first` alone and panels p0..p1 of w, whose starts lie init_panel apart.
 cdef inline void pair_row_product(const matrix* w, isize p0, isize p1, const narrow_rows* v, isize first,
                                   const real* init, isize init_panel, real* out, bint backwards) noexcept nogil:
     cdef pair_args a
