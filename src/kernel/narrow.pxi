@@ -230,7 +230,7 @@ cdef int narrow_row_step(forward_args* args, step* t, const narrow_scratch* s, i
     return 0
 
 
-# The same of a plain int8 cell.
+# The same of a plain cell.
 cdef int narrow_plain_row_step(forward_args* args, step* t, const narrow_scratch* s, isize n, isize p0,
                                isize p1) noexcept nogil:
     cdef const packed_cell* cell = args.run.cell
@@ -245,7 +245,7 @@ cdef int narrow_plain_row_step(forward_args* args, step* t, const narrow_scratch
     row.at.c_n = (<real*>args.c_n if ends else t.c_next) + n * units
     row.h_n = <vf*>((<real*>args.h_n if ends else t.h_next) + n * width)
     row.y = NULL if t.y == NULL else t.y + row_offset(args.y_rows, n, args.y_n)
-    quantise_step(&row, s.x.data, s.h.data)
+    narrow_step_operands(&row, s.x.data, s.h.data)
     step_panels(&row, p0, p1)
     return 0
 
@@ -303,7 +303,7 @@ cdef int narrow_units_part(forward_args* args, step* t, isize part) noexcept nog
         begin_long_part(run.member)
         if narrow_input_sums(args, &s, t.index, min(args.chunk, run.T - t.index), p0, p1):
             return -1
-    if t.active - n0 == 1 and is_plain_row_cell(cell) and args.y_c == NULL:
+    if t.active - n0 == 1 and is_plain_row_cell(cell) and args.y_c == NULL and not run.keep:
         return narrow_plain_row_step(args, t, &s, n0, p0, p1)
     narrow(&cell.w_hh, t.h + n0 * width, width, t.active - n0, &s.h)
     if t.input_sums == NULL:
@@ -389,7 +389,7 @@ cdef int narrow_step(forward_args* args, step* t) noexcept nogil:
 cdef inline bint is_narrow_row(const forward_args* args) noexcept nogil:
     cdef const layer_run* run = &args.run
     return (run.member == NULL and run.n1 - run.n0 == 1 and is_plain_row_cell(run.cell) and run.lengths == NULL
-            and run.reset == NULL and args.y_c == NULL)
+            and run.reset == NULL and args.y_c == NULL and not run.keep)
 
 
 # A whole pass of one row: a walk over its steps. h_n and c_n are written, h and c only read.
@@ -413,7 +413,7 @@ cdef int forward_narrow_row(forward_args* args) noexcept nogil:
         row.at.x = <const real*>args.x + t * args.x_t + n * args.x_n
         row.at.backwards = (t + args.turn) & 1
         row.y = NULL if args.y == NULL else <real*>args.y + t * args.y_t + n * args.y_n
-        quantise_step(&row, s.x.data, s.h.data)
+        narrow_step_operands(&row, s.x.data, s.h.data)
         step_panels(&row, 0, cell.w_ih.panels)
         row.at.h, row.at.c = <const real*>row.h_n, row.at.c_n
     return 0
