@@ -84,6 +84,7 @@ cdef inline void narrow_row_product(const matrix* w, isize p0, isize p1, const n
 # ---- A pass --------------------------------------------------------------------------------------
 
 cdef enum: PAIR_ROWS = 12       # rows from which products of bfloat16 take longer than reading the weights past L2
+cdef enum: WIDENED_ROWS = 12    # rows from which a panel of bfloat16 weights is widened once for all
 cdef enum: ROW_BLOCK = 24       # rows whose products with a panel of W_ih are taken before those with W_hh: the weights
 #                                 of one of them, and these sums, stay in L1
 
@@ -96,6 +97,15 @@ cdef struct narrow_scratch:
     narrow_rows h                   # [row]
     narrow_rows extra               # [row]: r h or m, where the cell has W_hn or W_hr
     real* sums                      # one row: [panel][width][VLEN], and again; then n_input of a GRU, [panel][VLEN]
+
+
+# Whether products of so many rows are those of the float32 tile, with panels that are widened once for all of them.
+cdef inline bint widens(const matrix* w, isize rows) noexcept nogil:
+    return not is_integer(w) and not (HAS_PAIRS and w.fast) and rows >= WIDENED_ROWS
+
+
+cdef inline isize widened_size(const matrix* w) noexcept nogil:
+    return (w.depth + 1) // 2 * 2 * w.width * VLEN
 
 
 # Gives `rows`, which are multiplied with w, their place behind the first `used` elements of scratch; returns how many
@@ -118,6 +128,11 @@ cdef inline isize place_part(const forward_args* args, narrow_scratch* s, isize 
     used = place_rows(&s.h, args, used, rows, &cell.w_hh)
     if cell.w_hr.data != NULL or cell.w_hn.data != NULL:
         used = place_rows(&s.extra, args, used, rows, &cell.w_hr if cell.w_hr.data != NULL else &cell.w_hn)
+    s.widened_ih = s.widened_hh = NULL
+    if widens(&cell.w_hh, rows):
+        s.widened_ih = <real*>args.run.scratch + used
+        s.widened_hh = s.widened_ih + widened_size(&cell.w_ih)
+        used += widened_size(&cell.w_ih) + widened_size(&cell.w_hh)
     s.sums = <real*>args.run.scratch + used
     return used + cell.w_ih.panels * (2 * cell.w_ih.width + 1) * VLEN
 
@@ -181,9 +196,19 @@ cdef int narrow_input_sums(forward_args* args, const narrow_scratch* s, isize fi
     return 0
 
 
+# The product of a panel, which may have been widened, with R rows from row `first` of v.
+cdef inline void panel_rows_product(const matrix* w, const real* widened, isize p, const narrow_rows* v, isize first,
+                                    const real* init, isize init_row, real* out, isize out_row,
+                                    isize R) noexcept nogil:
+    if widened != NULL:
+        widened_product(w, widened, v, first, init, init_row, out, out_row, R)
+    else:
+        narrow_product(w, p, v, first, init, init_row, out, out_row, R)
+
+
 # acc[row][gate] of panel p, rows n..n+R, as gate_sums gives them, from the input's sums of these rows.
 cdef inline void narrow_gate_sums(forward_args* args, const narrow_scratch* s, const real* input_sums, vf* acc,
-                                  vf* n_input, isize p, isize n, isize R) noexcept nogil:
+                                  vf* n_input, isize p, isize n, isize R, bint widened) noexcept nogil:
     cdef vf[32] start
     cdef const packed_cell* cell = args.run.cell
     cdef isize P = cell.w_ih.width, i
@@ -193,7 +218,8 @@ cdef inline void narrow_gate_sums(forward_args* args, const narrow_scratch* s, c
         a.init_panel = 0
         split_gru_sums(cell, &a, start, n_input, p, 1, R)
         a.init = <const real*>start
-    narrow_product(&cell.w_hh, p, &s.h, n - args.run.n0, a.init, P * VLEN, <real*>acc, P * VLEN, R)
+    panel_rows_product(&cell.w_hh, s.widened_hh if widened else NULL, p, &s.h, n - args.run.n0, a.init, P * VLEN,
+                       <real*>acc, P * VLEN, R)
     if cell.kind == GRU_BEFORE:
         for i in range(R):
             acc[3 * i + 2] = start[3 * i + 2]
@@ -251,23 +277,23 @@ cdef int narrow_plain_row_step(forward_args* args, step* t, const narrow_scratch
 
 
 # The same of panel p and rows n..n+count, at most ROW_BLOCK.
-cdef int narrow_rows_step(forward_args* args, step* t, const narrow_scratch* s, isize p, isize n,
-                          isize count) noexcept nogil:
+cdef int narrow_rows_step(forward_args* args, step* t, const narrow_scratch* s, isize p, isize n, isize count,
+                          bint widened) noexcept nogil:
     cdef vf[4 * ROW_BLOCK] sums
     cdef vf[32] acc
     cdef vf[16] n_input
     cdef const packed_cell* cell = args.run.cell
     cdef isize P = cell.w_ih.width, row = n - args.run.n0, m = 0, R
     cdef const real* input_sums = <const real*>sums
-    cdef bint at_once = (t.input_sums == NULL and not is_integer(&cell.w_ih) and cell.kind != GRU
+    cdef bint at_once = (t.input_sums == NULL and not is_integer(&cell.w_ih) and not widened and cell.kind != GRU
                          and cell.kind != GRU_BEFORE)       # one sum over x and h
     if t.input_sums != NULL:
         input_sums = t.input_sums + p * t.input_panel + row * P * VLEN
     elif not at_once:
         while m < count:
             R = tile_rows(count - m, most_rows(&cell.w_ih))
-            narrow_product(&cell.w_ih, p, &s.x, row + m, <const real*>cell.bias + p * P * VLEN, 0,
-                           <real*>(sums + m * P), P * VLEN, R)
+            panel_rows_product(&cell.w_ih, s.widened_ih if widened else NULL, p, &s.x, row + m,
+                               <const real*>cell.bias + p * P * VLEN, 0, <real*>(sums + m * P), P * VLEN, R)
             m += R
     m = 0
     while m < count:
@@ -280,7 +306,7 @@ cdef int narrow_rows_step(forward_args* args, step* t, const narrow_scratch* s, 
             pair_products(&cell.w_ih, &cell.w_hh, p, &s.x, &s.h, row + m, <const real*>cell.bias + p * P * VLEN,
                           <real*>acc, P * VLEN, R)
         else:
-            narrow_gate_sums(args, s, input_sums + m * P * VLEN, acc, n_input, p, n + m, R)
+            narrow_gate_sums(args, s, input_sums + m * P * VLEN, acc, n_input, p, n + m, R, widened)
         if cell.plain:
             cells_plain(args, t, acc, n_input, s.floats, p, 1, n + m, R)
         else:
@@ -296,6 +322,7 @@ cdef int narrow_units_part(forward_args* args, step* t, isize part) noexcept nog
     cdef const packed_cell* cell = run.cell
     cdef isize p0 = share(cell.w_ih.panels, part, run.member), p1 = share(cell.w_ih.panels, part + 1, run.member)
     cdef isize n0 = run.n0, width = state_width(run), i, p, n, count
+    cdef bint widened = widens(&cell.w_hh, t.active - n0)
     place_scratch(args, &s, part)
     if run.member != NULL:
         prefetch_states(args, t, p0, p1)
@@ -312,10 +339,14 @@ cdef int narrow_units_part(forward_args* args, step* t, isize part) noexcept nog
         return narrow_row_step(args, t, &s, n0, p0, p1)
     for i in range(p1 - p0):
         p = p1 - 1 - i if (t.index + args.turn) & 1 else p0 + i
+        if widened:
+            widen_panel(&cell.w_hh, p, s.widened_hh)
+            if t.input_sums == NULL:
+                widen_panel(&cell.w_ih, p, s.widened_ih)
         n = n0
         while n < t.active:
             count = tile_rows(t.active - n, ROW_BLOCK)
-            if narrow_rows_step(args, t, &s, p, n, count):
+            if narrow_rows_step(args, t, &s, p, n, count, widened):
                 return -1
             n += count
     return 0

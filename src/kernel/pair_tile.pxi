@@ -10,8 +10,8 @@
 # once a step for all panels: where the CPU multiplies pairs (`fast`) into pairs, else into floats, and then weights are
 # widened to floats as they are read. Where the number of k is odd, the last pair's second weight and number are 0.
 #
-# Uses real, vf, VLEN (declarations), ROWS, ROW_PANELS (tile), vi (integer_tile), matrix, isize, CHECK (structs),
-# narrow_rows (narrow).
+# Uses real, vf, VLEN (declarations), ROWS, ROW_PANELS, tile_args, call_tile (tile), vi (integer_tile), matrix, isize,
+# CHECK (structs), narrow_rows (narrow).
 
 cdef extern from "pairs.h" nogil:
     enum: HAS_PAIRS
@@ -338,6 +338,35 @@ cdef inline void pair_row_product(const matrix* w, isize p0, isize p1, const nar
         else:
             call_pairs(&a, w.width, 1, w.fast)
         done += Q
+
+
+# Without the CPU's instruction, many rows are multiplied by the float32 tile with a panel that is widened once for all
+# of them; rounded rows are floats then, and the sums are the same.
+
+# Widens panel p to floats as tile.pxi has them: [k][width][VLEN], an even number of k.
+cdef inline void widen_panel(const matrix* w, isize p, real* out) noexcept nogil:
+    cdef isize pairs = (w.depth + 1) // 2, P = w.width, k, q
+    cdef const unsigned short* weights = <const unsigned short*>w.data + p * pairs * P * 2 * VLEN
+    cdef vi pair
+    for k in range(pairs):
+        for q in range(P):
+            pair = load_pairs(weights + q * 2 * VLEN)
+            vstore(out + q * VLEN, first_number(pair))
+            vstore(out + (P + q) * VLEN, second_number(pair))
+        weights += P * 2 * VLEN
+        out += 2 * P * VLEN
+
+
+# As pair_product, with panel p widened.
+cdef inline void widened_product(const matrix* w, const real* widened, const narrow_rows* v, isize first,
+                                 const real* init, isize init_row, real* out, isize out_row, isize R) noexcept nogil:
+    cdef tile_args a
+    a.acc, a.acc_row, a.init, a.init_row = out, out_row, init, init_row
+    a.w_step, a.operands = w.width * VLEN, 1
+    a.of[0].w, a.of[0].outer, a.of[0].depth = widened, 1, w.depth
+    a.of[0].v, a.of[0].v_step, a.of[0].v_outer = <const real*>(v.data + first * v.row), 1, 0
+    a.of[0].v_row = v.row // <isize>sizeof(real)
+    call_tile(&a, w.width, R)
 
 
 # Packs bfloat16 weights in pairs of k: the arguments are those of `pack`.
