@@ -96,6 +96,8 @@ cdef struct narrow_scratch:
     narrow_rows x                   # [args.chunk, or 1][row]
     narrow_rows h                   # [row]
     narrow_rows extra               # [row]: r h or m, where the cell has W_hn or W_hr
+    real* widened_ih                # a panel of W_ih and one of W_hh, widened to floats; or NULL
+    real* widened_hh
     real* sums                      # one row: [panel][width][VLEN], and again; then n_input of a GRU, [panel][VLEN]
 
 

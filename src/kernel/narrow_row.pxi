@@ -330,9 +330,48 @@ cdef void narrow_step_alone(const forward_args* args) noexcept nogil:
     step_panels(&row, 0, row.at.cell.w_ih.panels)
 
 
+# The same of bfloat16 weights and one or two panels of an LSTM or GRU, their number and the cell being constants: at
+# this size finding what to call costs as much as a tenth of the arithmetic.
+cdef inline void pair_step_alone(const forward_args* args, const bint lstm, const int panels,
+                                 const int how) noexcept nogil:
+    cdef narrow_step_row row
+    cdef signed char* x = <signed char*>args.run.scratch
+    cdef signed char* h = x + narrow_row(&args.run.cell.w_ih)
+    cdef int u
+    row.at = row_of_step(args)
+    row.h_n, row.y, row.x, row.h = <vf*>args.h_n, <real*>args.y, x, h
+    for u in range(panels):
+        round_vector(h, u * VLEN, vload(row.at.h + u * VLEN), how == PAIRED)
+    round_row(row.at.x, row.at.cell.input, x, how == PAIRED)
+    if lstm:
+        lstm_panel_group(&row, 0, panels, how)
+    else:
+        gru_panel_group(&row, 0, panels, how)
+
+
+cdef void paired_step_lstm1(const forward_args* args) noexcept nogil: pair_step_alone(args, True, 1, PAIRED)
+cdef void paired_step_lstm2(const forward_args* args) noexcept nogil: pair_step_alone(args, True, 2, PAIRED)
+cdef void paired_step_gru1(const forward_args* args) noexcept nogil: pair_step_alone(args, False, 1, PAIRED)
+cdef void paired_step_gru2(const forward_args* args) noexcept nogil: pair_step_alone(args, False, 2, PAIRED)
+cdef void widened_step_lstm1(const forward_args* args) noexcept nogil: pair_step_alone(args, True, 1, WIDENED)
+cdef void widened_step_lstm2(const forward_args* args) noexcept nogil: pair_step_alone(args, True, 2, WIDENED)
+cdef void widened_step_gru1(const forward_args* args) noexcept nogil: pair_step_alone(args, False, 1, WIDENED)
+cdef void widened_step_gru2(const forward_args* args) noexcept nogil: pair_step_alone(args, False, 2, WIDENED)
+
+cdef step_function[2][2][3] PAIR_STEPS              # [is paired][is LSTM][panels]
+PAIR_STEPS[0][0] = [NULL, widened_step_gru1, widened_step_gru2]
+PAIR_STEPS[0][1] = [NULL, widened_step_lstm1, widened_step_lstm2]
+PAIR_STEPS[1][0] = [NULL, paired_step_gru1, paired_step_gru2]
+PAIR_STEPS[1][1] = [NULL, paired_step_lstm1, paired_step_lstm2]
+
+
 cdef step_function narrow_small_step(const packed_cell* cell) noexcept nogil:
     cdef isize outputs = cell.w_ih.panels * cell.w_ih.width * VLEN
     cdef isize most = SMALL_STEP if is_integer(&cell.w_hh) else SMALL_STEP // 2
+    cdef bint paired = HAS_PAIRS and cell.w_hh.fast
+    if (is_plain_row_cell(cell) and not is_integer(&cell.w_hh) and (cell.kind == LSTM or cell.kind == GRU)
+            and cell.w_ih.panels <= 2):
+        return PAIR_STEPS[paired][cell.kind == LSTM][cell.w_ih.panels]
     if is_plain_row_cell(cell) and outputs * (cell.input + cell.state) <= most:
         return narrow_step_alone
     return NULL
