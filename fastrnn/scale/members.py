@@ -152,7 +152,7 @@ class LayerStreams(Members):
                 value = y
             else:
                 value = part(value, threads)
-        self._side[slots] ^= 1              # all is done: from here on the new states are the streams'
+        _core.turn_sides(self._side, slots)     # all is done: from here on the new states are the streams'
         if places is not None:
             out[places] = value
         elif value is not out:

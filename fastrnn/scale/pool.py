@@ -177,11 +177,10 @@ class StreamPool:
         inputs = members.checked(x, count, columns)
         result = members.outputs(count, out)
         slots = np.empty(count, np.intp)
-        missing, repeated = self._slots.look_up(keys, slots)
+        missing, repeated = self._slots.look_up(keys, slots, self._changed)
         new = self._admit(keys, slots) if missing else 0
         if missing:
-            repeated = self._slots.look_up(keys, slots)[1]
-        self._changed[slots] = True
+            repeated = self._slots.look_up(keys, slots, self._changed)[1]
         if repeated:
             self._step_in_turns(slots, inputs, result)
         else:

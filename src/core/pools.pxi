@@ -244,6 +244,23 @@ cdef class RowSteps:
         return result                        # -1: look() has set the exception of a signal handler
 
 
+def turn_sides(cnp.ndarray side not None, cnp.ndarray rows not None):
+    """Let the other record of each row be its state.
+
+    Parameters
+    ----------
+    side : ndarray of uint8, [capacity]
+        Written in place.
+    rows : ndarray of intp, [n]
+        None twice; ``RowSteps.step`` has checked them.
+    """
+    cdef unsigned char* sides = <unsigned char*>cnp.PyArray_DATA(side)
+    cdef const isize* row = <const isize*>cnp.PyArray_DATA(rows)
+    cdef isize i
+    for i in range(cnp.PyArray_DIM(rows, 0)):
+        sides[row[i]] ^= 1
+
+
 cdef class Slots:
     """Which key has which slot, and in what order they were used last; for fastrnn.scale.
 
@@ -298,7 +315,7 @@ cdef class Slots:
         """How many slots have no key."""
         return len(self.unused)
 
-    def look_up(self, keys, cnp.ndarray slots not None):
+    def look_up(self, keys, cnp.ndarray slots not None, cnp.ndarray used=None):
         """Write the slot of each key to `slots`, -1 where it has none, and note the use, key after key.
 
         Parameters
@@ -307,6 +324,8 @@ cdef class Slots:
             The keys; hashing one may raise.
         slots : ndarray of intp, [len(keys)]
             Written in place.
+        used : ndarray of bool, [capacity], optional
+            Set for every slot that is found.
 
         Returns
         -------
@@ -315,9 +334,14 @@ cdef class Slots:
         """
         cdef isize i, slot, missing = 0, repeated = 0, n = len(keys)
         cdef isize* out = <isize*>cnp.PyArray_DATA(slots)
+        cdef unsigned char* marks = NULL
         cdef PyObject* found
         if cnp.PyArray_DIM(slots, 0) != n:
             raise ValueError(f"slots: expected {n}, got {cnp.PyArray_DIM(slots, 0)}")
+        if used is not None:
+            if cnp.PyArray_DIM(used, 0) != self.capacity:
+                raise ValueError(f"used: expected {self.capacity}, got {cnp.PyArray_DIM(used, 0)}")
+            marks = <unsigned char*>cnp.PyArray_DATA(used)
         self.lookups += 1
         for i in range(n):
             found = PyDict_GetItemWithError(self.index, keys[i])
@@ -329,6 +353,8 @@ cdef class Slots:
             if self.last[slot] == self.lookups:
                 repeated += 1
             self.last[slot] = self.lookups
+            if marks != NULL:
+                marks[slot] = 1
             if self.later[slot] != self.capacity:
                 self.unlink(slot)
                 self.link_last(slot)
