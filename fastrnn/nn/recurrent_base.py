@@ -196,19 +196,22 @@ class Recurrent(Quantizable, Packed[Pack], Generic[StateT, StateLikeT]):
         None where the general way is due: for two directions and reversed ones, for arrays that are not laid out as the
         kernels take them, for work that threads would share, and while another thread is in such a call.
         """
-        if x.ndim == 3:
-            rows = x.shape[0] if self.batch_first else x.shape[1]
-        elif x.ndim == 2:
-            rows = 1
+        quick: Any = self._quick
+        if quick is not None and quick[0] is self._parameters and quick[1] == dispatch.active_isa():
+            result: tuple[Array, StateT] | None = quick[3]._call(x, state, out)     # None for any other number of rows
+            if result is not None:
+                return result
         else:
+            quick = None
+        if x.ndim not in (2, 3):
             return None
-        quick, isa = self._quick, dispatch.active_isa()
-        if quick is None or quick[0] is not self._parameters or quick[1] != isa or quick[2] != rows:
-            if self.bidirectional or self.reverse or not 0 < rows * self.num_layers * self.hidden_size <= _QUICK_STATE:
-                return None
-            quick = self._quick = (self._parameters, isa, rows, Caller(self._packed_for_steps(rows), rows,
-                                                                       self.batch_first))
-        return cast("tuple[Array, StateT] | None", quick[3]._call(x, cast(Any, state), out))
+        rows = 1 if x.ndim == 2 else x.shape[0 if self.batch_first else 1]
+        if (quick is not None and quick[2] == rows) or self.bidirectional or self.reverse \
+                or not 0 < rows * self.num_layers * self.hidden_size <= _QUICK_STATE:
+            return None
+        caller: Any = Caller(self._packed_for_steps(rows), rows, self.batch_first)
+        self._quick = self._parameters, dispatch.active_isa(), rows, caller
+        return caller._call(x, state, out)      # type: ignore[no-any-return]   # as above
 
     def forward(self, x: ArrayLike, state: StateLikeT | None = None, lengths: ArrayLike | None = None,
                 reset_mask: ArrayLike | None = None, rng: Rng = None, *,

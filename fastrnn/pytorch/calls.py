@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .. import _core
 from .._base import dispatch
 from .autograd import apply, forward_pass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .autograd import Pass
+    from torch.nn.utils.rnn import PackedSequence
+
+    from .._core import Pass
     from .weights import Tensors
 
 # The kernels' names of what torch's modules call their mode.
@@ -20,7 +23,7 @@ KINDS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_
 
 
 def trains(*tensors: torch.Tensor | None) -> bool:
-    """Whether a gradient may be asked for."""
+    """Whether a gradient may be asked for. In Python, because torch.compile traces it."""
     if torch.is_grad_enabled():
         for t in tensors:
             if t is not None and t.requires_grad:
@@ -44,6 +47,20 @@ def states(hx: Any, lstm: bool) -> tuple[Any, ...] | None:
         return ()
     states = hx if lstm else (hx,)
     return tuple(states) if isinstance(states, (tuple, list)) and len(states) == 1 + lstm else None
+
+
+def packed_batch(input: PackedSequence) -> _core.Batch | None:
+    """How the rows of a PackedSequence are ordered, and those of its states; None where its tensors do not fit."""
+    batch = _core.packed_batch(input.batch_sizes.numpy(), input.data.shape[0]) if input.data.dim() == 2 else None
+    return batch if batch is None or order_states(batch, input) else None
+
+
+def order_states(batch: _core.Batch, input: PackedSequence) -> bool:
+    """Have the states in the caller's order, which the rows, by falling length, are not; whether that is possible."""
+    order, inverse = input.sorted_indices, input.unsorted_indices
+    if order is None or inverse is None:
+        return order is inverse
+    return batch.order_states(order.numpy(), inverse.numpy())
 
 
 def threads() -> int:

@@ -23,6 +23,7 @@ _transforms_are_active: Any = getattr(torch._C, "_are_functorch_transforms_activ
 _dispatch_modes: Any = getattr(torch._C, "_len_torch_dispatch_stack", None)
 _operations: Any = getattr(torch, "_VF", None)
 _is_legacy_batched: Any = getattr(getattr(torch._C, "_functorch", None), "is_legacy_batchedtensor", None)
+_saved_tensors_hooks: Any = getattr(getattr(torch._C, "_autograd", None), "_top_saved_tensors_default_hooks", None)
 COMPLETE = (None not in (_transforms_are_active, _dispatch_modes, _is_legacy_batched)
             and hasattr(forward_ad, "_current_level"))
 
@@ -52,6 +53,11 @@ def compiling() -> bool:
 def tracing() -> bool:
     """Whether torch.jit.trace is running."""
     return bool(_is_tracing())
+
+
+def saved_tensors_hooked() -> bool:
+    """Whether a hook, that of a checkpoint for one, takes the tensors that a node saves; True where nobody can tell."""
+    return _saved_tensors_hooks is None or _saved_tensors_hooks(False) is not None
 
 
 def batched(*gradients: torch.Tensor | None) -> bool:

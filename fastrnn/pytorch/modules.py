@@ -16,9 +16,10 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from .. import _core
 from .._base import dispatch
+from .._core import Pass
 from ..nn.parameters import GATES, shapes
-from . import autocast, calls, internals, operators, resets, short_calls
-from .autograd import TORCH_NAMES, Pass
+from . import autocast, calls, internals, operators, resets, short_calls, trained_calls
+from .autograd import TORCH_NAMES
 from .weights import DTYPES, Cache, Weights, suits
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from torch.types import Device
 
-    from .._base.typing import BoolArray, IntArray
+    from .._base.typing import BoolArray
     from .weights import Tensors
 
     _ModuleBase: TypeAlias = nn.Module
@@ -181,9 +182,9 @@ class _Layers(Fast, _LayerBase):
         >>> torch.allclose(output[4:, 0], layer(x)[0][:3, 0])
         True
         """
-        if type(input) is torch.Tensor and reset_mask is None and torch.is_grad_enabled() \
-                and short_calls.better_by_torch(self, input):       # first: the checks below cost as much as the step
-            short = internals.plain_call(self, input, hx)
+        trained = reset_mask is None and torch.is_grad_enabled()
+        if trained and type(input) is torch.Tensor and short_calls.better_by_torch(self, input):
+            short = internals.plain_call(self, input, hx)       # first: the checks below cost as much as the step
             return super(Fast, self).forward(input, hx) if short is None else short
         if isinstance(input, torch.fx.Proxy):       # a leaf of symbolic tracing, as torch's own modules are
             tracer: Any = input.tracer
@@ -191,8 +192,9 @@ class _Layers(Fast, _LayerBase):
             return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), options)
         results = None
         if internals.eager():
-            if reset_mask is None and type(input) is torch.Tensor and not torch.is_grad_enabled() \
-                    and not autocast.active():
+            if trained and not autocast.active():
+                results = trained_calls.call(self, input, hx)
+            elif not trained and reset_mask is None and type(input) is torch.Tensor and not autocast.active():
                 results = short_calls.call(self, input, hx)
             if results is None:
                 results = self._fast(input, hx, reset_mask)
@@ -208,7 +210,7 @@ class _Layers(Fast, _LayerBase):
         """How the rows are ordered, and whether there is an axis of rows; None for no sequence, or an empty one."""
         axes = x.dim()
         if isinstance(input, PackedSequence):
-            batch = _core.packed_batch(input.batch_sizes.numpy(), x.shape[0]) if axes == 2 else None
+            batch = calls.packed_batch(input)
             return None if batch is None else (batch, True)
         if axes == 2:
             T, N = x.shape[0], 1
@@ -252,14 +254,12 @@ class _Layers(Fast, _LayerBase):
                  for i, five in enumerate(weights)]
         if None in packs:
             return None
-        order = None
-        if packed and input.sorted_indices is not None:
-            order = input.sorted_indices.numpy(), input.unsorted_indices.numpy()
         lengths = None if mask is None else batch.lengths
         if lengths is not None:         # with a mask the kernels take padded rows
             x, _ = pad_packed_sequence(PackedSequence(x, input.batch_sizes))
             batch = _core.Batch(T, N, lengths, np.arange(N))
-        x, finals = self._run_layers(x, states, batch, batched, weights, packs, mask, order)  # type: ignore[arg-type]  # no None there
+            calls.order_states(batch, input)
+        x, finals = self._run_layers(x, states, batch, batched, weights, packs, mask)  # type: ignore[arg-type]  # no None there
         if lengths is not None:
             x = pack_padded_sequence(x, torch.from_numpy(lengths)).data
         if cast is not None:
@@ -268,8 +268,8 @@ class _Layers(Fast, _LayerBase):
         return (PackedSequence(x, *input[1:]) if packed else x), last
 
     def _run_layers(self, x: torch.Tensor, states: Sequence[torch.Tensor], batch: _core.Batch, batched: bool,
-                    weights: Sequence[Tensors], packs: list[_core.Parameters], mask: BoolArray | None,
-                    order: tuple[IntArray, IntArray] | None) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
+                    weights: Sequence[Tensors], packs: list[_core.Parameters],
+                    mask: BoolArray | None) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
         """The output and the final states of all layers, one after the other."""
         D, L, threads = 1 + self.bidirectional, self.num_layers, calls.threads()
         ragged = batch.lengths is not None and batch.order is None
@@ -286,7 +286,7 @@ class _Layers(Fast, _LayerBase):
             initial = states if L == 1 else [s[own] for s in states]
             # between layers time comes first, as in torch's: dropout masks are drawn in that order
             call = Pass(packs[own], batch, ragged, hidden, (batch.T, batch.N) if swapped and not last else rows,
-                        state_rows, x_swapped and k == 0, swapped and last, threads, mask, *(order or ()))
+                        state_rows, x_swapped and k == 0, swapped and last, threads, mask)
             x, *new = calls.run(call, x, initial, of_layer, trains if k == 0 else calls.trains(x, *initial, *of_layer))
             finals.append(new)
             if self.dropout and self.training and not last:

@@ -14,9 +14,10 @@ import torch
 
 from .. import _core
 from .._base import dispatch
+from .._core import Pass
 from ..nn.parameters import GATES
 from . import calls, internals
-from .autograd import Pass, backward_pass, forward_pass
+from .autograd import backward_pass, forward_pass
 from .weights import DTYPES, Weights
 
 if TYPE_CHECKING:

@@ -21,15 +21,14 @@ if TYPE_CHECKING:
 # Of one step there is no gain where comparing the weights takes longer than torch's step.
 SHORT_ROWS, WEIGHTS_TO_COMPARE = 64, 200_000
 MULTIPLY_ADDS = 2_000_000       # of a step of a cell: beyond, threads may share the work
-NO_STEPS = "RNN_TANH", "RNN_RELU"       # modes of which one step that trains is faster by torch
 
 
 # Where torch is faster. Beside its arithmetic a step of torch's costs from 20 us (RNN) to 80 us (GRU), forward and
 # backward. A call of the kernels costs about 1 ns for each weight to bring the weights into their order and the
-# gradients out of it. So one step pays for this many weights; and with this many rows the faster arithmetic pays for
-# any number of weights. Without gradients there is only the comparison of weights, which a single row in a single step
-# does not pay for.
-_WEIGHTS_OF_A_STEP, _ROWS_THAT_TRAIN, _ROWS_OF_A_STEP = 50_000, 64, 4
+# gradients out of it. So one step pays for this many weights, of an RNN layer for fewer, and of an RNN's cell for none;
+# and with this many rows the faster arithmetic pays for any number of weights. Without gradients there is only the
+# comparison of weights, which a single row in a single step does not pay for.
+_WEIGHTS_OF_A_STEP, _WEIGHTS_OF_AN_RNN, _ROWS_THAT_TRAIN, _ROWS_OF_A_STEP = 50_000, 20_000, 64, 4
 
 
 def gains(kind: str, steps: int, rows: int, weights: int, trains: bool) -> bool:
@@ -44,6 +43,11 @@ def gains(kind: str, steps: int, rows: int, weights: int, trains: bool) -> bool:
     return steps > 1 or rows >= _ROWS_OF_A_STEP
 
 
+def step_gains(kind: str, weights: int) -> bool:
+    """Whether one step of a layer that trains is faster here than by torch's GRU or RNN."""
+    return weights <= (_WEIGHTS_OF_A_STEP if kind == "gru" else _WEIGHTS_OF_AN_RNN)
+
+
 def one_step(layer: _Layers, x: torch.Tensor) -> bool:
     """Whether x is one step of a layer."""
     axes = x.dim()
@@ -52,12 +56,12 @@ def one_step(layer: _Layers, x: torch.Tensor) -> bool:
 
 def better_by_torch(layer: _Layers, x: torch.Tensor) -> bool:
     """Whether a call with gradients is one step of a kind that torch's own code takes faster."""
-    if layer.mode in NO_STEPS:
-        return one_step(layer, x) and not torch.compiler.is_compiling()
+    H, kind = layer.hidden_size, calls.KINDS.get(layer.mode, "lstm")
+    if kind == "lstm" or step_gains(kind, GATES[kind] * H * (layer.input_size + H)):
+        return False
     weight = layer._parameters.get("weight_hh_l0")
-    return (layer.mode == "GRU" and weight is not None and weight.requires_grad
-            and weight.numel() + 3 * layer.hidden_size * layer.input_size > _WEIGHTS_OF_A_STEP
-            and one_step(layer, x) and "parametrizations" not in layer._modules and not torch.compiler.is_compiling())
+    return (weight is not None and (weight.requires_grad or kind != "gru") and one_step(layer, x)
+            and "parametrizations" not in layer._modules and not torch.compiler.is_compiling())
 
 
 def is_short(layer: _Layers, kind: str, x: torch.Tensor) -> bool:

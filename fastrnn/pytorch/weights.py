@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from .. import _core
 from .._base import validation as check
 from .autograd import array
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .. import _core
     from ..nn.streams import Caller
 
     Tensors: TypeAlias = Sequence[torch.Tensor | None]
@@ -38,12 +38,7 @@ class Weights:
 
     def are_of(self, tensors: Tensors) -> bool:
         """Whether the arrays show what these tensors contain now."""
-        if len(self.tensors) != len(tensors):
-            return False
-        for t, mine, place in zip(tensors, self.tensors, self.places):
-            if t is not mine or (t is not None and (t.data_ptr() != place or not t.is_contiguous())):
-                return False
-        return True
+        return _core.same_tensors(tensors, self.tensors, self.places)
 
 
 class Cache(dict[tuple[Any, ...], Weights]):
@@ -57,11 +52,4 @@ class Cache(dict[tuple[Any, ...], Weights]):
 
 def suits(tensors: Tensors) -> bool:
     """Whether all are plain tensors in memory, of one dtype that the kernels have. None is passed over."""
-    dtype = getattr(tensors[0], "dtype", None)
-    if dtype not in DTYPES:
-        return False
-    for t in tensors:
-        if t is not None and not (type(t) in PLAIN and t.dtype is dtype and t.is_cpu and t.layout is torch.strided
-                                  and not t.is_neg()):
-            return False
-    return True
+    return _core.plain_tensors(tensors, PLAIN, DTYPES, torch.strided)

@@ -18,6 +18,7 @@ One module in several files, each with what it uses from the others in its first
     pools            RowSteps, Slots: steps of any of many streams, and which stream lies where
     dense            Dense: affine maps
     learning         optimizer updates, norms
+    tensors          what fastrnn.pytorch asks torch's tensors in every call
 """
 
 cimport cython
@@ -36,9 +37,12 @@ cdef extern from "machine.h" nogil:
     ctypedef unsigned long long fp_mode
     fp_mode read_fp()
     fp_mode flush_subnormals()
+    void flush_subnormals_from(fp_mode old)
     void restore_fp(fp_mode mode)
     bint cpu_runs(int isa)
     int usable_cpus()
+
+cdef object FLOAT32 = np.dtype(np.float32), FLOAT64 = np.dtype(np.float64)
 
 ACTIVATIONS = {"sigmoid": SIGMOID, "tanh": TANH, "relu": RELU, "affine": AFFINE, "leaky_relu": LEAKY_RELU,
                "thresholded_relu": THRESHOLDED_RELU, "scaled_tanh": SCALED_TANH, "hard_sigmoid": HARD_SIGMOID,
@@ -64,6 +68,7 @@ include "streams.pxi"
 include "pools.pxi"
 include "dense.pxi"
 include "learning.pxi"
+include "tensors.pxi"
 
 
 def isa_runs(int number):

@@ -19,7 +19,7 @@ cdef class _Backward:
 
 
 def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_n, isize threads,
-                   bint need_input=True, bint need_parameters=True):
+                   bint need_input=True, bint need_parameters=True, bint need_states=True):
     """Compute the gradients of a loss L by back-propagation through time.
 
     Packed: dy is [rows, D*S], and dx [rows, I].
@@ -30,24 +30,27 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
         What ``forward_layer`` returned with keep.
     dy : ndarray, [T, N, D*S]
         dL/dy. Its last axis is contiguous.
-    dh_n : ndarray, [D, N, S]
-        dL/dh_n.
+    dh_n : ndarray, [D, N, S], or None
+        dL/dh_n. None: zeros.
     dc_n : ndarray, [D, N, H], or None
-        dL/dc_n of an LSTM.
+        dL/dc_n of an LSTM. None: zeros.
     threads : int
         The most threads.
     need_input : bool, default True
         Whether dL/dx is computed.
     need_parameters : bool, default True
         Whether the parameters' gradients are computed.
+    need_states : bool, default True
+        Whether dL/dh_0 and dL/dc_0 are wanted.
 
     Returns
     -------
     dx : ndarray, [T, N, I], or None
         None without need_input.
-    dh_0 : ndarray, [D, N, S]
+    dh_0 : ndarray, [D, N, S], or None
+        None without need_states.
     dc_0 : ndarray, [D, N, H], or None
-        Of an LSTM.
+        Of an LSTM. None without need_states.
     gradients : list of dict
         For each direction the gradients of weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, peephole, those that it
         has; empty without need_parameters.
@@ -86,7 +89,7 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
     call.go()
     if D * tasks == 1 and work < LEAST_PRODUCTS:
         threads = 1
-    dh_0, dc_0 = unpack_state_gradients(directions, batch)
+    dh_0, dc_0 = unpack_state_gradients(directions, batch) if need_states else (None, None)
     dx, gradients = unpack_gradients(directions, threads, need_input, need_parameters)
     return dx, dh_0, dc_0, gradients
 
@@ -123,11 +126,13 @@ cdef int place_gradients(backward_args* args, _Backward direction, isize d, cnp.
     cdef kernel_table* table = direction.saved.parameters.table
     cdef isize V = table.vlen, size = table.itemsize, dh_row = state_gradient_row(cell, V)
     direction.dh = Buffer(batch.N, dh_row, size, True)
-    exchange_state(batch, dh_n, d, direction.dh, dh_row, False)
+    if dh_n is not None:
+        exchange_state(batch, dh_n, d, direction.dh, dh_row, False)
     args.dh = direction.dh.data
     if cell.kind == LSTM:
         direction.dc = Buffer(batch.N, units_row(cell, V), size, True)
-        exchange_state(batch, dc_n, d, direction.dc, units_row(cell, V), False)
+        if dc_n is not None:
+            exchange_state(batch, dc_n, d, direction.dc, units_row(cell, V), False)
         args.dc = direction.dc.data
     direction.dgates = Buffer(batch.rows * cell.w_ih.panels, cell.deltas * V, size)
     args.dgates = direction.dgates.data
@@ -146,9 +151,9 @@ cdef tuple unpack_state_gradients(list directions, Batch batch):
     cdef Parameters p = direction.saved.parameters
     cdef const packed_cell* cell
     cdef isize D = len(directions), V = p.table.vlen, d
-    cdef cnp.ndarray dh_0 = np.empty((D, batch.N, p.cell.state), p.dtype), dc_0 = None
+    cdef cnp.ndarray dh_0 = new_states(p, D, batch.N, p.cell.state), dc_0 = None
     if p.cell.kind == LSTM:
-        dc_0 = np.empty((D, batch.N, p.cell.hidden), p.dtype)
+        dc_0 = new_states(p, D, batch.N, p.cell.hidden)
     for d in range(D):
         direction = directions[d]
         cell = &direction.saved.parameters.cell
@@ -175,7 +180,8 @@ cdef tuple unpack_gradients(list directions, isize threads, bint need_input, bin
     for d, direction in enumerate(directions):
         gradient = gradients[d]
         if "bias_hh" in gradient and direction.saved.parameters.cell.kind != GRU:
-            gradient["bias_hh"][:] = gradient["bias_ih"]
+            part = gradient["bias_hh"]
+            memcpy(cnp.PyArray_DATA(part), cnp.PyArray_DATA(<cnp.ndarray>gradient["bias_ih"]), cnp.PyArray_NBYTES(part))
         if not need_input:
             continue
         part = take_input_gradient(inputs[d], direction.saved)

@@ -33,6 +33,8 @@ cdef class Batch:
     cdef readonly cnp.ndarray lengths, order
     cdef const isize* length         # the data of lengths, or NULL
     cdef const isize* row            # the data of order, or NULL
+    cdef cnp.ndarray state_order
+    cdef const isize* state_row      # the caller's row of each row here in states: row, unless order_states was called
     cdef Buffer offsets
     cdef const isize* offset         # packed: [T], the packed row where each time index begins; else NULL
 
@@ -48,7 +50,7 @@ cdef class Batch:
                 for t in range(N):
                     self.rows += self.length[t]
         if order is not None:
-            self.row = <const isize*>cnp.PyArray_DATA(order)
+            self.row = self.state_row = <const isize*>cnp.PyArray_DATA(order)
         if packed:
             self.offsets = Buffer(max(<isize>1, T), 1, sizeof(isize))
             self.offset = offset = <isize*>self.offsets.data
@@ -58,6 +60,35 @@ cdef class Batch:
                 offset[t] = total
                 total += running
             self.rows = total
+
+    def order_states(self, cnp.ndarray order, cnp.ndarray inverse):
+        """Have the caller's states in another order than the rows of x, as beside a PackedSequence.
+
+        Parameters
+        ----------
+        order : ndarray of int64, [N]
+            The caller's row of each row here.
+        inverse : ndarray of int64, [N]
+            The row here of each row of the caller's.
+
+        Returns
+        -------
+        bool
+            False, and nothing has changed, where the two are not inverse orders of N rows.
+        """
+        cdef isize n, row
+        cdef const isize* rows = <const isize*>cnp.PyArray_DATA(order)
+        cdef const isize* back = <const isize*>cnp.PyArray_DATA(inverse)
+        for a in (order, inverse):
+            if (cnp.PyArray_TYPE(a) != cnp.NPY_INT64 or cnp.PyArray_NDIM(a) != 1 or cnp.PyArray_DIM(a, 0) != self.N
+                    or not cnp.PyArray_ISCARRAY_RO(a)):
+                return False
+        for n in range(self.N):
+            row = rows[n]
+            if not 0 <= row < self.N or back[row] != n:
+                return False
+        self.state_order, self.state_row = order, rows
+        return True
 
     cdef isize first_rows(self) noexcept:
         """Rows that run at step 0."""
@@ -106,7 +137,7 @@ cdef class Batch:
         cdef isize n
         cdef char* at
         for n in range(self.N):
-            at = outside + (n if self.row == NULL else self.row[n]) * row
+            at = outside + (n if self.state_row == NULL else self.state_row[n]) * row
             if back:
                 memcpy(at, padded + n * padded_row, size)
             else:

@@ -3,6 +3,13 @@
 # Uses Buffer (buffers), Parameters, units_row, state_row (parameters), Batch, in_place, exchange_rows, exchange_state
 # (batch), Call, Saved, set_run, split, best_split, worthwhile (calls), forward_args (structs).
 
+# A new array [D, N, width] of the parameters' dtype.
+cdef cnp.ndarray new_states(Parameters p, isize D, isize N, isize width):
+    cdef cnp.npy_intp[3] shape
+    shape[0], shape[1], shape[2] = D, N, width
+    return cnp.PyArray_EMPTY(3, shape, cnp.NPY_FLOAT32 if p.table.itemsize == 4 else cnp.NPY_FLOAT64, 0)
+
+
 # One direction of a call: what it saves, and what is unpacked after it.
 cdef class _Forward:
     cdef Saved saved
@@ -25,9 +32,10 @@ def forward_layer(list directions, Batch batch, cnp.ndarray x, cnp.ndarray h_0, 
     batch : Batch
         How the rows are ordered.
     x : ndarray, [T, N, I]
-    h_0 : ndarray, [D, N, S]
+    h_0 : ndarray, [D, N, S], or None
+        None: zeros.
     c_0 : ndarray, [D, N, H], or None
-        Of an LSTM.
+        Of an LSTM. None: zeros.
     reset : ndarray of bool, [T, N], or None
         Where a row starts its step from a zero state.
     y : ndarray, [T, N, D*S]
@@ -125,13 +133,15 @@ cdef int place_states(forward_args* args, _Forward direction, isize d, cnp.ndarr
     cdef isize V = saved.parameters.table.vlen, size = saved.parameters.table.itemsize, N = batch.N
     cdef isize first = batch.first_rows(), h_row = state_row(cell, V), c_row = units_row(cell, V)
     direction.h_n = Buffer(N, h_row, size, True)
-    exchange_state(batch, h_0, d, direction.h_n, h_row, False)
+    if h_0 is not None:
+        exchange_state(batch, h_0, d, direction.h_n, h_row, False)
     saved.h = Buffer(batch.rows if run.keep else 2 * N, h_row, size)
     memcpy(saved.h.data, direction.h_n.data, first * h_row * size)
     run.h, args.h_n = saved.h.data, direction.h_n.data
     if cell.kind == LSTM:
         direction.c_n = Buffer(N, c_row, size, True)
-        exchange_state(batch, c_0, d, direction.c_n, c_row, False)
+        if c_0 is not None:
+            exchange_state(batch, c_0, d, direction.c_n, c_row, False)
         saved.c = Buffer(batch.rows if run.keep else N, c_row, size)
         memcpy(saved.c.data, direction.c_n.data, first * c_row * size)
         run.c, args.c_n = saved.c.data, direction.c_n.data
@@ -168,10 +178,10 @@ cdef tuple unpack_forward(list forwards, Batch batch, cnp.ndarray y, bint keep):
     cdef Parameters p = direction.saved.parameters
     cdef const packed_cell* cell = &p.cell
     cdef isize D = len(forwards), S = cell.state, V = p.table.vlen, d
-    cdef cnp.ndarray h_n = np.empty((D, batch.N, S), p.dtype), c_n = None
+    cdef cnp.ndarray h_n = new_states(p, D, batch.N, S), c_n = None
     cdef list saved = []
     if cell.kind == LSTM:
-        c_n = np.empty((D, batch.N, cell.hidden), p.dtype)
+        c_n = new_states(p, D, batch.N, cell.hidden)
     for d in range(D):
         direction = forwards[d]
         saved.append(direction.saved)

@@ -1,8 +1,9 @@
 # Parameter and input gradients from the gate gradients of all rows: products of whole batches. All products of a layer
 # are tasks of one call, so that its threads are woken once. Their results are there after call.go().
 #
-# Uses Buffer (buffers), IN_ORDER, GRU_RECURRENT, GATE_N, Parameters, vectors_of, units_row, state_row (parameters),
-# Batch, exchange_rows (batch), Call, Saved (calls), task_function (threads), outer_product, product (structs).
+# Uses Buffer (buffers), IN_ORDER, GRU_RECURRENT, GATE_N, Parameters, new_like, vectors_of, units_row, state_row
+# (parameters), Batch, exchange_rows (batch), Call, Saved (calls), task_function (threads), outer_product, product
+# (structs).
 
 cdef enum: MOST_PRODUCTS = 6     # of a direction: W_ih, W_hh, W_hn, W_hr, peepholes, x
 
@@ -57,9 +58,13 @@ cdef int add_outer_gradient(Call call, kernel_table* table, const outer_product*
 # The gradients of one direction by name, which the call computes. dgates, dstate and dpeephole as in backward_args.
 cdef dict add_parameter_gradients(Call call, Saved s, Buffer dgates, Buffer dstate, Buffer dpeephole):
     cdef Parameters p = s.parameters
-    cdef dict gradients = {name: np.empty_like(getattr(p, name))
-                           for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "peephole")
-                           if getattr(p, name) is not None}
+    cdef dict gradients = {"weight_ih": new_like(p.weight_ih), "weight_hh": new_like(p.weight_hh)}
+    if p.bias_ih is not None:
+        gradients["bias_ih"], gradients["bias_hh"] = new_like(p.bias_ih), new_like(p.bias_hh)
+    if p.weight_hr is not None:
+        gradients["weight_hr"] = new_like(p.weight_hr)
+    if p.peephole is not None:
+        gradients["peephole"] = new_like(p.peephole)
     add_gate_weight_gradients(call, s, dgates, gradients)
     if dstate is not None:
         add_projection_gradient(call, s, dstate, gradients["weight_hr"])

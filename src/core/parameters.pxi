@@ -1,6 +1,7 @@
 # The packed parameters of one direction of one layer.
 #
-# Uses Buffer (buffers), table_of, ACTIVATIONS, KINDS (_core), matrix, packed_cell, kernel_table (structs).
+# Uses Buffer (buffers), table_of, FLOAT32, FLOAT64, ACTIVATIONS, KINDS (_core), matrix, packed_cell, kernel_table
+# (structs).
 
 # Which block of rows of a parameter each vector of a unit holds. Rows are in torch's order: LSTM i f g o, GRU r z n.
 cdef int[8] GATE_ORDERS = [0, 1, 2, 3, 2, 0, 1, 2]
@@ -54,6 +55,18 @@ cdef list pack_scales(const kernel_table* table, matrix* m, cnp.ndarray w, tuple
     memcpy(columns.data, cnp.PyArray_DATA(column), cnp.PyArray_NBYTES(column))
     m.scale, m.offset, m.column = scales.data, offsets.data, columns.data
     return [scales, offsets, columns]
+
+
+# A new array of another's shape and dtype.
+cdef inline cnp.ndarray new_like(cnp.ndarray a):
+    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
+
+
+# total[i] += more[i]: as NumPy's sum of the arrays, and without its warnings.
+cdef void add_numbers(cython.floating* total, const cython.floating* more, isize n) noexcept nogil:
+    cdef isize i
+    for i in range(n):
+        total[i] = total[i] + more[i]
 
 
 cdef bint same_bytes(cnp.ndarray a, cnp.ndarray b) noexcept:
@@ -122,7 +135,7 @@ cdef class Parameters:
         self.table = table_of(capsule)
         self.owned = []
         self.scales = scales or (None, None, None)
-        self.dtype = np.dtype(np.float32 if self.table.itemsize == 4 else np.float64)
+        self.dtype = FLOAT32 if self.table.itemsize == 4 else FLOAT64
         self.weight_ih, self.weight_hh, self.weight_hr = weight_ih, weight_hh, weight_hr
         self.bias_ih, self.bias_hh, self.peephole = bias_ih, bias_hh, peephole
         self.cell.kind = KINDS[kind]
@@ -231,16 +244,19 @@ cdef class Parameters:
     cdef int pack_bias(self) except -1:
         cdef cnp.ndarray total
         cdef isize H = self.cell.hidden, size = self.cell.units * self.table.vlen
+        cdef isize summed = 2 * H if self.cell.kind == GRU else self.gates * H
         cdef Buffer b = Buffer(size, self.gates, self.table.itemsize, True)
         cdef Buffer n = Buffer(size, 1, self.table.itemsize, True)
         self.owned += [b, n]
         self.cell.bias, self.cell.bias_n = b.data, n.data
         if self.bias_ih is None:
             return 0
-        total = self.bias_ih.copy()
-        summed = slice(2 * H if self.cell.kind == GRU else None)
-        with np.errstate(all="ignore"):
-            total[summed] += self.bias_hh[summed]
+        total = new_like(self.bias_ih)
+        memcpy(cnp.PyArray_DATA(total), cnp.PyArray_DATA(self.bias_ih), cnp.PyArray_NBYTES(total))
+        if self.table.itemsize == 4:
+            add_numbers(<float*>cnp.PyArray_DATA(total), <const float*>cnp.PyArray_DATA(self.bias_hh), summed)
+        else:
+            add_numbers(<double*>cnp.PyArray_DATA(total), <const double*>cnp.PyArray_DATA(self.bias_hh), summed)
         if self.cell.kind == GRU:
             self.table.pack(n.data, cnp.PyArray_DATA(self.bias_hh), 1, 0, H, self.cell.units, GATE_N, 1, 1, 1)
         self.table.pack(b.data, cnp.PyArray_DATA(total), 1, 0, H, self.cell.units, IN_ORDER, self.gates,

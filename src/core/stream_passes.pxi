@@ -1,7 +1,7 @@
 # What a stream does without the GIL: its layers one after the other, a step or a block of each; and rows of contiguous
 # arrays into padded buffers and back.
 #
-# Uses forward_args, step_function (structs), flush_subnormals, restore_fp (_core).
+# Uses forward_args, step_function (structs), flush_subnormals, flush_subnormals_from, restore_fp (_core).
 
 cdef struct stream_layer:        # every pointer is owned by StreamCore.buffers
     # A step from either set: h and c read it, h_n and c_n write the other; x is the caller's, or h_n below.
@@ -15,9 +15,10 @@ cdef struct stream_layer:        # every pointer is owned by StreamCore.buffers
     forward_args block
 
 
-cdef inline void run_small(stream_layer* layers, isize count, int current) noexcept nogil:
-    cdef fp_mode mode = flush_subnormals()
+# `mode` is what read_fp() gives: reading it takes 20 cycles, in which the caller can check its arguments.
+cdef inline void run_small(stream_layer* layers, isize count, int current, fp_mode mode) noexcept nogil:
     cdef isize i
+    flush_subnormals_from(mode)
     for i in range(count):
         layers[i].small_step(&layers[i].args[current])
     restore_fp(mode)

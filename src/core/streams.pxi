@@ -222,6 +222,7 @@ cdef class StreamCore:
         >>> stream.step(np.ones(3, np.float32)).shape
         (4,)
         """
+        cdef fp_mode mode = read_fp()
         cdef int axes = self.fits(x, self.input_size)
         cdef cnp.npy_intp[2] shape
         cdef cnp.ndarray target
@@ -238,7 +239,7 @@ cdef class StreamCore:
         self.enter()
         if self.small:                  # nothing can go wrong or let another thread in
             self.busy = 0
-            self.advance_small(cnp.PyArray_DATA(<cnp.ndarray>x), cnp.PyArray_DATA(target))
+            self.advance_small(cnp.PyArray_DATA(<cnp.ndarray>x), cnp.PyArray_DATA(target), mode)
         else:
             try:
                 self.advance(cnp.PyArray_DATA(<cnp.ndarray>x), cnp.PyArray_DATA(target))
@@ -462,7 +463,7 @@ cdef class StreamCore:
     cdef inline int advance(self, const void* x, void* y) except -1:
         cdef int result, current = self.current
         if self.small:
-            self.advance_small(x, y)
+            self.advance_small(x, y, read_fp())
             return 0
         self.layers[0].args[current].x = x
         if self.long_step:
@@ -481,11 +482,11 @@ cdef class StreamCore:
         self.copy_out(y, self.layers[self.count - 1].args[current].h_n)
         return 0
 
-    cdef inline void advance_small(self, const void* x, void* y) noexcept:
+    cdef inline void advance_small(self, const void* x, void* y, fp_mode mode) noexcept:
         cdef int current = self.current
         self.layers[0].args[current].x = x
         self.layers[self.count - 1].args[current].y = y
-        run_small(self.layers, self.count, current)
+        run_small(self.layers, self.count, current, mode)
         self.current = 1 - current
 
     # T steps of every layer: from the current set of buffers to the other, which is then the current one.

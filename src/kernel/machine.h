@@ -131,10 +131,12 @@ static inline void restore_fp(fp_mode mode) { (void)mode; }
 #define FLUSH_TO_ZERO 0
 #endif
 
+static inline void flush_subnormals_from(fp_mode old) { restore_fp(old | FLUSH_TO_ZERO); }
+
 static inline fp_mode flush_subnormals(void)
 {
     fp_mode old = read_fp();
-    restore_fp(old | FLUSH_TO_ZERO);
+    flush_subnormals_from(old);
     return old;
 }
 

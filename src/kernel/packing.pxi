@@ -1,7 +1,7 @@
 # Parameters to and from the layouts of the tile. A "vector" of outputs is VLEN hidden units of one gate; vectors
 # stand in the order [unit][gate], so that a unit's gates meet in one panel. Lanes and units past H are zero.
 #
-# Uses real, VLEN, transpose_block (declarations), isize (structs).
+# Uses real, VLEN, vload, vstore, transpose_block (declarations), isize (structs).
 
 cdef void pack(void* out, const void* w, isize row, isize column, isize size, isize units,
                const int* gate, isize gates, isize width, isize depth) noexcept nogil:
@@ -13,12 +13,18 @@ cdef void pack(void* out, const void* w, isize row, isize column, isize size, is
         lanes = max(<isize>0, min(<isize>VLEN, size - unit * VLEN))
         source = <const real*>w + (gate[vector % gates] * size + unit * VLEN) * row
         target = <real*>out + ((vector // width) * depth * width + vector % width) * VLEN
-        for k in range(depth):
+        k = 0
+        while lanes == VLEN and column == 1 and k + VLEN <= depth:
+            transpose_block(target, width * VLEN, source + k, row, VLEN)
+            target += VLEN * width * VLEN
+            k += VLEN
+        while k < depth:
             for l in range(lanes):
                 target[l] = source[l * row + k * column]
             for l in range(lanes, VLEN):
                 target[l] = 0
             target += width * VLEN
+            k += 1
 
 
 # Of units u0..u1: w[row of the lane][k] = packed[k][lane]. Rows of w are `depth` long.
@@ -56,6 +62,9 @@ cdef void pack_t(void* out, const void* w, isize row, isize column, isize size, 
         for vector in range(panels * width):
             target = <real*>out + (((vector // width) * depth + k) * width + vector % width) * VLEN
             lanes = max(<isize>0, min(<isize>VLEN, columns - vector * VLEN)) if within < size else 0
+            if lanes == VLEN and column == 1:
+                vstore(target, vload(source + vector * VLEN))
+                continue
             for l in range(lanes):
                 target[l] = source[(vector * VLEN + l) * column]
             for l in range(lanes, VLEN):
