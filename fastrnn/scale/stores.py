@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Store", "MappingStore", "FolderStore", "SQLiteStore", "RedisStore", "opened"]
 
 _AT_ONCE = 500          # keys that one query of SQLite asks for
+_CACHE = 65536          # KiB of an SQLite file that are kept in memory: keys come in no order of the file
+_LOG_PAGES = 8192       # pages of 4 KiB that SQLite's log may have before they go to the file, which waits for the disk
 _LONGEST = 100          # bytes of a key that a file's name spells out; of longer ones it has a hash
 
 
@@ -289,6 +291,7 @@ class SQLiteStore(Store):
         self._connection = sqlite3.connect(os.fsdecode(path), isolation_level=None, check_same_thread=False)
         for statement in ("PRAGMA journal_mode = WAL",
                           f"PRAGMA synchronous = {'FULL' if check.flag(durable, 'durable') else 'NORMAL'}",
+                          f"PRAGMA cache_size = -{_CACHE}", f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}",
                           "CREATE TABLE IF NOT EXISTS states (key BLOB PRIMARY KEY, state BLOB) WITHOUT ROWID",
                           "CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, note TEXT) WITHOUT ROWID"):
             self._connection.execute(statement)
