@@ -53,6 +53,7 @@ cdef enum:
     GROUP = 4                       # numbers k that one instruction multiplies for each output
     SMALLEST = 0x04000000           # the bits of 2^-119: from here on m / 127 and 127 / m are normal numbers
     INFINITE = 0x7f800000           # the bits of infinity; those of NaN are greater
+    ROWS_AHEAD = 4                  # how many rows ahead a row to be quantised is prefetched
 
 cdef struct dot_args:
     real* out                       # out[r * out_row + q * VLEN]
@@ -115,6 +116,8 @@ cdef inline void quantise_rows(const matrix* w, const real* v, isize v_row, isiz
     cdef const real* column = <const real*>w.column
     cdef isize r
     for r in range(R):
+        if r + ROWS_AHEAD < R:
+            prefetch_shared(v + (r + ROWS_AHEAD) * v_row, w.depth * <isize>sizeof(real))
         if HAS_DOT and w.fast:
             quantise_row(v + r * v_row, column, w.depth, out.data + r * out.row, out.scale + r, FLIP)
         else:

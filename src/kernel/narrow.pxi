@@ -155,17 +155,17 @@ cdef isize place_scratch(const forward_args* args, narrow_scratch* s, isize part
     return used + (part + 1) * size
 
 
-# As plan_forward: a pass of its own over the inputs pays where a step has too few rows to fill a tile, or where the
-# weights exceed L2 and take longer to read than to multiply: bfloat16 weights only with few rows.
+# As plan_forward: a pass of its own over the inputs pays where a step has too few rows to fill a tile; or where bfloat16
+# weights exceed L2 and few rows make them take longer to read than to multiply. Else the sums of many steps would be
+# more bytes than the weights that are read again without it.
 cdef isize plan_narrow(forward_args* args) noexcept nogil:
     cdef narrow_scratch s
     cdef layer_run* run = &args.run
     cdef const packed_cell* cell = run.cell
     cdef isize rows = run.n1 - run.n0, parts = parts_of(run.member)
-    cdef isize share_width = cell.w_ih.panels * cell.w_ih.width * VLEN // parts
-    cdef isize weights = (cell.w_ih.depth + cell.w_hh.depth) * share_width, step_rows
-    if not is_integer(&cell.w_ih):
-        weights = 2 * weights if rows < PAIR_ROWS else 0        # bytes
+    cdef isize share_width = cell.w_ih.panels * cell.w_ih.width * VLEN // parts, weights = 0, step_rows
+    if not is_integer(&cell.w_ih) and rows < PAIR_ROWS:
+        weights = 2 * (cell.w_ih.depth + cell.w_hh.depth) * share_width         # bytes
     args.chunk = 0
     if rows == 0:
         return 0
