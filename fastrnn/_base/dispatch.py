@@ -283,7 +283,8 @@ def show_config() -> None:
     print(f"threads: {get_num_threads()} (usable CPUs: {_usable_cpus()}; environment FASTRNN_NUM_THREADS: "
           f"{os.environ.get('FASTRNN_NUM_THREADS', 'not set')}; Python threads now: {threading.active_count()})")
     print(f"byte order: {sys.byteorder}, float32 vector: {_core.vector_length(table(np.dtype(np.float32)))} elements")
-    products = "vpdpbusd (AVX-512 VNNI)" if _core.use_dot(table(np.dtype(np.float32), "int8")) else "widened to int16"
+    instruction = "vpdpbusd (AVX-512 VNNI)" if active_isa() == "avx512" else "sdot (ARM)"
+    products = instruction if _core.use_dot(table(np.dtype(np.float32), "int8")) else "widened to int16"
     print(f"int8 products: {products}")
     products = "vdpbf16ps (AVX-512 BF16)" if _core.use_dot(table(np.dtype(np.float32), "bfloat16")) else \
         "widened to float32"

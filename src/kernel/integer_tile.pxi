@@ -36,7 +36,7 @@ cdef extern from "narrow.h" nogil:
     dot_acc dot_start(const int* p)
     dot_acc dot_zero()
     dot_acc dot(dot_acc acc, dot_w w, dot_x x, const int fast)
-    vi dot_sums(dot_acc a)
+    vi dot_sums(dot_acc a, const int fast)
     vf from_ints(vi a)
     vi abs_bits(vf v)
     vi zero_bits()
@@ -153,7 +153,7 @@ cdef inline void dot_rows(const dot_args* a, const int R, const int P, const int
         init = a.init + q * VLEN
         out = a.out + q * VLEN
         for r in range(R):
-            vstore(out, vfma(from_ints(dot_sums(acc[r][q])) * vset(a.v.scale[r]), scale, vload(init)))
+            vstore(out, vfma(from_ints(dot_sums(acc[r][q], fast)) * vset(a.v.scale[r]), scale, vload(init)))
             init += init_row
             out += out_row
 
@@ -186,9 +186,9 @@ cdef inline void dot_panel(const dot_args* a, isize p, const int P, const int ch
         w += step
         v += GROUP
     for q in range(P):
-        total = dot_sums(acc[0][q])
+        total = dot_sums(acc[0][q], fast)
         for c in range(1, chains):
-            total = vi_add(total, dot_sums(acc[c][q]))
+            total = vi_add(total, dot_sums(acc[c][q], fast))
         vstore(a.out + (p * P + q) * VLEN, vfma(from_ints(total) * scale, vload(a.w_scale + (p * P + q) * VLEN),
                                                 vload(a.init + p * a.init_panel + q * VLEN)))
 

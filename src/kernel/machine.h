@@ -7,6 +7,9 @@
 #include <time.h>
 #if defined(__linux__)
 #include <sched.h>
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
 #endif
 #include "pythread.h"
 #include "kernels.h"
@@ -77,7 +80,8 @@ static inline int cpu_runs(int isa)
 }
 #endif
 
-/* Whether the CPU has AVX-512 VNNI: vpdpbusd, which sums four int8 products. Asked where AVX-512 runs. */
+/* Whether the CPU has an instruction that sums four int8 products: vpdpbusd of AVX-512 VNNI, asked where AVX-512 runs, or
+ * ARM's sdot, which all of Apple's 64-bit desktop processors have. */
 static inline int cpu_has_dot(void)
 {
 #if defined(__x86_64__) && defined(_MSC_VER)
@@ -87,6 +91,10 @@ static inline int cpu_has_dot(void)
 #elif defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx512vnni");
+#elif defined(__aarch64__) && defined(__APPLE__)
+    return 1;
+#elif defined(__aarch64__) && defined(__linux__)
+    return getauxval(AT_HWCAP) >> 20 & 1;       /* HWCAP_ASIMDDP */
 #else
     return 0;
 #endif

@@ -3,22 +3,21 @@
  *   dot_weights dot_spread    weights of VLEN outputs times 4 numbers; 4 numbers of a row, for every output
  *   dot                       sums += weights * numbers
  *   dot_start dot_zero        where sums start: at given numbers, at 0
- *   dot_sums                  the sums, one int32 for each output
+ *   dot_sums                  the sums, one int32 for each output; `fast` as in dot
  *   from_ints                 int32 to float
  *   largest_lane vi_max vi_add
  *                             the largest lane, whose bits are those of a float; maximum and sum of int32
  *   store_bytes               rounds VLEN floats in -127...127 to nearest, ties to even, and stores them as bytes
  *
  * Weights and numbers lie in -127...127, so that no instruction below saturates and every instruction set has the same
- * integers. Where the CPU has vpdpbusd (HAS_DOT, `fast`), which multiplies unsigned numbers with signed ones, 128 is
- * added to the numbers (the bit FLIP of their bytes is flipped), and the sums start from -128 times the weights' sum.
+ * integers. `fast`: the CPU has an instruction for sums of four products (HAS_DOT). ARM's sdot takes signed numbers. x86's
+ * vpdpbusd multiplies unsigned numbers with signed ones: so 128 is added to the numbers (the bit FLIP of their bytes is
+ * flipped), and the sums start from -128 times the weights' sum.
  */
 #ifndef FASTRNN_NARROW_H
 #define FASTRNN_NARROW_H
 
 #include "simd.h"
-
-enum { FLIP = 0x80 };
 
 FN int32_t four_bytes(const signed char *p)
 {
@@ -32,13 +31,13 @@ FN bits bits_of(real r) { bits b; memcpy(&b, &r, sizeof b); return b; }
 
 /* Tile rows for a panel of 1, 2, 3, 4 vectors. */
 #if FASTRNN_ISA == 3
-enum { HAS_DOT = 1, DOT_ROWS1 = 8, DOT_ROWS2 = 8, DOT_ROWS3 = 8, DOT_ROWS4 = 6 };
+enum { HAS_DOT = 1, FLIP = 0x80, DOT_ROWS1 = 8, DOT_ROWS2 = 8, DOT_ROWS3 = 8, DOT_ROWS4 = 6 };
 
 typedef __m512i dot_acc, dot_w, dot_x;
 FN dot_w dot_weights(const signed char *p) { return _mm512_load_si512(p); }
 FN dot_x dot_spread(const signed char *p) { return _mm512_set1_epi32(four_bytes(p)); }
 FN dot_acc dot_start(const int32_t *p) { return _mm512_load_si512(p); }
-FN vi dot_sums(dot_acc a) { return (vi)a; }
+FN vi dot_sums(dot_acc a, const int fast) { (void)fast; return (vi)a; }
 FN vi vi_max(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b); }
 FN vf from_ints(vi a) { return (vf)_mm512_cvtepi32_ps((__m512i)a); }
 
@@ -70,13 +69,13 @@ FN void store_bytes(signed char *p, vf v, const int flip)
 }
 
 #elif FASTRNN_ISA == 2
-enum { HAS_DOT = 0, DOT_ROWS1 = 6, DOT_ROWS2 = 4, DOT_ROWS3 = 3, DOT_ROWS4 = 2 };
+enum { HAS_DOT = 0, FLIP = 0, DOT_ROWS1 = 6, DOT_ROWS2 = 4, DOT_ROWS3 = 3, DOT_ROWS4 = 2 };
 
 typedef __m256i dot_acc, dot_w, dot_x;
 FN dot_w dot_weights(const signed char *p) { return _mm256_load_si256((const __m256i *)p); }
 FN dot_x dot_spread(const signed char *p) { return _mm256_set1_epi32(four_bytes(p)); }
 FN dot_acc dot_start(const int32_t *p) { (void)p; return _mm256_setzero_si256(); }
-FN vi dot_sums(dot_acc a) { return (vi)a; }
+FN vi dot_sums(dot_acc a, const int fast) { (void)fast; return (vi)a; }
 FN vi vi_max(vi a, vi b) { return (vi)_mm256_max_epi32((__m256i)a, (__m256i)b); }
 FN vf from_ints(vi a) { return (vf)_mm256_cvtepi32_ps((__m256i)a); }
 
@@ -103,22 +102,30 @@ FN void store_bytes(signed char *p, vf v, const int flip)
 }
 
 #elif FASTRNN_ISA == 1 && (defined(__SSE2__) || defined(__aarch64__))
-/* Each output has two partial sums, those of the first two outputs in `low`. */
+/* Each output has two partial sums, those of the first two outputs in `low`; with sdot, one. */
 #ifdef __aarch64__
-enum { HAS_DOT = 0, DOT_ROWS1 = 6, DOT_ROWS2 = 4, DOT_ROWS3 = 3, DOT_ROWS4 = 2 };
+enum { HAS_DOT = 1, FLIP = 0, DOT_ROWS1 = 6, DOT_ROWS2 = 4, DOT_ROWS3 = 3, DOT_ROWS4 = 2 };
 typedef int32x4_t ints4;
 typedef int8x16_t dot_w, dot_x;
 typedef struct { ints4 low, high; } dot_acc;
 FN dot_w dot_weights(const signed char *p) { return vld1q_s8(p); }
 FN dot_x dot_spread(const signed char *p) { return vreinterpretq_s8_s32(vdupq_n_s32(four_bytes(p))); }
-FN vi dot_sums(dot_acc a) { return (vi)vpaddq_s32(a.low, a.high); }
+FN vi dot_sums(dot_acc a, const int fast) { return (vi)(fast ? a.low : vpaddq_s32(a.low, a.high)); }
 FN vi vi_max(vi a, vi b) { return (vi)vmaxq_s32((int32x4_t)a, (int32x4_t)b); }
 FN real largest_lane(vi a) { return from_bits(vmaxvq_s32((int32x4_t)a)); }
 FN vf from_ints(vi a) { return (vf)vcvtq_f32_s32((int32x4_t)a); }
 
+/* sdot is written out, as vpdpbusd is above, unless the compiler may use it everywhere. Its sums are in `low` alone. */
 FN dot_acc dot(dot_acc acc, dot_w w, dot_x x, const int fast)
 {
-    (void)fast;
+    if (fast) {
+#ifdef __ARM_FEATURE_DOTPROD
+        acc.low = vdotq_s32(acc.low, w, x);
+#else
+        __asm__(".arch armv8.2-a+dotprod\n\tsdot %0.4s, %1.16b, %2.16b" : "+w"(acc.low) : "w"(w), "w"(x));
+#endif
+        return acc;
+    }
     acc.low = vpadalq_s16(acc.low, vmull_s8(vget_low_s8(w), vget_low_s8(x)));
     acc.high = vpadalq_s16(acc.high, vmull_s8(vget_high_s8(w), vget_high_s8(x)));
     return acc;
@@ -132,7 +139,7 @@ FN void store_bytes(signed char *p, vf v, const int flip)
     memcpy(p, &q, 4);
 }
 #else
-enum { HAS_DOT = 0, DOT_ROWS1 = 4, DOT_ROWS2 = 2, DOT_ROWS3 = 1, DOT_ROWS4 = 1 };
+enum { HAS_DOT = 0, FLIP = 0, DOT_ROWS1 = 4, DOT_ROWS2 = 2, DOT_ROWS3 = 1, DOT_ROWS4 = 1 };
 typedef __m128i ints4;
 typedef __m128i dot_w, dot_x;
 typedef struct { ints4 low, high; } dot_acc;
@@ -149,8 +156,9 @@ FN real largest_lane(vi a)
     return _mm_cvtss_f32((__m128)vi_max(a, (vi)_mm_shuffle_epi32((__m128i)a, 0xb1)));
 }
 
-FN vi dot_sums(dot_acc a)
+FN vi dot_sums(dot_acc a, const int fast)
 {
+    (void)fast;
     __m128 low = _mm_castsi128_ps(a.low), high = _mm_castsi128_ps(a.high);
     return (vi)_mm_add_epi32(_mm_castps_si128(_mm_shuffle_ps(low, high, 0x88)),
                              _mm_castps_si128(_mm_shuffle_ps(low, high, 0xdd)));
@@ -182,7 +190,7 @@ FN dot_acc dot_start(const int32_t *p)
 }
 
 #else
-enum { HAS_DOT = 0, DOT_ROWS1 = 8, DOT_ROWS2 = 8, DOT_ROWS3 = 4, DOT_ROWS4 = 4 };
+enum { HAS_DOT = 0, FLIP = 0, DOT_ROWS1 = 8, DOT_ROWS2 = 8, DOT_ROWS3 = 4, DOT_ROWS4 = 4 };
 
 /* No intrinsics: one output at a time, or whatever the compiler's vectors are. */
 typedef struct { int32_t sum[VLEN]; } dot_acc;
@@ -190,7 +198,7 @@ typedef const signed char *dot_w, *dot_x;
 FN dot_w dot_weights(const signed char *p) { return p; }
 FN dot_x dot_spread(const signed char *p) { return p; }
 FN dot_acc dot_start(const int32_t *p) { dot_acc zero = {{0}}; (void)p; return zero; }
-FN vi dot_sums(dot_acc a) { vi r; memcpy(&r, &a, sizeof r); return r; }
+FN vi dot_sums(dot_acc a, const int fast) { vi r; (void)fast; memcpy(&r, &a, sizeof r); return r; }
 
 FN dot_acc dot(dot_acc acc, dot_w w, dot_x x, const int fast)
 {

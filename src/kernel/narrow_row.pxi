@@ -53,9 +53,9 @@ cdef inline void add_dots(vf* sums, const matrix* w, isize p, const signed char*
         weights += P * VLEN * GROUP
         v += GROUP
     for q in range(P):
-        total = dot_sums(acc[0][q])
+        total = dot_sums(acc[0][q], fast)
         for c in range(1, chains):
-            total = vi_add(total, dot_sums(acc[c][q]))
+            total = vi_add(total, dot_sums(acc[c][q], fast))
         sums[q] = vfma(from_ints(total) * vset(scale), vload(<const real*>w.scale + at + q * VLEN), sums[q])
 
 
