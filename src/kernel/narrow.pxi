@@ -155,9 +155,9 @@ cdef isize place_scratch(const forward_args* args, narrow_scratch* s, isize part
     return used + (part + 1) * size
 
 
-# As plan_forward: a pass of its own over the inputs pays where a step has too few rows to fill a tile; or where bfloat16
-# weights exceed L2 and few rows make them take longer to read than to multiply. Else the sums of many steps would be
-# more bytes than the weights that are read again without it.
+# As plan_forward: a pass of its own over the inputs pays where a step has too few rows to fill a tile; or where
+# bfloat16 weights exceed L2 and few rows make them take longer to read than to multiply. Else the sums of many steps
+# would be more bytes than the weights that are read again without it.
 cdef isize plan_narrow(forward_args* args) noexcept nogil:
     cdef narrow_scratch s
     cdef layer_run* run = &args.run
