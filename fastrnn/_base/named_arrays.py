@@ -51,7 +51,12 @@ def read_npz(path: PathLike, wanted: Callable[[str], bool] | None = None) -> Con
 
     Other entries are not looked at.
     """
-    archive = Archive(read_bytes(path), path)
+    return parse_npz(read_bytes(path), path, wanted)
+
+
+def parse_npz(data: bytes, path: PathLike, wanted: Callable[[str], bool] | None = None) -> Contents:
+    """What ``read_npz`` returns, of contents that were read already."""
+    archive = Archive(data, path)
     with refusing(path):
         names = [entry.removesuffix(".npy") for entry in archive if entry.endswith(".npy")]
         tensors = {name: parse_npy(archive.read(name + ".npy"), name) for name in names

@@ -10,6 +10,8 @@ makes partitions, ``sources`` reads them.
 
 ``StreamPool`` steps any of many live streams together: ``pool`` has it, ``members`` the states, ``stores`` where
 evicted ones go, ``keys`` what they are called there.
+
+``processes`` and ``mpi`` make ``training.fit`` run on several processes with the same bits; ``ranks`` has them.
 """
 
 from __future__ import annotations
@@ -22,15 +24,17 @@ if TYPE_CHECKING:
     from .many import backtest, forecast, score
     from .partitions import partition
     from .pool import StreamPool
+    from .ranks import mpi, processes
     from .reports import Failure, PartitionError, Report
     from .stores import FolderStore, MappingStore, RedisStore, SQLiteStore, Store
 
 __all__ = ["forecast", "score", "fit", "backtest", "partition", "Report", "Failure", "PartitionError", "StreamPool",
-           "Store", "MappingStore", "FolderStore", "SQLiteStore", "RedisStore"]
+           "processes", "mpi", "Store", "MappingStore", "FolderStore", "SQLiteStore", "RedisStore"]
 
 # Where each name is: a module is imported when one of its names is first asked for.
 _HOMES = {"forecast": "many", "score": "many", "fit": "fits", "backtest": "many", "partition": "partitions",
           "Report": "reports", "Failure": "reports", "PartitionError": "reports", "StreamPool": "pool",
+          "processes": "ranks", "mpi": "ranks",
           **dict.fromkeys(("Store", "MappingStore", "FolderStore", "SQLiteStore", "RedisStore"), "stores")}
 
 

@@ -30,12 +30,15 @@ if TYPE_CHECKING:
 _POSITION = ("epoch", "batch", "start")
 
 
-def save(path: str, run: Run) -> None:
-    """Writes the checkpoint of a training; it replaces an older one at once, and is on the disk when this returns."""
+def save(path: str, run: Run, state: Any) -> None:
+    """Writes the checkpoint of a training; it replaces an older one at once, and is on the disk when this returns.
+
+    `state` is the state that truncated back-propagation carries, of all rows.
+    """
     carried: list[Array] = []
     metadata = {"version": named_arrays.VERSION, "class": "checkpoint", "run": run.description, "seed": run.seed,
                 "position": {name: getattr(run, name) for name in _POSITION}, "steps": run.optimizer.steps,
-                "carried": _state_to_json(run.carried, carried), "history": list(run.history)}
+                "carried": _state_to_json(state, carried), "history": list(run.history)}
     optimizer = run.optimizer.state_dict()
     arrays = {"learning_rate": optimizer.pop("learning_rate"), "sums": dataclasses.astuple(run.sums),
               **{f"model.{name}": value for name, value in run.model.parameters.items()},
@@ -47,14 +50,12 @@ def save(path: str, run: Run) -> None:
         np.savez(file, **arrays, fastrnn=np.frombuffer(json.dumps(metadata).encode(), np.uint8))
 
 
-def resume(path: str, run: Run) -> bool:
-    """Brings a training to where a checkpoint was written, if there is one; the result says whether there is.
+def resume(path: str, data: bytes, run: Run) -> None:
+    """Brings a training to where a checkpoint of these contents was written.
 
     A checkpoint of another training is a ValueError that says what differs.
     """
-    if not os.path.exists(path):
-        return False
-    arrays, metadata = named_arrays.read_npz(path)
+    arrays, metadata = named_arrays.parse_npz(data, path)
     with reading.refusing(path):
         if metadata is None or metadata.get("class") != "checkpoint":
             raise reading.ModelFormatError("not a checkpoint of fastrnn.training.fit")
@@ -65,7 +66,6 @@ def resume(path: str, run: Run) -> bool:
         raise ValueError(f"checkpoint: {os.fsdecode(path)} is of another training: {'; '.join(differences)}")
     with reading.refusing(path):
         _restore(run, metadata, arrays)
-    return True
 
 
 def _restore(run: Run, metadata: dict[str, Any], arrays: dict[str, Array]) -> None:
@@ -96,6 +96,7 @@ def description(run: Run) -> dict[str, Any]:
     return {"model": files.configuration(run.model), "optimizer": type(run.optimizer).__name__,
             "learning_rate": run.optimizer.learning_rate, "options": options,
             "loss": repr(loss) if isinstance(loss, Loss) else _name_of(loss), "batch_size": run.options.batch_size,
+            "shards": None if run.options.parallel is None else run.options.shards,
             "tbptt": run.options.tbptt, "clip_norm": repr(run.options.clip_norm), "shuffle": run.options.shuffle,
             "precision": run.options.precision or run.model.dtype.name,
             "data": checksum(run.data),

@@ -7,37 +7,44 @@ what it does next).
 from __future__ import annotations
 
 import math
+import os
 import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
 from .. import losses
 from .._base import validation as check
 from .._base.progress import Progress
-from .._base.reading import check_writable
+from .._base.reading import check_writable, read_bytes
 from ..nn.base import Module
 from ..nn.modules import recurrent
 from ..optim import Optimizer, clip_grad_norm
 from . import checkpoints
 from .data import Data, cut
 from .history import History
+from .parallel import LocalSums, Parallel, RankError, Tree, state_part, whole_state
 
 if TYPE_CHECKING:
     from .._base.typing import Array, ArrayLike, IntArray, PathLike, Rng, TrainingPrecision
     from ..losses import LossFunction
     from .data import Rows
+    from .parallel import World
+
+# The weight of what counts, the loss times that weight, and the gradients by name; None where nothing counts.
+_Computed: TypeAlias = "tuple[float, float, dict[str, Array] | None]"
 
 
 def fit(model: Module, x: Rows, y: Rows, *, loss: LossFunction, optimizer: Optimizer, epochs: int, batch_size: int,
         lengths: ArrayLike | None = None, mask: Rows | None = None, tbptt: int | None = None,
         clip_norm: float = math.inf, validation: tuple[Rows, Rows] | Mapping[str, Any] | None = None,
         patience: int | None = None, checkpoint: PathLike | None = None, checkpoint_every: int | None = None,
-        shuffle: bool = True, precision: TrainingPrecision | None = None, rng: Rng = None,
-        progress: bool = True) -> History:
+        shuffle: bool = True, precision: TrainingPrecision | None = None, parallel: Parallel | None = None,
+        shards: int = 16, rng: Rng = None, progress: bool = True) -> History:
     """Train a model on sequences.
 
     Parameters
@@ -91,6 +98,14 @@ def fit(model: Module, x: Rows, y: Rows, *, loss: LossFunction, optimizer: Optim
         which takes little more than half of the time for wide layers where the CPU has instructions for it (``fastrnn
         info`` says so), and more time where it has none. Parameters, states, sums, gradients and the optimizer stay
         float32, and validation is in float32.
+    parallel : fastrnn.scale.processes or fastrnn.scale.mpi, optional
+        Train on several processes, which compute the gradients of each minibatch together. Weights, history and
+        checkpoints have the same bits for any number of them, one included, and a training goes on from a checkpoint on
+        another number. They are not those without `parallel`, where the sums have another order.
+    shards : int
+        With `parallel`: the number of parts that each minibatch is cut into, at most `batch_size`, and at least the
+        number of processes that shall have work. The results depend on it, and not on the processes. A loss has to be a mean over what counts,
+        as those of ``losses`` are.
     rng : numpy.random.Generator, int or None
         The random state of the order of rows and of dropout.
     progress : bool
@@ -110,6 +125,8 @@ def fit(model: Module, x: Rows, y: Rows, *, loss: LossFunction, optimizer: Optim
         The file in the checkpoint's place is broken, or is no checkpoint.
     OSError
         The checkpoint cannot be read or written.
+    RuntimeError
+        Another process of `parallel` failed or ended; the message says which, and why.
 
     References
     ----------
@@ -130,10 +147,23 @@ def fit(model: Module, x: Rows, y: Rows, *, loss: LossFunction, optimizer: Optim
     """
     options = Options(model=model, loss=loss, optimizer=optimizer, epochs=epochs, batch_size=batch_size, tbptt=tbptt,
                       clip_norm=clip_norm, validates=validation is not None, patience=patience, checkpoint=checkpoint,
-                      checkpoint_every=checkpoint_every, shuffle=shuffle, progress=progress, precision=precision)
+                      checkpoint_every=checkpoint_every, shuffle=shuffle, progress=progress, precision=precision,
+                      parallel=parallel, shards=shards)
     data = Data(model, x, y, lengths, mask)
     held_out = None if validation is None else _validation_data(validation, model, data)
-    return Run(options, data, held_out, rng).train()
+    run = Run(options, data, held_out, rng)
+    if options.parallel is None:
+        return run.train()
+    size = sum(value.size for value in model.parameters.values())
+    # More shards than rows would leave the ranks of the last shards without work.
+    tree = Tree(min(options.shards, options.batch_size), options.parallel.size, size, model.dtype)
+    return options.parallel.launch(partial(_train_rank, run, tree), tree)
+
+
+def _train_rank(run: Run, tree: Tree, world: World) -> History:
+    """Train as one rank of several."""
+    run.world, run.tree, run.sums_of_shards = world, tree, LocalSums(tree, world.rank)
+    return run.train()
 
 
 def fit_data(model: Module, data: Data, held_out: Data | None, *, loss: LossFunction, optimizer: Optimizer, epochs: int,
@@ -223,13 +253,21 @@ def _loss_of(loss: LossFunction, output: Array, target: Array, mask: Array | Non
     return check.real(result[0], "loss's value"), result[1]
 
 
-def _evaluate(model: Module, data: Data, loss: LossFunction, batch_size: int) -> float:
-    total, count = 0.0, 0.0
-    for rows in data.batches(batch_size, None):
+def _evaluate(model: Module, data: Data, loss: LossFunction, batch_size: int, world: World | None = None) -> float:
+    """The mean loss. The ranks of a world share the minibatches; the sum over all of them has the same order always."""
+    batches = data.batches(batch_size, None)
+    rank, ranks = (0, 1) if world is None else (world.rank, world.size)
+    sums = []
+    for rows in batches[rank * len(batches) // ranks:(rank + 1) * len(batches) // ranks]:
         x, y, lengths, mask = data.take(rows)
         output = model(x, lengths=lengths)[0]
         weight = losses.total_weight(mask, output.shape)
-        total += weight * _loss_of(loss, output, y, mask)[0]
+        sums.append((weight, weight * _loss_of(loss, output, y, mask)[0]))
+    if world is not None:
+        sums = [pair for of_rank in world.exchange(sums) for pair in of_rank]
+    total, count = 0.0, 0.0
+    for weight, weighted in sums:
+        total += weighted
         count += weight
     return total / count if count else math.nan
 
@@ -254,6 +292,8 @@ class Options:
     shuffle: bool
     progress: bool
     precision: TrainingPrecision | None = None
+    parallel: Parallel | None = None
+    shards: int = 16
 
     def __post_init__(self) -> None:
         _check_model_and_loss(self.model, self.loss)
@@ -261,6 +301,9 @@ class Options:
             raise TypeError(f"optimizer: expected one of fastrnn.optim, got {type(self.optimizer).__name__}")
         if self.optimizer.model is not self.model:
             raise ValueError("optimizer: it is of another model")
+        if self.parallel is not None and not isinstance(self.parallel, Parallel):
+            raise TypeError("parallel: expected fastrnn.scale.processes(...) or fastrnn.scale.mpi(...), got "
+                            f"{type(self.parallel).__name__}")
         if self.patience is not None and not self.validates:
             raise ValueError("patience: it needs validation data")
         if self.checkpoint_every is not None and self.checkpoint is None:
@@ -271,6 +314,7 @@ class Options:
             "clip_norm": check.bound(self.clip_norm, "clip_norm"),
             "shuffle": check.flag(self.shuffle, "shuffle"),
             "progress": check.flag(self.progress, "progress"),
+            "shards": check.size(self.shards, "shards"),
             "precision": check.training_precision(self.precision, self.model.dtype),
             "checkpoint": None if self.checkpoint is None else check.path(self.checkpoint, "checkpoint"),
             **{name: check.size(value, name) for name in ("tbptt", "patience", "checkpoint_every")
@@ -311,19 +355,31 @@ class Run:
         self.clock = time.perf_counter()                # the time since then is not in sums.seconds yet
         self.checkpoint = None if options.checkpoint is None else str(options.checkpoint)
         self.description = {} if self.checkpoint is None else checkpoints.description(self)
+        # Of a training on several ranks; `carried` is then by shard, and has this rank's alone.
+        self.world: World | None = None
+        self.tree: Tree | None = None
+        self.sums_of_shards: LocalSums | None = None
 
     def train(self) -> History:
         """Trains to the end, from a checkpoint if there is one."""
         if self.checkpoint is not None:
-            check_writable(self.checkpoint)     # now, and not after the first epoch
-            checkpoints.resume(self.checkpoint, self)
+            self._resume(self.checkpoint)
         epochs = self.options.epochs
-        with Progress(epochs, "epoch", "training", done=self.epoch, shown=self.options.progress) as progress:
-            while self.epoch < epochs and not self._stopped_early():
-                self._train_epoch()
-                self._end_epoch()
-                self._save()
-                progress.advance(self.history.note())
+        shown = self.options.progress and self._leads
+        with Progress(epochs, "epoch", "training", done=self.epoch, shown=shown) as progress:
+            try:
+                while self.epoch < epochs and not self._stopped_early():
+                    self._train_epoch()
+                    self._end_epoch()
+                    self._save()
+                    progress.advance(self.history.note())
+            except RankError:
+                # Between two minibatches, all that a checkpoint needs is here. Within one, the last checkpoint stands:
+                # the carried state of the other rank's rows is lost.
+                if self.start == 0 and self._leads and self.checkpoint is not None:
+                    self._count_time()
+                    checkpoints.save(self.checkpoint, self, None)
+                raise
         if self.best is not None:
             self.model.load_state_dict(self.best)
         return self.history
@@ -332,10 +388,34 @@ class Run:
         patience, best = self.options.patience, self.history.best_epoch
         return patience is not None and self.epoch - 1 - (-1 if best is None else best) >= patience
 
+    @property
+    def _leads(self) -> bool:
+        """Whether this is the process that writes and reports: the only one, or rank 0."""
+        return self.world is None or self.world.rank == 0
+
+    def _resume(self, path: str) -> None:
+        """Goes on from the checkpoint, if there is one. Of several ranks the first reads it, for all."""
+        data = None
+        if self._leads:
+            check_writable(path)                # now, and not after the first epoch
+            data = read_bytes(path) if os.path.exists(path) else None
+        if self.world is not None:
+            data = self.world.exchange(data)[0]
+        if data is not None:
+            checkpoints.resume(path, data, self)
+        if self.tree is not None and self.carried is not None:
+            self.carried = {s: state_part(self.carried, s, self.tree.shards) for s in self._shards()}
+
     def _save(self) -> None:
-        if self.checkpoint is not None:
+        if self.checkpoint is None:
+            return
+        carried = self.carried
+        if self.world is not None and self.tree is not None and carried is not None:
+            parts = {s: state for of_rank in self.world.exchange(carried) for s, state in of_rank.items()}
+            carried = whole_state(parts, self.tree.shards)
+        if self._leads:
             self._count_time()
-            checkpoints.save(self.checkpoint, self)
+            checkpoints.save(self.checkpoint, self, carried)
 
     def _count_time(self) -> None:
         now = time.perf_counter()
@@ -364,34 +444,84 @@ class Run:
                 self._save()
 
     def _train_piece(self, x: Array, y: Array, mask: Array | None, lengths: IntArray | None) -> None:
+        compute = self._gradients if self.world is None else self._gradients_of_shards
+        weight, loss, gradients = compute(x, y, mask, lengths)
+        if gradients is None:
+            return                      # nothing counts here: only the state was needed
+        self.sums.pieces += 1
+        norm = clip_grad_norm(gradients, self.options.clip_norm)
+        self.sums.weight += weight
+        self.sums.loss += loss
+        if math.isfinite(norm):
+            self.optimizer.step(gradients)
+            self.sums.norms += norm
+        else:
+            if not self.sums.skipped and self._leads:
+                # the level of the caller of fit
+                warnings.warn(f"the gradient's norm is {norm} in epoch {self.epoch}, minibatch {self.batch}: update "
+                              "skipped", RuntimeWarning, stacklevel=6)
+            self.sums.skipped += 1
+
+    def _gradients(self, x: Array, y: Array, mask: Array | None, lengths: IntArray | None) -> _Computed:
+        """The weight of what counts, the loss times it, and the gradients of the loss."""
         rng = np.random.default_rng((self.seed, 1, self.epoch, self.batch, self.start)) if self.drops else None
         output, self.carried, cache = self.model.forward(x, self.carried, lengths, rng=rng,
                                                            precision=self.options.precision)
         weight = losses.total_weight(mask, output.shape)
         if not weight:
-            return                      # nothing counts here: only the state was needed
-        self.sums.pieces += 1
+            return 0.0, 0.0, None
         value, d_output = _loss_of(self.options.loss, output, y, mask)
-        gradients = self.model.backward(cache, d_output, need_input=False).parameters
-        norm = clip_grad_norm(gradients, self.options.clip_norm)
-        self.sums.weight += weight
-        self.sums.loss += weight * value
-        if math.isfinite(norm):
-            self.optimizer.step(gradients)
-            self.sums.norms += norm
-        else:
-            if not self.sums.skipped:
-                # the level of the caller of fit
-                warnings.warn(f"the gradient's norm is {norm} in epoch {self.epoch}, minibatch {self.batch}: update "
-                              "skipped", RuntimeWarning, stacklevel=6)
-            self.sums.skipped += 1
+        return weight, weight * value, self.model.backward(cache, d_output, need_input=False).parameters
+
+    def _gradients_of_shards(self, x: Array, y: Array, mask: Array | None, lengths: IntArray | None) -> _Computed:
+        """The same, computed together with the other ranks: each loss counts by its share of the weight."""
+        world, tree, sums = cast("tuple[World, Tree, LocalSums]", (self.world, self.tree, self.sums_of_shards))
+        axis = 0 if self.batch_first else 1
+        rows, before = x.shape[axis], self.carried or {}
+        results, self.carried = [], {}
+        for s in self._shards():
+            if s >= rows:
+                sums.add(s, None)
+                continue
+            part: Any = [None if a is None else a[s::tree.shards] if axis == 0 or a.ndim == 1 else a[:, s::tree.shards]
+                         for a in (x, y, mask, lengths)]
+            rng = np.random.default_rng((self.seed, 1, self.epoch, self.batch, self.start, s)) if self.drops else None
+            output, self.carried[s], cache = self.model.forward(part[0], before.get(s), part[3], rng=rng,
+                                                                precision=self.options.precision)
+            extent = list(output.shape)
+            extent[axis] = rows
+            total, weight = losses.total_weight(mask, tuple(extent)), losses.total_weight(part[2], output.shape)
+            if not total:
+                continue
+            value, d_output = 0.0, np.zeros_like(output)
+            if weight:
+                value, d_output = _loss_of(self.options.loss, output, part[1], part[2])
+            d_output = np.multiply(d_output, d_output.dtype.type(weight / total))
+            results.append((weight, weight * value))
+            sums.add(s, self.model.backward(cache, d_output, need_input=False).parameters)
+        world.share(sums.take(), tree)
+        weights, weighted = 0.0, 0.0
+        for weight, loss in (pair for of_rank in world.exchange(results) for pair in of_rank):
+            weights += weight
+            weighted += loss
+        if not weights:
+            return 0.0, 0.0, None
+        flat, gradients, at = world.total(rows), {}, 0
+        for name, parameter in self.model.parameters.items():
+            gradients[name] = flat[at:at + parameter.size].reshape(parameter.shape)
+            at += parameter.size
+        return weights, weighted, gradients
+
+    def _shards(self) -> range:
+        """The shards of this rank."""
+        return cast("Tree", self.tree).block(cast("World", self.world).rank)
 
     def _end_epoch(self) -> None:
         sums, numbers = self.sums, {}
         numbers["loss"] = sums.loss / sums.weight if sums.weight else math.nan
         if self.validation is not None:
             numbers["validation_loss"] = _evaluate(self.model, self.validation, self.options.loss,
-                                                   max(self.options.batch_size, 64))
+                                                   max(self.options.batch_size, 64), self.world)
         updates = sums.pieces - sums.skipped
         numbers["gradient_norm"] = sums.norms / updates if updates else math.nan
         numbers["skipped"] = sums.skipped
