@@ -86,7 +86,7 @@ class processes:  # it reads as a function: fit(..., parallel=processes(4))
     ...     history = training.fit(model, x, np.cumsum(x, 0), loss=losses.MSE(), optimizer=optim.Adam(model, 0.01),
     ...                            epochs=2, batch_size=16, parallel=scale.processes(n), rng=0, progress=False)
     ...     weights.append(model.parameters["0.weight_hh_l0"])
-    >>> np.array_equal(*weights)
+    >>> np.array_equal(weights[0], weights[1])
     True
     """
 
@@ -101,7 +101,7 @@ class processes:  # it reads as a function: fit(..., parallel=processes(4))
     def __repr__(self) -> str:
         return f"processes({self.size})"
 
-    def launch(self, work: Callable[[World], ResultT], plan: Tree) -> ResultT:
+    def _launch(self, work: Callable[[World], ResultT], plan: Tree) -> ResultT:
         """Run `work` on every rank, and return what it returns in this process."""
         threads = self.threads or max(1, dispatch.get_num_threads() // self.size)
         context: Any = multiprocessing.get_context(self.start_method)
@@ -286,7 +286,7 @@ class mpi:  # it reads as a function: fit(..., parallel=mpi())
     def __repr__(self) -> str:
         return f"mpi(rank {self.comm.rank} of {self.size})"
 
-    def launch(self, work: Callable[[World], ResultT], plan: Tree) -> ResultT:
+    def _launch(self, work: Callable[[World], ResultT], plan: Tree) -> ResultT:
         """Run `work` as this rank."""
         world = _Communicator(self.comm.Dup(), plan)
         try:

@@ -53,7 +53,7 @@ class Parallel(Protocol):
 
     size: int
 
-    def launch(self, work: Callable[[World], ResultT], plan: Tree) -> ResultT:
+    def _launch(self, work: Callable[[World], ResultT], plan: Tree) -> ResultT:
         """Run `work` on every rank, and return what it returns on this one."""
         ...
 

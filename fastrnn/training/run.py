@@ -104,8 +104,8 @@ def fit(model: Module, x: Rows, y: Rows, *, loss: LossFunction, optimizer: Optim
         another number. They are not those without `parallel`, where the sums have another order.
     shards : int
         With `parallel`: the number of parts that each minibatch is cut into, at most `batch_size`, and at least the
-        number of processes that shall have work. The results depend on it, and not on the processes. A loss has to be a mean over what counts,
-        as those of ``losses`` are.
+        number of processes that shall have work. The results depend on it, and not on the processes. A loss has to be a
+        mean over what counts, as those of ``losses`` are.
     rng : numpy.random.Generator, int or None
         The random state of the order of rows and of dropout.
     progress : bool
@@ -157,7 +157,7 @@ def fit(model: Module, x: Rows, y: Rows, *, loss: LossFunction, optimizer: Optim
     size = sum(value.size for value in model.parameters.values())
     # More shards than rows would leave the ranks of the last shards without work.
     tree = Tree(min(options.shards, options.batch_size), options.parallel.size, size, model.dtype)
-    return options.parallel.launch(partial(_train_rank, run, tree), tree)
+    return options.parallel._launch(partial(_train_rank, run, tree), tree)
 
 
 def _train_rank(run: Run, tree: Tree, world: World) -> History:

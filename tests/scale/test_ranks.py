@@ -52,7 +52,7 @@ def test_every_element_is_the_same_sum_for_any_number_of_ranks(shards):
     values = (rng.standard_normal((shards, 7)) * 10.0 ** rng.integers(-8, 8, (shards, 7))).astype(np.float32)
     for rows in {1, 2, shards - 1, shards, shards + 9} - {0}:
         expected = list(values[:rows])
-        while len(expected) > 1:            # distance 1, 2, 4, ...: each second one takes its neighbour, if there is one
+        while len(expected) > 1:            # distance 1, 2, 4, ...: each second one takes its neighbour
             expected = [sum(expected[i + 1:i + 2], expected[i]) for i in range(0, len(expected), 2)]
         for ranks in range(1, shards + 3):
             tree = Tree(shards, ranks, 7, values.dtype)
@@ -160,9 +160,10 @@ def test_checkpoints_are_the_same_and_go_on_on_another_number(options, tmp_path,
         before = []
         for n, then in ((1, 4), (2, 1), (3, 2)):
             given = OPTIONS[options] | {"checkpoint_every": 1, "checkpoint": tmp_path / f"{after} {n}"}
-            with monkeypatch.context() as patch, pytest.raises(Stopped):
+            with monkeypatch.context() as patch:
                 patch.setattr(checkpoints, "save", stopping(after))
-                train(scale.processes(n), **given)
+                with pytest.raises(Stopped):
+                    train(scale.processes(n), **given)
             before.append(contents(tmp_path / f"{after} {n}"))
             assert_same_bits(before[-1], before[0])
             assert_same_bits(train(scale.processes(then), model(5), **given), expected)
@@ -256,7 +257,7 @@ def test_unsuitable_arguments(arguments, error, match):
 
 
 def test_unsuitable_parallel():
-    with pytest.raises(TypeError, match="parallel: expected fastrnn.scale.processes"):
+    with pytest.raises(TypeError, match=r"parallel: expected fastrnn\.scale\.processes"):
         train(4)
     with pytest.raises(ValueError, match="shards"):
         train(scale.processes(1), shards=0)
