@@ -49,7 +49,8 @@ cdef inline void tile(const tile_args* a, const int R, const int P) noexcept nog
         depth = a.of[i].depth
         for o in range(a.of[i].outer):
             v = a.of[i].v + o * a.of[i].v_outer
-            if o + 1 < a.of[i].outer:       # the next block lies elsewhere, where the hardware expects no read
+            # The next block lies elsewhere, where the hardware expects no read. One row is in the L1 cache as it is.
+            if R > 1 and o + 1 < a.of[i].outer:
                 for r in range(R):
                     prefetch_shared(v + a.of[i].v_outer + r * v_row, depth * <isize>sizeof(real))
             for k in range(depth):
