@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from .reading import Archive, ModelFormatError, parse_json, parse_npy, read_bytes, refusing, replacing
+from .reading import Archive, ModelFormatError, parse_json, parse_npy, read_bytes, refusing
+from .writing import replacing
 
 if TYPE_CHECKING:
     from .typing import Array, PathLike

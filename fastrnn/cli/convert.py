@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 
 from .. import interop
-from .._base.reading import ModelFormatError, check_writable
+from .._base.reading import ModelFormatError
+from .._base.writing import check_writable
 from .models import chosen_layer, model_parser, read_layers
 from .parser import printable
 

@@ -12,8 +12,9 @@ import numpy as np
 import fastrnn
 
 from .._base import named_arrays
-from .._base.reading import ModelFormatError, check_writable, parse_npy, read_bytes, refusing
+from .._base.reading import ModelFormatError, parse_npy, read_bytes, refusing
 from .._base.registry import estimator_class, model_class
+from .._base.writing import check_writable
 from ..nn.quantized import PRECISIONS, Quantizable
 from .models import chosen_layer, model_parser, read_layers
 from .parser import Parser, printable

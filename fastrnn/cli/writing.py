@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from .._base.reading import check_writable, replacing
+from .._base.writing import check_writable, replacing
 from . import frames
 from .dialects import TableError
 from .times import iso_times

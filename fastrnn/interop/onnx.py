@@ -19,7 +19,8 @@ import numpy as np
 
 from .._base import validation as check
 from .._base.named_arrays import parse_configuration
-from .._base.reading import ModelFormatError, read_bytes, refusing, replacing
+from .._base.reading import ModelFormatError, read_bytes, refusing
+from .._base.writing import replacing
 from ..nn import GRU, LSTM, RNN
 from ..nn.files import build, configuration
 from ..nn.parameters import ACTIVATIONS, PLAIN, layer_suffix

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._base import validation as check
-from .._base.reading import replacing
+from .._base.writing import replacing
 from .sources import arrow, as_table, csv_columns, file_paths, is_path
 
 if TYPE_CHECKING:

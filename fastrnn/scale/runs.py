@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 from .._base import validation as check
 from .._base.estimator import Estimator
 from .._base.progress import Progress
-from .._base.reading import parse_json, read_bytes, replacing
+from .._base.reading import parse_json, read_bytes
+from .._base.writing import replacing
 from ..nn.files import load
 from .reports import Failure, PartitionError, Report
 from .sources import Piece, arrow, pieces

@@ -14,7 +14,8 @@ from collections.abc import Hashable, Iterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from .._base import validation as check
-from .._base.reading import read_bytes, replacing
+from .._base.reading import read_bytes
+from .._base.writing import replacing
 from .keys import encoded
 
 if TYPE_CHECKING:

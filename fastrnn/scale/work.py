@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .._base import dispatch
-from .._base.reading import parse_json, replacing
+from .._base.reading import parse_json
+from .._base.writing import replacing
 from ..nn.files import load
 from .reports import PartitionError
 from .sources import arrow

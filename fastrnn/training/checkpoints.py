@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._base import named_arrays, reading
+from .._base import named_arrays, reading, writing
 from .._base import validation as check
 from ..losses import Loss
 from ..nn import files, parameters
@@ -46,7 +46,7 @@ def save(path: str, run: Run, state: Any) -> None:
               **{f"optimizer.{name}": value for name, value in optimizer.items() if name != "steps"},
               **{f"history.{name}": run.history[name] for name in run.history},
               **{f"carried.{i}": value for i, value in enumerate(carried)}}
-    with reading.replacing(path) as file:
+    with writing.replacing(path) as file:
         np.savez(file, **arrays, fastrnn=np.frombuffer(json.dumps(metadata).encode(), np.uint8))
 
 
@@ -85,7 +85,7 @@ def _restore(run: Run, metadata: dict[str, Any], arrays: dict[str, Array]) -> No
     run.sums = type(run.sums)(*check.shaped(arrays["sums"], "sums", (count,)).tolist())
     run.history = type(run.history)({name: check.shaped(groups["history"][name], name, (run.epoch,)).tolist()
                                      for name in metadata["history"]})
-    run.carried = _state_from_json(metadata["carried"], groups.get("carried", {}))
+    run.gradients.carry(_state_from_json(metadata["carried"], groups.get("carried", {})))
 
 
 def description(run: Run) -> dict[str, Any]:

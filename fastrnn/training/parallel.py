@@ -161,23 +161,3 @@ class LocalSums:
         self._spare += [value for value in result.values() if value is not None]
         self._pending = []
         return result
-
-
-def state_part(state: Any, shard: int, shards: int) -> Any:
-    """The rows of a shard of a state: arrays [L, N, H], or tuples of states."""
-    if state is None or isinstance(state, np.ndarray):
-        return None if state is None else state[:, shard::shards]
-    return tuple(state_part(part, shard, shards) for part in state)
-
-
-def whole_state(parts: Mapping[int, Any], shards: int) -> Any:
-    """The state of all rows from those of the shards that have rows."""
-    first = parts[0]                    # a minibatch has a row, and it is the first shard's
-    if first is None:
-        return None
-    if isinstance(first, tuple):
-        return tuple(whole_state({s: part[i] for s, part in parts.items()}, shards) for i in range(len(first)))
-    result = np.empty((len(first), sum(part.shape[1] for part in parts.values()), *first.shape[2:]), first.dtype)
-    for s, part in parts.items():
-        result[:, s::shards] = part
-    return result

@@ -10,33 +10,33 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import losses
 from .._base import validation as check
 from .._base.progress import Progress
-from .._base.reading import check_writable, read_bytes
+from .._base.reading import read_bytes
+from .._base.writing import check_writable
 from ..nn.base import Module
 from ..nn.modules import recurrent
 from ..optim import Optimizer, clip_grad_norm
 from . import checkpoints
 from .data import Data, cut
+from .gradients import Piece, ShardedGradients, WholeGradients, loss_of
 from .history import History
-from .parallel import LocalSums, Parallel, RankError, Tree, state_part, whole_state
+from .parallel import Parallel, RankError, Tree
 
 if TYPE_CHECKING:
     from .._base.typing import Array, ArrayLike, IntArray, PathLike, Rng, TrainingPrecision
     from ..losses import LossFunction
     from .data import Rows
+    from .gradients import PieceGradients
     from .parallel import World
-
-# The weight of what counts, the loss times that weight, and the gradients by name; None where nothing counts.
-_Computed: TypeAlias = "tuple[float, float, dict[str, Array] | None]"
 
 
 def fit(model: Module, x: Rows, y: Rows, *, loss: LossFunction, optimizer: Optimizer, epochs: int, batch_size: int,
@@ -162,7 +162,8 @@ def fit(model: Module, x: Rows, y: Rows, *, loss: LossFunction, optimizer: Optim
 
 def _train_rank(run: Run, tree: Tree, world: World) -> History:
     """Train as one rank of several."""
-    run.world, run.tree, run.sums_of_shards = world, tree, LocalSums(tree, world.rank)
+    options = run.options
+    run.gradients = ShardedGradients(options.model, options.loss, options.precision, run.batch_first, tree, world)
     return run.train()
 
 
@@ -218,7 +219,8 @@ def evaluate(model: Module, x: Rows, y: Rows, *, loss: LossFunction, batch_size:
     1.0
     """
     _check_model_and_loss(model, loss)
-    return _evaluate(model, Data(model, x, y, lengths, mask), loss, check.size(batch_size, "batch_size"))
+    data, batch_size = Data(model, x, y, lengths, mask), check.size(batch_size, "batch_size")
+    return _mean(_losses(model, data, loss, data.batches(batch_size, None)))
 
 
 def _check_model_and_loss(model: Any, loss: Any) -> None:
@@ -246,27 +248,21 @@ def _validation_data(validation: Any, model: Module, data: Data) -> Data:
     return held_out
 
 
-def _loss_of(loss: LossFunction, output: Array, target: Array, mask: Array | None) -> tuple[float, Array]:
-    result = loss(output, target, mask)
-    if not isinstance(result, tuple) or len(result) != 2:
-        raise TypeError(f"loss: expected it to return (value, d_output), got {type(result).__name__}")
-    return check.real(result[0], "loss's value"), result[1]
-
-
-def _evaluate(model: Module, data: Data, loss: LossFunction, batch_size: int, world: World | None = None) -> float:
-    """The mean loss. The ranks of a world share the minibatches; the sum over all of them has the same order always."""
-    batches = data.batches(batch_size, None)
-    rank, ranks = (0, 1) if world is None else (world.rank, world.size)
-    sums = []
-    for rows in batches[rank * len(batches) // ranks:(rank + 1) * len(batches) // ranks]:
+def _losses(model: Module, data: Data, loss: LossFunction, batches: list[IntArray]) -> list[tuple[float, float]]:
+    """For each minibatch the weight of what counts, and its mean loss times the weight."""
+    result = []
+    for rows in batches:
         x, y, lengths, mask = data.take(rows)
         output = model(x, lengths=lengths)[0]
         weight = losses.total_weight(mask, output.shape)
-        sums.append((weight, weight * _loss_of(loss, output, y, mask)[0]))
-    if world is not None:
-        sums = [pair for of_rank in world.exchange(sums) for pair in of_rank]
+        result.append((weight, weight * loss_of(loss, output, y, mask)[0]))
+    return result
+
+
+def _mean(weights_and_losses: Iterable[tuple[float, float]]) -> float:
+    """The mean loss, of pairs of a weight and a loss times it; NaN where nothing counts."""
     total, count = 0.0, 0.0
-    for weight, weighted in sums:
+    for weight, weighted in weights_and_losses:
         total += weighted
         count += weight
     return total / count if count else math.nan
@@ -344,21 +340,17 @@ class Run:
         self.options, self.data, self.validation = options, data, validation
         self.model, self.optimizer = options.model, options.optimizer
         self.batch_first = data.batch_first
-        self.drops = any(layer.dropout for layer in recurrent([options.model]))
         # One number stands for everything random: every order and every dropout mask follows from it and the position.
         self.seed = int(check.generator(rng).integers(2**63))
         self.epoch = self.batch = self.start = 0        # the position: the next epoch, minibatch and step to train on
-        self.carried: Any = None                        # the state before that step, where start > 0
         self.sums = Sums()
         self.history = History()
         self.best: Mapping[str, Array] | None = None    # parameters of the epoch with the best validation loss
         self.clock = time.perf_counter()                # the time since then is not in sums.seconds yet
         self.checkpoint = None if options.checkpoint is None else str(options.checkpoint)
         self.description = {} if self.checkpoint is None else checkpoints.description(self)
-        # Of a training on several ranks; `carried` is then by shard, and has this rank's alone.
-        self.world: World | None = None
-        self.tree: Tree | None = None
-        self.sums_of_shards: LocalSums | None = None
+        # It also has the state before the next step, where that is not the first of its minibatch.
+        self.gradients: PieceGradients = WholeGradients(options.model, options.loss, options.precision)
 
     def train(self) -> History:
         """Trains to the end, from a checkpoint if there is one."""
@@ -391,7 +383,7 @@ class Run:
     @property
     def _leads(self) -> bool:
         """Whether this is the process that writes and reports: the only one, or rank 0."""
-        return self.world is None or self.world.rank == 0
+        return self.gradients.rank == 0
 
     def _resume(self, path: str) -> None:
         """Goes on from the checkpoint, if there is one. Of several ranks the first reads it, for all."""
@@ -399,20 +391,14 @@ class Run:
         if self._leads:
             check_writable(path)                # now, and not after the first epoch
             data = read_bytes(path) if os.path.exists(path) else None
-        if self.world is not None:
-            data = self.world.exchange(data)[0]
+        data = self.gradients.exchange(data)[0]
         if data is not None:
             checkpoints.resume(path, data, self)
-        if self.tree is not None and self.carried is not None:
-            self.carried = {s: state_part(self.carried, s, self.tree.shards) for s in self._shards()}
 
     def _save(self) -> None:
         if self.checkpoint is None:
             return
-        carried = self.carried
-        if self.world is not None and self.tree is not None and carried is not None:
-            parts = {s: state for of_rank in self.world.exchange(carried) for s, state in of_rank.items()}
-            carried = whole_state(parts, self.tree.shards)
+        carried = self.gradients.carried()
         if self._leads:
             self._count_time()
             checkpoints.save(self.checkpoint, self, carried)
@@ -427,7 +413,8 @@ class Run:
         batches = self.data.batches(self.options.batch_size, order)
         while self.batch < len(batches):
             self._train_batch(batches[self.batch])
-            self.batch, self.start, self.carried = self.batch + 1, 0, None
+            self.batch, self.start = self.batch + 1, 0
+            self.gradients.restart()
 
     def _train_batch(self, rows: IntArray) -> None:
         x, y, lengths, mask = self.data.take(rows)
@@ -438,14 +425,14 @@ class Run:
             x_piece, y_piece = cut(x, start, stop, self.batch_first), cut(y, start, stop, self.batch_first)
             mask_piece = None if mask is None else cut(mask, start, stop, self.batch_first)
             lengths_piece = None if lengths is None else np.clip(lengths - start, 0, stop - start)
-            self._train_piece(x_piece, y_piece, mask_piece, lengths_piece)
+            self._train_piece(Piece(x_piece, y_piece, mask_piece, lengths_piece,
+                                    (self.seed, 1, self.epoch, self.batch, start)))
             self.start = stop
             if every is not None and self.sums.pieces % every == 0:
                 self._save()
 
-    def _train_piece(self, x: Array, y: Array, mask: Array | None, lengths: IntArray | None) -> None:
-        compute = self._gradients if self.world is None else self._gradients_of_shards
-        weight, loss, gradients = compute(x, y, mask, lengths)
+    def _train_piece(self, piece: Piece) -> None:
+        weight, loss, gradients = self.gradients.compute(piece)
         if gradients is None:
             return                      # nothing counts here: only the state was needed
         self.sums.pieces += 1
@@ -457,71 +444,16 @@ class Run:
             self.sums.norms += norm
         else:
             if not self.sums.skipped and self._leads:
-                # the level of the caller of fit
+                # The levels up to the caller of fit; with `parallel` there are _launch and _train_rank between.
                 warnings.warn(f"the gradient's norm is {norm} in epoch {self.epoch}, minibatch {self.batch}: update "
-                              "skipped", RuntimeWarning, stacklevel=6)
+                              "skipped", RuntimeWarning, stacklevel=6 if self.options.parallel is None else 8)
             self.sums.skipped += 1
-
-    def _gradients(self, x: Array, y: Array, mask: Array | None, lengths: IntArray | None) -> _Computed:
-        """The weight of what counts, the loss times it, and the gradients of the loss."""
-        rng = np.random.default_rng((self.seed, 1, self.epoch, self.batch, self.start)) if self.drops else None
-        output, self.carried, cache = self.model.forward(x, self.carried, lengths, rng=rng,
-                                                           precision=self.options.precision)
-        weight = losses.total_weight(mask, output.shape)
-        if not weight:
-            return 0.0, 0.0, None
-        value, d_output = _loss_of(self.options.loss, output, y, mask)
-        return weight, weight * value, self.model.backward(cache, d_output, need_input=False).parameters
-
-    def _gradients_of_shards(self, x: Array, y: Array, mask: Array | None, lengths: IntArray | None) -> _Computed:
-        """The same, computed together with the other ranks: each loss counts by its share of the weight."""
-        world, tree, sums = cast("tuple[World, Tree, LocalSums]", (self.world, self.tree, self.sums_of_shards))
-        axis = 0 if self.batch_first else 1
-        rows, before = x.shape[axis], self.carried or {}
-        results, self.carried = [], {}
-        for s in self._shards():
-            if s >= rows:
-                sums.add(s, None)
-                continue
-            part: Any = [None if a is None else a[s::tree.shards] if axis == 0 or a.ndim == 1 else a[:, s::tree.shards]
-                         for a in (x, y, mask, lengths)]
-            rng = np.random.default_rng((self.seed, 1, self.epoch, self.batch, self.start, s)) if self.drops else None
-            output, self.carried[s], cache = self.model.forward(part[0], before.get(s), part[3], rng=rng,
-                                                                precision=self.options.precision)
-            extent = list(output.shape)
-            extent[axis] = rows
-            total, weight = losses.total_weight(mask, tuple(extent)), losses.total_weight(part[2], output.shape)
-            if not total:
-                continue
-            value, d_output = 0.0, np.zeros_like(output)
-            if weight:
-                value, d_output = _loss_of(self.options.loss, output, part[1], part[2])
-            d_output = np.multiply(d_output, d_output.dtype.type(weight / total))
-            results.append((weight, weight * value))
-            sums.add(s, self.model.backward(cache, d_output, need_input=False).parameters)
-        world.share(sums.take(), tree)
-        weights, weighted = 0.0, 0.0
-        for weight, loss in (pair for of_rank in world.exchange(results) for pair in of_rank):
-            weights += weight
-            weighted += loss
-        if not weights:
-            return 0.0, 0.0, None
-        flat, gradients, at = world.total(rows), {}, 0
-        for name, parameter in self.model.parameters.items():
-            gradients[name] = flat[at:at + parameter.size].reshape(parameter.shape)
-            at += parameter.size
-        return weights, weighted, gradients
-
-    def _shards(self) -> range:
-        """The shards of this rank."""
-        return cast("Tree", self.tree).block(cast("World", self.world).rank)
 
     def _end_epoch(self) -> None:
         sums, numbers = self.sums, {}
         numbers["loss"] = sums.loss / sums.weight if sums.weight else math.nan
         if self.validation is not None:
-            numbers["validation_loss"] = _evaluate(self.model, self.validation, self.options.loss,
-                                                   max(self.options.batch_size, 64), self.world)
+            numbers["validation_loss"] = self._validation_loss(self.validation)
         updates = sums.pieces - sums.skipped
         numbers["gradient_norm"] = sums.norms / updates if updates else math.nan
         numbers["skipped"] = sums.skipped
@@ -532,3 +464,11 @@ class Run:
         if self.validation is not None and self.history.best_epoch == self.epoch:
             self.best = dict(self.model.parameters)
         self.epoch, self.batch, self.sums = self.epoch + 1, 0, Sums()
+
+    def _validation_loss(self, data: Data) -> float:
+        """The mean loss. The ranks share the minibatches, and add their losses in the minibatches' order."""
+        batches = data.batches(max(self.options.batch_size, 64), None)
+        rank, ranks = self.gradients.rank, self.gradients.ranks
+        own = batches[rank * len(batches) // ranks:(rank + 1) * len(batches) // ranks]
+        of_ranks = self.gradients.exchange(_losses(self.model, data, self.options.loss, own))
+        return _mean(pair for of_rank in of_ranks for pair in of_rank)

@@ -61,7 +61,7 @@ OPAQUE = {
     "builtins.getattr": ("builtins", "getattr", lambda at: (str(at), "touch")),
     "collections.defaultdict": ("collections", "defaultdict", lambda at: ()),
     "numpy.core.multiarray._reconstruct": ("numpy.core.multiarray", "_reconstruct", lambda at: ()),
-    "fastrnn._base.reading.replacing": ("fastrnn._base.reading", "replacing", lambda at: (str(at),)),
+    "fastrnn._base.writing.replacing": ("fastrnn._base.writing", "replacing", lambda at: (str(at),)),
     "fastrnn.interop.pickles.load": ("fastrnn.interop.pickles", "load", lambda at: (str(at),)),
     "torch.nn.Module": ("torch.nn", "Module", lambda at: ()),
     "numpy.save": ("numpy", "save", lambda at: (str(at), 1)),

@@ -14,7 +14,7 @@ import pytest
 
 import fastrnn
 from fastrnn import optim, training
-from fastrnn._base import reading
+from fastrnn._base import writing
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, devices and permissions")
 unnamed = pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs a system with unnamed files")
@@ -31,7 +31,7 @@ def drafts(request, monkeypatch):
 
 
 def write(path, contents):
-    with reading.replacing(path) as file:
+    with writing.replacing(path) as file:
         file.write(contents)
 
 
@@ -62,7 +62,7 @@ def test_an_error_in_the_block_leaves_the_old_file(drafts, tmp_path):
     write(path, b"old")
 
     def interrupted():
-        with reading.replacing(path) as file:
+        with writing.replacing(path) as file:
             file.write(b"half")
             raise KeyError
     with pytest.raises(KeyError):
@@ -89,7 +89,7 @@ def test_an_error_at_the_end_leaves_the_old_file(step, drafts, tmp_path, monkeyp
 def test_long_names(drafts, tmp_path):
     """A name may have all the letters that a file system allows, and two that begin alike are two files."""
     paths = [tmp_path / ("n" * 254 + letter) for letter in "ab"]
-    with reading.replacing(paths[0]) as first, reading.replacing(paths[1]) as second:
+    with writing.replacing(paths[0]) as first, writing.replacing(paths[1]) as second:
         first.write(b"a")
         second.write(b"b")
     assert [path.read_bytes() for path in paths] == [b"a", b"b"]
@@ -100,7 +100,7 @@ def test_long_names(drafts, tmp_path):
 
 CHILD = """
 import os, signal, sys
-from fastrnn._base import reading
+from fastrnn._base import writing
 path, drafts, moment = sys.argv[1:]
 if drafts == "named" and hasattr(os, "O_TMPFILE"):
     del os.O_TMPFILE
@@ -110,7 +110,7 @@ def killed(*arguments, **options):
 
 if moment != "block":
     setattr(os, moment, killed)
-with reading.replacing(path) as file:
+with writing.replacing(path) as file:
     file.write(b"new" * 100000)
     file.flush()
     if moment == "block":
@@ -187,10 +187,10 @@ def test_a_second_writer_where_drafts_have_names(tmp_path, monkeypatch):
     path = tmp_path / "file"
 
     def first():
-        with reading.replacing(path) as file:
+        with writing.replacing(path) as file:
             file.write(b"first")
             write(path, b"second")
-            with reading.replacing(path) as third:
+            with writing.replacing(path) as third:
                 third.write(b"third")
                 file.flush()
     with pytest.raises(OSError, match="another writer") as caught:
@@ -207,7 +207,7 @@ def test_a_device_stays_a_device(tmp_path):
         pytest.skip("needs /dev/null")
     link = tmp_path / "null"
     os.symlink("/dev/null", link)
-    reading.check_writable(link)
+    writing.check_writable(link)
     write(link, b"nothing")
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
     assert os.listdir(tmp_path) == ["null"]
@@ -217,7 +217,7 @@ def test_a_device_stays_a_device(tmp_path):
 def test_a_pipe_is_written_to(tmp_path):
     path, contents = tmp_path / "pipe", []
     os.mkfifo(path)
-    reading.check_writable(path)                # does not wait for the reader
+    writing.check_writable(path)                # does not wait for the reader
     reader = threading.Thread(target=lambda: contents.append(path.read_bytes()))
     reader.start()
     write(path, b"through the pipe")
@@ -239,7 +239,7 @@ def unwritable(tmp_path):
 def test_what_cannot_be_written_is_named_as_the_caller_named_it(drafts, tmp_path):
     layer = fastrnn.GRU(1, 2)
     for path, error in unwritable(tmp_path).items():
-        for call in (layer.save, reading.check_writable):
+        for call in (layer.save, writing.check_writable):
             with pytest.raises(error) as caught:
                 call(path)
             assert caught.value.filename == str(path)
@@ -264,9 +264,9 @@ def test_training_finds_an_unwritable_checkpoint_before_it_begins(tmp_path):
 
 def test_a_trial_leaves_no_trace(drafts, tmp_path):
     path = tmp_path / "file"
-    reading.check_writable(path)
+    writing.check_writable(path)
     assert os.listdir(tmp_path) == []
     path.write_bytes(b"old")
     before = path.stat().st_mtime_ns
-    reading.check_writable(path)
+    writing.check_writable(path)
     assert os.listdir(tmp_path) == ["file"] and path.read_bytes() == b"old" and path.stat().st_mtime_ns == before

@@ -117,6 +117,19 @@ def test_it_is_the_gradient_of_the_whole_minibatch():
         np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-13)
 
 
+@forks
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_skipped_update_is_told_once_and_of_the_callers_line(n):
+    net = fastrnn.GRU(3, 1, rng=0)
+    y = Y.copy()
+    y[3, 5] = np.inf
+    with pytest.warns(RuntimeWarning, match="in epoch 0, minibatch 0: update skipped") as warned:
+        history = training.fit(net, X, y, loss=losses.MSE(), optimizer=optim.Adam(net), epochs=1, batch_size=8,
+                               shuffle=False, rng=0, parallel=scale.processes(n), progress=False)
+    assert len(warned) == 1 and warned[0].filename == __file__
+    assert history["skipped"] == [1] and np.isfinite(net.parameters["weight_hh_l0"]).all()
+
+
 @pytest.mark.slow
 def test_processes_that_are_spawned(tmp_path):
     script = tmp_path / "train.py"
