@@ -90,6 +90,9 @@ scale-kills: $(VENV)/.test  ## 100 kills of runs over many series: workers, driv
 scale: $(VENV)/.test  ## many series by every engine, a million series out of core: each target, met or MISSED
 	$(BIN)/python benchmarks/scale.py --json out/scale.json
 
+ranks: $(VENV)/.test  ## training on several processes: overhead, speed, equal bits of processes and MPI, a cost model
+	$(BIN)/python benchmarks/ranks.py --json out/ranks.json
+
 dropin: $(VENV)/.build  ## g2p_en, g2pM, madmom and nagisa with fastrnn in place of their own loops (installs them from PyPI)
 	$(BIN)/python benchmarks/dropin.py
 

@@ -130,17 +130,38 @@ class LocalSums:
 
     def add(self, shard: int, gradients: Mapping[str, Array] | None) -> None:
         """Take in a shard's gradients by name; None where it has no rows."""
-        flat = None
-        if gradients is not None:
-            flat = self._spare.pop() if self._spare else np.empty(self._tree.size, self._tree.dtype)
-            np.concatenate([value.reshape(-1) for value in gradients.values()], out=flat)
-        self._push(shard, 1, flat)
+        if gradients is None:
+            self._push(shard, 1, None)
+            return
+        values = [value.reshape(-1) for value in gradients.values()]
+        left = self._left_of(shard, 1)
+        if left is not None:                # added where it is, which spares a copy
+            start = 0
+            for value in values:
+                left[start:start + value.size] += value
+                start += value.size
+            self._pending.pop()
+            self._push(shard - 1, 2, left)
+            return
+        flat = self._spare.pop() if self._spare else np.empty(self._tree.size, self._tree.dtype)
+        self._push(shard, 1, np.concatenate(values, out=flat))
+
+    def _left_of(self, start: int, length: int) -> Array | None:
+        """The sum of the last subtree that came, if it and the one of these leaves are the two parts of another."""
+        if (start, length) in self._whole or not self._pending:
+            return None
+        left_start, left_length, left = self._pending[-1]
+        return left if self._are_parts(left_start, left_length, start, length) else None
+
+    @staticmethod
+    def _are_parts(left_start: int, left_length: int, start: int, length: int) -> bool:
+        return left_length == length and left_start % (2 * length) == 0 and left_start + length == start
 
     def _push(self, start: int, length: int, value: Array | None) -> None:
         self._pending.append((start, length, value))
         while (start, length) not in self._whole and len(self._pending) > 1:
             left_start, left_length, left = self._pending[-2]
-            if left_length != length or left_start % (2 * length) or left_start + length != start:
+            if not self._are_parts(left_start, left_length, start, length):
                 return
             self._pending[-2:] = []
             if left is None or value is None:
