@@ -36,7 +36,7 @@ class _Failed:
         self.rank, self.reason = rank, reason
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """An exception in words, which can be sent whatever it holds."""
     return "".join(traceback.format_exception_only(type(error), error)).strip()
 
@@ -235,7 +235,7 @@ def _work(work: Callable[[World], Any], plan: Tree, memory: Any, rank: int, pipe
     world = _Worker(plan, memory, rank, pipe)
     try:
         work(world)
-    except Exception as error:
+    except BaseException as error:      # KeyboardInterrupt and SystemExit of a loss, too
         try:
             pipe.send(_Failed(rank, _reason(error)))
             pipe.recv()
@@ -291,7 +291,7 @@ class mpi:  # it reads as a function: fit(..., parallel=mpi())
         world = _Communicator(self.comm.Dup(), plan)
         try:
             return work(world)
-        except Exception as error:
+        except BaseException as error:      # the others would wait for ever, whatever ended this rank
             world.fail(error)
             raise
         finally:
@@ -312,7 +312,7 @@ class _Communicator:
         self._failed = any(isinstance(each, _Failed) for each in values)
         return _received(values)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Tell the other ranks, which wait for an exchange, why this one does not go on."""
         if not self._failed:
             self.comm.allgather(_Failed(self.rank, _reason(error)))

@@ -1,5 +1,6 @@
 """Training on several processes: the same bits for any number of them, through deaths and on other numbers."""
 
+import multiprocessing
 import os
 import pathlib
 import pickle
@@ -78,6 +79,9 @@ OPTIONS = {
     "one row a minibatch": {"batch_size": 1, "epochs": 1, "validation": None, "x": X[:, :4], "y": Y[:, :4]},
     "ragged": {"x": [X[:n % 13 + 1, n] for n in range(21)], "y": [Y[:n % 13 + 1, n] for n in range(21)],
                "validation": None},
+    "bfloat16": {"precision": "bfloat16", "epochs": 1},
+    "lengths, fewer rows than shards": {"lengths": np.arange(21) % 14 + 1, "tbptt": 3, "batch_size": 16, "epochs": 1,
+                                        "mask": np.arange(14 * 21).reshape(14, 21) // 42 % 2, "validation": None},
 }
 
 
@@ -218,6 +222,19 @@ def test_an_error_in_another_process_is_told():
         train(scale.processes(2), loss=in_rank(0, raises))
 
 
+def interrupts():
+    raise KeyboardInterrupt
+
+
+@forks
+def test_an_interrupt_in_one_process_ends_all():
+    with pytest.raises(RuntimeError, match="rank 1 of 2 failed: KeyboardInterrupt"):
+        train(scale.processes(2), loss=in_rank(1, interrupts))
+    with pytest.raises(KeyboardInterrupt):
+        train(scale.processes(2), loss=in_rank(0, interrupts))
+    assert not multiprocessing.active_children()
+
+
 @forks
 def test_a_process_that_is_killed_is_named_and_the_checkpoint_goes_on(tmp_path):
     path = tmp_path / "checkpoint"
@@ -316,13 +333,14 @@ def test_mpi_has_the_same_bits(n, tmp_path):
 
 @pytest.mark.slow
 @with_mpi
-def test_an_error_in_a_rank_of_mpi_is_told_everywhere(tmp_path):
+@pytest.mark.parametrize("act, reason", [("raises", "KeyError: 'in the loss'"), ("interrupts", "KeyboardInterrupt")])
+def test_an_error_in_a_rank_of_mpi_is_told_everywhere(act, reason, tmp_path):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT.replace("PARALLEL", "scale.mpi()").replace(
-        "loss=losses.MSE()", "loss=in_rank(int(os.environ['OMPI_COMM_WORLD_RANK'] != '1'), raises)"))
+        "loss=losses.MSE()", "loss=in_rank(int(os.environ['OMPI_COMM_WORLD_RANK'] != '1'), ACT)".replace("ACT", act)))
     done = mpirun(2, script, tmp_path / "rank")
     assert done.returncode != 0
-    assert "rank 1 of 2 failed: KeyError: 'in the loss'" in done.stderr
+    assert f"rank 1 of 2 failed: {reason}" in done.stderr
     assert not list(tmp_path.glob("rank*"))
 
 
