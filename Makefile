@@ -112,6 +112,9 @@ exhaustive: $(VENV)/.test  ## tanh and sigmoid over all 2^32 float32 inputs, eve
 exhaustive-slice: $(VENV)/.test  ## one in 256 of those inputs
 	$(BIN)/python tests/campaigns/exhaustive.py --stride 256
 
+machines: $(VENV)/.test  ## the kernels on aarch64 (cross-built), and on x86-64 with less than AVX-512, in an emulator
+	$(BIN)/python tests/campaigns/machines.py
+
 fuzz: $(VENV)/.test  ## junk arguments to every public call, and broken files of every format, for long
 	FASTRNN_FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest tests/kernels/test_fuzz.py
 	FASTRNN_FUZZ_FILES=20000 FASTRNN_FUZZ_LIMIT=1 $(BIN)/python -m pytest tests -k mutat

@@ -17,6 +17,10 @@
  * vdpbf16ps adds the products of the upper halves first. So with the first number in the upper half, a sum takes its k
  * in order, as one FMA after another does: every instruction set has the same sums, and these are the sums of the
  * float32 tile on rounded numbers.
+ *
+ * ARM's bfdot and bfmmla are not used: they add the two products of a pair before they add the sum, or round to odd, so
+ * that their sums would have other bits. Weights are widened there, and every product is added by an FMA of its own.
+ * bfmlalb and bfmlalt, which are such FMAs, would save no more than the widening of the weights.
  */
 #ifndef FASTRNN_PAIRS_H
 #define FASTRNN_PAIRS_H
