@@ -167,10 +167,11 @@ class ShardedGradients:
         total, weight = losses.total_weight(piece.mask, tuple(shape)), losses.total_weight(mask, output.shape)
         if not total:
             return None             # nothing counts in the whole piece: there is no update
-        value, d_output = 0.0, np.zeros_like(output)
         if weight:
             value, d_output = loss_of(self._loss, output, y, mask)
-        d_output = np.multiply(d_output, d_output.dtype.type(weight / total))
+            d_output = np.multiply(d_output, d_output.dtype.type(weight / total))
+        else:
+            value, d_output = 0.0, np.zeros_like(output)
         self._sums.add(s, self._model.backward(cache, d_output, need_input=False).parameters)
         return weight, weight * value
 
