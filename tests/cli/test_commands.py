@@ -212,8 +212,8 @@ import os, signal
 from fastrnn import cli
 from fastrnn.training import checkpoints
 save, saved = checkpoints.save, []
-def kill_after_the_third(path, run):
-    save(path, run)
+def kill_after_the_third(path, run, state):
+    save(path, run, state)
     saved.append(path)
     if len(saved) == 3:
         os._exit(9)
