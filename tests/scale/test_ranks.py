@@ -301,6 +301,7 @@ import os, pickle, sys
 sys.path[:0] = {[str(pathlib.Path(__file__).parents[1] / "support"), str(pathlib.Path(__file__).parent),
                  str(pathlib.Path(__file__).parents[2])]}
 from test_ranks import *
+signal.signal(signal.SIGINT, signal.default_int_handler)     # a suite that runs in the background has it ignored
 if __name__ == "__main__":
     net = model()
     history = training.fit(net, X, Y, loss=losses.MSE(), optimizer=optim.Adam(net, 0.01), epochs=2, batch_size=8, rng=0,

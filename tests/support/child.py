@@ -10,6 +10,7 @@ import os, signal, sys, threading, time
 import numpy as np
 import fastrnn
 from fastrnn import _core
+signal.signal(signal.SIGINT, signal.default_int_handler)     # a suite that runs in the background has it ignored
 """
 
 
