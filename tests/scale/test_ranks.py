@@ -257,25 +257,36 @@ def test_no_process_outlives_the_one_that_called(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT.replace("PARALLEL", "scale.processes(3)").replace("epochs=2", "epochs=100000"))
     for number in (signal.SIGKILL, signal.SIGINT):
-        process = subprocess.Popen([sys.executable, script, tmp_path / "out"], stderr=subprocess.DEVNULL)
-        workers = []
-        for _ in range(600):
-            children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            if len(children) == 2:
-                workers = children
-                break
-            time.sleep(0.05)
-        assert len(workers) == 2
-        time.sleep(0.2)
-        process.send_signal(number)
-        assert process.wait(30) != 0
-        for _ in range(200):
-            if not any(os.path.isdir(f"/proc/{worker}") and "Z" not in pathlib.Path(f"/proc/{worker}/stat").read_text()
-                       for worker in workers):
-                break
-            time.sleep(0.05)
-        else:
-            pytest.fail(f"a worker outlives signal {number}")
+        process, workers = subprocess.Popen([sys.executable, script, tmp_path / "out"], stderr=subprocess.DEVNULL), []
+        try:
+            children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            wait_until(lambda path=children: len(path.read_text().split()) == 2)
+            workers = children.read_text().split()
+            time.sleep(0.2)
+            process.send_signal(number)
+            assert process.wait(30) != 0
+            wait_until(lambda pids=workers: not any(map(runs, pids)))
+        finally:
+            process.kill()
+            process.wait()
+            for worker in filter(runs, workers):
+                os.kill(int(worker), signal.SIGKILL)
+
+
+def wait_until(condition):
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    pytest.fail("it did not come to that in 30 s")
+
+
+def runs(pid):
+    """Whether a process runs, and does not just wait to be collected."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("arguments, error, match", [
