@@ -165,7 +165,7 @@ def test_indices_past_2_31_elements(isa, reserved, kind, far, ragged):
 def test_allocations_that_fail(kind, threads):
     """Under a limit that grows from nothing, each call fails at one allocation after the other until it succeeds."""
     options = "proj_size=40" if kind == "lstm" else "reset_after=False"
-    done = python(f"""
+    script = f"""
         import resource
         PAGE = resource.getpagesize()
         fastrnn.set_num_threads({threads})
@@ -229,9 +229,14 @@ def test_allocations_that_fail(kind, threads):
                 room += 4 * PAGE + room // 16
             assert flat(result) == expected[name], name
             print(name, failures)
-    """, MALLOC_ARENA_MAX="1", MALLOC_MMAP_THRESHOLD_="16384", MALLOC_TRIM_THRESHOLD_="0")
-    failures = dict(line.split() for line in done.splitlines())
-    assert len(failures) == 10 and all(int(count) > 5 for count in failures.values()), done
+    """
+    for _ in range(3):      # a process may by chance have memory that a call can use; then little fails in it
+        done = python(script, MALLOC_ARENA_MAX="1", MALLOC_MMAP_THRESHOLD_="16384", MALLOC_TRIM_THRESHOLD_="0")
+        failures = dict(line.split() for line in done.splitlines())
+        assert len(failures) == 10
+        if all(int(count) > 5 for count in failures.values()):
+            return
+    pytest.fail(done)
 
 
 # ---- Layers of half a vector ----------------------------------------------------------------------
