@@ -75,6 +75,7 @@ def test_every_element_is_the_same_sum_for_any_number_of_ranks(shards):
 
 OPTIONS = {
     "plain": {}, "lengths": {"lengths": np.arange(21) % 14 + 1, "tbptt": 4, "validation": None},
+    "three shards": {"lengths": np.arange(21) % 14 + 1, "tbptt": 4, "shards": 3, "validation": None},
     "five shards": {"shards": 5, "validation": None}, "mask": {"mask": np.arange(14 * 21).reshape(14, 21) % 3},
     "one row a minibatch": {"batch_size": 1, "epochs": 1, "validation": None, "x": X[:, :4], "y": Y[:, :4]},
     "ragged": {"x": [X[:n % 13 + 1, n] for n in range(21)], "y": [Y[:n % 13 + 1, n] for n in range(21)],
@@ -169,7 +170,7 @@ def contents(path):
 
 
 @forks
-@pytest.mark.parametrize("options", ["plain", "lengths"])
+@pytest.mark.parametrize("options", ["plain", "lengths", "three shards"])
 def test_checkpoints_are_the_same_and_go_on_on_another_number(options, tmp_path, monkeypatch):
     """Stopped in the middle of a minibatch, too, where truncated back-propagation carries a state."""
     expected = train(scale.processes(1), **OPTIONS[options])
