@@ -192,12 +192,7 @@ class _Layers(Fast, _LayerBase):
             return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), options)
         results = None
         if internals.eager():
-            if trained and not autocast.active():
-                results = trained_calls.call(self, input, hx)
-            elif not trained and reset_mask is None and type(input) is torch.Tensor and not autocast.active():
-                results = short_calls.call(self, input, hx)
-            if results is None:
-                results = self._fast(input, hx, reset_mask)
+            results = self._eager(input, hx, reset_mask, trained)
         elif internals.compiling():
             results = operators.in_a_graph(self, input, hx, reset_mask)
         if results is not None:
@@ -205,6 +200,16 @@ class _Layers(Fast, _LayerBase):
         if reset_mask is not None:
             return resets.by_torch(self, input, hx, reset_mask)
         return super(Fast, self).forward(input, hx)
+
+    def _eager(self, input: Any, hx: Any, reset_mask: Any, trained: bool) -> Any:
+        """The results by the shortest way that the kernels have for a call, or None where they have none."""
+        results = None
+        if not autocast.active():
+            if trained:
+                results = trained_calls.call(self, input, hx)
+            elif reset_mask is None and type(input) is torch.Tensor:
+                results = short_calls.call(self, input, hx)
+        return self._fast(input, hx, reset_mask) if results is None else results
 
     def _batch(self, input: Any, x: torch.Tensor) -> tuple[_core.Batch, bool] | None:
         """How the rows are ordered, and whether there is an axis of rows; None for no sequence, or an empty one."""
