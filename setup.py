@@ -9,21 +9,28 @@ FASTRNN_DEBUG=1
     an integer or leave a C array, at -O1 -g (make debug).
 FASTRNN_SANITIZE=address,undefined
     Builds with these sanitizers (make sanitize).
+SOURCE_DATE_EPOCH
+    Seconds since 1970 that archives give as the time of every file; `make sdist` and `make wheel` take the last commit's.
+    The same sources, tools and time then give the same source distribution and the same wheel, to the byte.
 CC
     The C compiler. On Windows, CC=clang-cl builds every instruction set; Visual C++ has no vector extensions and builds
     the scalar baseline alone.
 """
+import gzip
 import os
 import shutil
 import sys
 import sysconfig
+import tarfile
 from glob import glob
 from pathlib import Path
 
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 from setuptools.errors import PlatformError
 
 
@@ -104,6 +111,43 @@ class Build(build_ext):
                                        for name, value in extension.define_macros]
 
 
+def usual_mode(path, is_folder):
+    """The permissions of a file or folder in an archive, which do not follow the umask of whoever built it."""
+    return 0o755 if is_folder or path.endswith((".so", ".pyd")) else 0o644
+
+
+class Sdist(sdist):
+    """Writes the archive in one order, by one owner and, where SOURCE_DATE_EPOCH is set, with one time for all."""
+
+    def make_archive(self, base_name, format, root_dir=None, base_dir=None, owner=None, group=None):
+        epoch = os.environ.get("SOURCE_DATE_EPOCH")
+        if format != "gztar" or epoch is None:
+            return super().make_archive(base_name, format, root_dir, base_dir, owner, group)
+
+        def settle(entry):
+            entry.uid = entry.gid = 0
+            entry.uname = entry.gname = ""
+            entry.mtime = int(epoch)
+            entry.mode = usual_mode(entry.name, entry.isdir())
+            return entry
+
+        path = f"{base_name}.tar.gz"
+        folder = Path(root_dir or ".")
+        with (open(path, "wb") as file, gzip.GzipFile("", "wb", mtime=int(epoch), fileobj=file) as packed,
+              tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive):
+            archive.add(folder / base_dir, base_dir, filter=settle)     # a folder's entries are added in sorted order
+        return path
+
+
+class Wheel(bdist_wheel):
+    """Gives what goes into the archive the usual permissions."""
+
+    def write_wheelfile(self, wheelfile_base, *arguments, **options):
+        super().write_wheelfile(wheelfile_base, *arguments, **options)
+        for path in Path(self.bdist_dir).rglob("*"):
+            path.chmod(usual_mode(path.name, path.is_dir()))
+
+
 def extension(name, folder, macros, flags=()):
     if DEBUG:
         macros = [*macros, ("FASTRNN_DEBUG", "1")]
@@ -133,5 +177,5 @@ setup(
         extensions, include_path=["src"], build_dir="build/debug" if DEBUG else "build",
         compiler_directives=dict(language_level=3, boundscheck=DEBUG, nonecheck=DEBUG, initializedcheck=DEBUG,
                                  wraparound=False, cdivision=True, auto_pickle=False, autotestdict=False)),
-    cmdclass={"build_ext": Build},
+    cmdclass={"build_ext": Build, "sdist": Sdist, "bdist_wheel": Wheel},
 )
