@@ -84,6 +84,9 @@ gradients: $(VENV)/.test  ## vanishing gradients, and which cell learns from 20 
 kills: $(VENV)/.test  ## 200 kills of a training run: each resumes, the last weights are those of a run never killed
 	$(BIN)/python tests/campaigns/kills.py
 
+file-kills: $(VENV)/.test  ## 1,000 kills of save, export, checkpoint and convert: the old or the new file, whole; no draft stays
+	$(BIN)/python tests/campaigns/file_kills.py
+
 scale-kills: $(VENV)/.test  ## 100 kills of runs over many series: workers, drivers, a full disk; the same bytes at the end
 	$(BIN)/python tests/campaigns/scale_kills.py
 
@@ -148,6 +151,9 @@ wheel: $(VENV)/.package  ## the sdist, the wheel built from it alone, a smoke te
 	rm -rf dist && $(BUILD)
 	$(PYTHON) -m venv dist/venv && dist/venv/bin/python -m pip install -q dist/*.whl
 	$(PYTHON) tests/support/wheel_check.py dist
+
+reproducible: $(VENV)/.package  ## the last commit built twice in different surroundings: the same bytes (some minutes)
+	$(BIN)/python tests/campaigns/reproducible.py
 
 clean:          ## everything made
 	rm -rf $(VENV) build dist out docs/generated fastrnn/*.so *.egg-info

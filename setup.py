@@ -10,8 +10,8 @@ FASTRNN_DEBUG=1
 FASTRNN_SANITIZE=address,undefined
     Builds with these sanitizers (make sanitize).
 SOURCE_DATE_EPOCH
-    Seconds since 1970 that archives give as the time of every file; `make sdist` and `make wheel` take the last commit's.
-    The same sources, tools and time then give the same source distribution and the same wheel, to the byte.
+    Seconds since 1970 that archives give as the time of every file; `make sdist` and `make wheel` take the last
+    commit's. The same sources, tools and time then give the same source distribution and the same wheel, to the byte.
 CC
     The C compiler. On Windows, CC=clang-cl builds every instruction set; Visual C++ has no vector extensions and builds
     the scalar baseline alone.
@@ -58,13 +58,19 @@ DEBUG_FLAGS = ["-O1", "-g", "-UNDEBUG", "-fno-omit-frame-pointer", "-fsanitize=s
 # In a kernel module `cdef inline` has to mean inlined: a tile is fast only when its sizes are constants.
 ALWAYS_INLINE = ("CYTHON_INLINE", "__inline__ __attribute__((always_inline))")
 
+DIRECTIVES = dict(language_level=3, boundscheck=DEBUG, nonecheck=DEBUG, initializedcheck=DEBUG, wraparound=False,
+                  cdivision=True, auto_pickle=False, autotestdict=False)
+
 NO_COMPILER = ("fastrnn needs a C compiler to build from source: install gcc or clang (Debian and Ubuntu: apt install "
                "build-essential; macOS: xcode-select --install; Windows: Build Tools for Visual Studio), "
                "or install a wheel")
 
 
 class Build(build_ext):
-    """Gives each extension the flags of the compiler at hand, and says so where there is none."""
+    """Gives each extension the flags of the compiler at hand, says so where there is none, and has Cython write the C.
+
+    A source distribution needs neither, so both wait until something is compiled.
+    """
 
     def build_extensions(self):
         self.find_compiler()
@@ -73,7 +79,15 @@ class Build(build_ext):
         else:
             self.add_gnu_flags()
         self.parallel = self.parallel or os.cpu_count()
+        self.write_c()
         super().build_extensions()
+
+    def write_c(self):
+        """Has Cython write the C of every extension below build/, where its source is newer."""
+        written = cythonize(self.extensions, include_path=["src"], build_dir="build/debug" if DEBUG else "build",
+                            compiler_directives=DIRECTIVES)
+        for extension, with_c in zip(self.extensions, written):
+            extension.sources = with_c.sources
 
     def find_compiler(self):
         """Makes sure that there is a compiler."""
@@ -173,9 +187,6 @@ core.cython_directives = dict(overflowcheck=DEBUG)      # the kernels trap: Cyth
 extensions.append(core)
 
 setup(
-    ext_modules=cythonize(
-        extensions, include_path=["src"], build_dir="build/debug" if DEBUG else "build",
-        compiler_directives=dict(language_level=3, boundscheck=DEBUG, nonecheck=DEBUG, initializedcheck=DEBUG,
-                                 wraparound=False, cdivision=True, auto_pickle=False, autotestdict=False)),
+    ext_modules=extensions,
     cmdclass={"build_ext": Build, "sdist": Sdist, "bdist_wheel": Wheel},
 )

@@ -36,8 +36,8 @@ def build(folder, umask, settings, options):
     subprocess.run(["git", "clone", "-q", ROOT, folder], check=True, umask=umask)
     environment = {**os.environ, **settings, "SOURCE_DATE_EPOCH": commit_time(folder)}
     environment.pop("PYTHONPATH", None)
-    subprocess.run([sys.executable, "-m", "build", "-q", *options], cwd=folder, env=environment, umask=umask, check=True,
-                   stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", "build", "-q", *options], cwd=folder, env=environment, umask=umask,
+                   check=True, stdout=subprocess.DEVNULL)
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((folder / "dist").iterdir())}
 
 
@@ -56,7 +56,8 @@ def members(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sdist", action="store_true", help="the source distribution alone, which needs no compiler")
-    parser.add_argument("--no-isolation", action="store_true", help="build with the tools of this environment, not with PyPI's")
+    parser.add_argument("--no-isolation", action="store_true",
+                        help="build with the tools of this environment, not with PyPI's")
     parser.add_argument("--folder", type=Path, default=WORK, help="where to build (default: %(default)s)")
     arguments = parser.parse_args()
     options = ["--sdist"] * arguments.sdist + ["--no-isolation"] * arguments.no_isolation
