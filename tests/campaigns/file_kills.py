@@ -3,12 +3,12 @@
     python tests/campaigns/file_kills.py                    1,000 kills, some minutes
     python tests/campaigns/file_kills.py --kills 50 --seed 3 --only save convert
 
-A process writes one file over and over, by turns with the contents of two models, and gets a SIGKILL at a random moment:
-by `save` (a layer as .npz and as .safetensors, a fitted forecaster), by `interop.onnx.export`, by the checkpoints of
-`training.fit`, or by the command `convert`. The file must then hold one of the models to the byte, or be a checkpoint of
-the training, whole; where there is none yet, it may be missing. After one more writing that nobody ends, the folder must
-hold that file alone. Half of the processes write as systems do that have no unnamed files. The exit status is 1 if any
-kill broke this.
+A process writes one file over and over, by turns with the contents of two models, and gets a SIGKILL at a random
+moment: by `save` (a layer as .npz and as .safetensors, a fitted forecaster), by `interop.onnx.export`, by the
+checkpoints of `training.fit`, or by the command `convert`. The file must then hold one of the models to the byte, or be
+a checkpoint of the training, whole; where there is none yet, it may be missing. After one more writing that nobody ends,
+the folder must hold that file alone. Half of the processes write as systems do that have no unnamed files. The exit
+status is 1 if any kill broke this.
 """
 
 import argparse
