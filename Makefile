@@ -115,6 +115,12 @@ exhaustive: $(VENV)/.test  ## tanh and sigmoid over all 2^32 float32 inputs, eve
 exhaustive-slice: $(VENV)/.test  ## one in 256 of those inputs
 	$(BIN)/python tests/campaigns/exhaustive.py --stride 256
 
+mutants: $(VENV)/.test  ## planted faults, one at a time: the tests named for each must catch it (some ten minutes)
+	$(BIN)/python tests/campaigns/mutants.py
+
+mutants-slice: $(VENV)/.test  ## six of those faults, one of them compiled, by a seed that is printed
+	$(BIN)/python tests/campaigns/mutants.py --slice $(SEED) --processes 1
+
 machines: $(VENV)/.test  ## the kernels on aarch64 (cross-built), and on x86-64 with less than AVX-512, in an emulator
 	$(BIN)/python tests/campaigns/machines.py
 

@@ -462,6 +462,22 @@ def test_keras_2_bidirectional(x, tmp_path, style, with_config):
     assert_within(through(x, found["bidirectional_1"]), np.concatenate(expected, -1))
 
 
+def test_keras_2_bidirectional_of_a_layer_that_goes_backwards(x, tmp_path):
+    """Its file has no second configuration: the second direction is the first one turned, so that it walks forward."""
+    rng = np.random.default_rng(12)
+    ways = {way: drawn("lstm", rng) for way in ("forward", "backward")}
+    weights = [named("bidirectional_1", arrays, "{layer}/{way}_lstm_1/{part}:0", way=way)
+               for way, arrays in ways.items()]
+    inner = {"class_name": "LSTM", "config": {"name": "lstm_1", "units": H, "recurrent_activation": "sigmoid",
+                                              "go_backwards": True}}
+    write_named(tmp_path / "model.h5", {"bidirectional_1": weights[0] | weights[1]}, version="2.3.1",
+                config=sequential(("bidirectional_1", "Bidirectional", {"merge_mode": "concat", "layer": inner})))
+    first, second = keras.layers(tmp_path / "model.h5").values()
+    assert first.reverse and not second.reverse
+    assert_within(through(x, first)[:, ::-1], keras_layer("lstm", x[:, ::-1], *ways["forward"]))
+    assert_within(through(x, second), keras_layer("lstm", x, *ways["backward"]))
+
+
 @pytest.mark.parametrize("flat", [False, True])
 def test_models_in_models_before_keras_3(x, tmp_path, flat):
     """Keras 2 has one group of weights for a model, Keras 1 one for each of its layers."""

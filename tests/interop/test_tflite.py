@@ -392,6 +392,7 @@ def test_parts_that_are_used_over_and_over(tmp_path):
     (b"", "not a TensorFlow Lite model"), (b"\x08\0\0\0TFL3", "an offset to byte 8"),
     (b"\xff\xff\xff\xffTFL3" + bytes(40), "an offset to byte"), (b"\x1c\0\0\0TFL3" + bytes(64), "a vtable of 0 bytes"),
     (b"\x10\0\0\0TFL3" + bytes(4) + b"\4\0\4\0\4\0\0\0" + bytes(8), "without a graph"),
+    (b"\x10\0\0\0TFL3" + bytes(8) + b"\x14\0\0\0" + bytes(40) + b"\4\0\4\0", "an offset to byte -4"),
 ])
 def test_headers_that_lie(data, match, tmp_path):
     assert_refuses(layers, data, tmp_path / "model.tflite", match)

@@ -130,3 +130,22 @@ def test_the_batch_of_packed_rows():
     (np.array([2.0, 1.0]), 3)])
 def test_sizes_that_fit_no_packed_rows(sizes, rows):
     assert _core.packed_batch(np.array(sizes), rows) is None
+
+
+def test_orders_of_states():
+    """Two inverse orders of the rows are taken; numbers outside of the rows never are, whatever lies beside them."""
+    batch = _core.Batch(T, N, None, None)
+    order = np.random.default_rng(0).permutation(N)
+    assert batch.order_states(order, np.argsort(order))
+    for wrong, place in ((N, N - 1), (-1, 0)):
+        memory = np.arange(-1, N + 1)
+        memory[wrong + 1] = place               # beside the inverse order, there is what the wrong number would need
+        order, inverse = np.arange(N), memory[1:-1]
+        assert batch.order_states(order, inverse)
+        order[place] = wrong
+        assert not batch.order_states(order, inverse)
+    rows = np.arange(N)
+    for order, inverse in ((np.zeros(N, np.int64), rows), (rows, rows[::-1].copy()), (rows[:-1], rows[:-1]),
+                           (rows.astype(np.int32), rows), (rows, rows.astype(float)), (rows[None], rows),
+                           (np.arange(2 * N)[::2], rows)):
+        assert not batch.order_states(order, inverse)

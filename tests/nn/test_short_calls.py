@@ -57,6 +57,23 @@ def test_a_short_call_has_the_bits_of_the_general_one(isa, cell, sizes):
         assert_same(layer(x, state), general(layer, x, state))
 
 
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("cell", CELLS)
+def test_nothing_is_written_around_out(isa, cell, sizes):
+    """Whole vectors are stored where the next step's row follows; before and behind the output lies the caller's."""
+    rng = np.random.default_rng(0)
+    for options, T, N in itertools.product(OPTIONS, (1, 2, 7), (1, 3)):
+        layer = CELLS[cell](*sizes, **options, rng=1)
+        shape, step = (N, T) if layer.batch_first else (T, N), N * layer.hidden_size
+        x = random(rng, layer.dtype, *shape, sizes[0])
+        one_step = x.reshape(T, N, sizes[0])[0]
+        for run, block, steps in ((layer, x, T), (layer.stream(N).run, x, T), (layer.stream(N).step, one_step, 1)):
+            memory = np.full(128 + steps * step, 7, layer.dtype)
+            out = memory[64:-64].reshape(*block.shape[:-1], layer.hidden_size)
+            run(block, out=out)
+            assert (memory[:64] == 7).all() and (memory[-64:] == 7).all() and (np.abs(out) <= 1).all()
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_block_is_its_steps_however_it_is_cut(isa, cell):
     rng = np.random.default_rng(0)
@@ -115,8 +132,12 @@ def test_out_is_written_in_place_wherever_it_lies(cell):
     assert_same(layer(x, state, out=out), right)
     same = x.copy()                                     # over x itself
     assert_same(layer(same, state, out=same), right)
-    memory = np.concatenate([x, np.zeros_like(x)])      # over a part of x: each step would overwrite a later one's x
-    assert_same(layer(memory[:6], state, out=memory[1:7]), right)
+    for shift in (1, 2, 3):                             # over a part of x: each step would overwrite a later one's x
+        memory = np.concatenate([x, np.zeros_like(x)])
+        assert_same(layer(memory[:6], state, out=memory[shift:6 + shift]), right)
+        memory, stream = np.concatenate([x, np.zeros_like(x)]), layer.stream()
+        stream.state = state
+        assert_same(stream.run(memory[:6], out=memory[shift:6 + shift]), right[0])
     wide = np.zeros((6, 1, 16), np.float32)
     layer(x, state, out=wide[..., 4:12])
     assert_same(wide[..., 4:12], right[0])

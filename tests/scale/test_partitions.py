@@ -1,5 +1,6 @@
 """``scale.partition``: any long table becomes files of whole series."""
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,10 @@ def test_every_series_is_whole_and_in_one_file_alone(tmp_path, names):
     parts = [by_series(parquet.read_table(path)) for path in paths]
     assert len(parts) == 5 and sum(map(len, parts)) == 40
     assert {name: values for part in parts for name, values in part.items()} == by_series(table)
-    for part in parts:
+    for number, part in enumerate(parts):
         assert list(part) == sorted(part)
+        # the same file in every process, whatever the order of the rows
+        assert all(zlib.crc32(str(name).encode()) % 5 == number for name in part)
 
 
 def test_the_files_do_not_depend_on_how_the_table_came(tmp_path, monkeypatch):

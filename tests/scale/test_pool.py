@@ -2,7 +2,9 @@
 
 import copy
 import pickle
+import struct
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from fastrnn import scale
 from fastrnn._core import RowSteps, Slots
 from fastrnn.anomaly import RNNAnomalyDetector
 from fastrnn.forecasting import RNNForecaster
+from fastrnn.scale.keys import encoded
 
 LAYERS = {
     "rnn": lambda: fastrnn.RNN(3, 5, rng=0),
@@ -326,6 +329,18 @@ def test_snapshots_that_do_not_fit_change_nothing():
     with pytest.raises(KeyError):
         pool.snapshot("nobody")
     assert pool.snapshot() == whole
+
+
+def test_a_snapshot_with_one_key_twice_is_refused():
+    pool = scale.StreamPool(fastrnn.GRU(3, 4, rng=0), 2)
+    pool.step(["a", "b"], np.ones((2, 3), np.float32))
+    whole = pool.snapshot()
+    first, second = map(encoded, "ab")
+    assert whole.count(second) == 1 and len(first) == len(second)
+    forged = whole.replace(second, first)[:-4]
+    with pytest.raises(ValueError, match="snapshot: its lengths do not fit"):
+        pool.restore(forged + struct.pack("<I", zlib.crc32(forged)))
+    assert pool.snapshot() == whole and pool.keys() == ["a", "b"]
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda pool: pickle.loads(pickle.dumps(pool))],

@@ -120,6 +120,29 @@ def test_a_store_that_fails_loses_nothing():
             np.testing.assert_array_equal(output, solo[key].step(row))
 
 
+def test_what_a_flush_did_not_make_durable_is_written_again():
+    """A store that takes everything and then fails to end its transaction has nothing of it."""
+    class Forgetful(scale.MappingStore):
+        fails = True
+
+        def _flush(self, note):
+            if self.fails:
+                self._mapping.clear()
+                raise OSError("no space left")
+
+    kept = {}
+    store = Forgetful(kept)
+    pool = scale.StreamPool(LAYER, 2, store=store)
+    pool.step(["a", "b"], rows(2))
+    for _ in range(2):
+        with pytest.raises(OSError, match="no space left"):
+            pool.flush()
+        assert not kept
+    store.fails = False
+    pool.flush()
+    assert kept == {key: pool.snapshot(key) for key in "ab"}
+
+
 def test_only_what_has_changed_is_written():
     class Counting(scale.MappingStore):
         written = 0

@@ -74,14 +74,24 @@ def test_defaults_and_options_are_torchs(name):
         assert key == "lr" or any(key in options for options in OPTIONS[name]), f"{key} is not tested above"
 
 
-def test_the_variance_of_a_constant_gradient_is_never_below_zero(isa):
-    """Centered: v - m^2 of a gradient that never changes comes to 0, and rounding alone would take it below."""
-    layer = fastrnn.Linear(64, 1, bias=False, rng=0)
+@pytest.mark.parametrize("first", [1.0, 50.0])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_variance_of_a_constant_gradient_is_never_below_zero(isa, dtype, first):
+    """Centered: v - m^2 of a gradient that no longer changes comes to 0, and rounding takes it below.
+
+    That happens where it was far larger before: m then comes to rest a few ULP above the gradient, m^2 twice as far
+    above its square, and v only as far above it as m above the gradient.
+    """
+    layer = fastrnn.Linear(64, 1, bias=False, dtype=dtype, rng=0)
     optimizer = optim.RMSprop(layer, learning_rate=1e-3, alpha=0.9, eps=1e-8, centered=True)
-    gradient = np.linspace(-3, 3, 64, dtype=np.float32)[None]
-    for _ in range(300):
+    gradient = np.linspace(-3, 3, 64, dtype=dtype)[None]
+    optimizer.step({"weight": gradient * np.dtype(dtype).type(first)})
+    for _ in range(400):
         optimizer.step({"weight": gradient})
         assert np.isfinite(layer.parameters["weight"]).all()
+    state = optimizer.state_dict()
+    below = state["square.weight"] < state["mean.weight"].astype(np.longdouble) ** 2
+    assert below.any() == (first > 1)
 
 
 @pytest.mark.parametrize("name, options", CASES)
@@ -128,6 +138,39 @@ def test_steps_write_to_no_array_that_somebody_holds():
         places.add(layer.parameters["weight_ih_l0"].ctypes.data)
     assert len(places) == 2
     assert not any(value.flags.writeable for value in layer.parameters.values())
+
+
+HOLDERS = {"parameters": lambda layer: dict(layer.parameters), "one": lambda layer: layer.parameters["weight_hh_l0"],
+           "part": lambda layer: layer.parameters["weight_hh_l0"][1:3, ::2],
+           "memory": lambda layer: memoryview(layer.parameters["bias_ih_l0"]), "copy": copy.copy,
+           "stream": lambda layer: layer.stream(2),
+           "cache": lambda layer: layer.forward(np.ones((2, 1, 3), np.float32))[2]}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_whoever_holds_parameters_alone_keeps_them(holder):
+    """As training holds those of its best epoch: nothing else needs these arrays any more."""
+    layer, rng, x = fastrnn.GRU(3, 8, rng=0), np.random.default_rng(0), np.ones((4, 2, 3), np.float32)
+    optimizer = optim.SGD(layer, learning_rate=0.1)
+
+    def shown(held):
+        if holder == "parameters":
+            return {name: value.copy() for name, value in held.items()}
+        if holder == "cache":
+            return layer.backward(held, np.ones((2, 1, 8), np.float32)).parameters
+        if holder == "copy":
+            return held.state_dict()
+        if holder == "stream":
+            held.reset()
+            return {"output": held.run(x)}
+        return {"array": np.array(held)}
+
+    for _ in range(5):
+        held = HOLDERS[holder](layer)
+        before = shown(held)
+        for _ in range(3):
+            optimizer.step(gradients(layer, rng))
+        assert_same_bits(shown(held), before)
 
 
 def test_parameters_set_by_others_are_where_the_next_step_starts():
