@@ -96,6 +96,9 @@ def test_encodings(content, encoding, tmp_path):
     if told:
         with pytest.raises(TableError, match="--encoding"):
             tables.read(path)
+    else:               # a mark is no part of the text where the encoding is named, too
+        path = written(tmp_path / "marked.csv", "\ufeff" + content, "utf-16-le")
+        assert list(tables.read(path, Dialect(encoding="utf-16-le")).columns) == ["v", "Größe"]
 
 
 def test_without_a_header(tmp_path):

@@ -61,6 +61,23 @@ def test_fit_and_predict_make_what_forecast_makes(table, tmp_path, capsys):
         assert capsys.readouterr().out == expected
 
 
+@pytest.mark.parametrize("timed", [True, False])
+@pytest.mark.parametrize("held_out", [3, 10, None])
+def test_what_is_held_out_is_not_trained_on(table, values, held_out, timed, tmp_path, monkeypatch, capsys):
+    fit, trained = RNNForecaster.fit, []
+
+    def spy(self, *args, **options):
+        fit(self, *args, **options)
+        trained.append([each.y for each in self.panel_.series])
+        return self
+    monkeypatch.setattr(RNNForecaster, "fit", spy)
+    options = () if held_out is None else ("--held-out", held_out)
+    assert run("fit", table, *("--time", "Zeit") * timed, "--target", "Last", "--horizon", 3, *options, *SMALL, "--out",
+               tmp_path / "m.npz") == 0
+    (series,), = trained
+    np.testing.assert_array_equal(series, values[:-(held_out or 6)])
+
+
 def test_what_fit_saves_is_a_forecaster_for_python(table, tmp_path, capsys):
     assert run("fit", table, "--time", "Zeit", "--horizon", 3, *SMALL, "--quantiles", "--out", tmp_path / "m.npz") == 0
     assert run("predict", tmp_path / "m.npz", "--out", tmp_path / "f.jsonl") == 0

@@ -90,6 +90,17 @@ def test_targets_undone_are_the_values_that_came():
     np.testing.assert_allclose(undone, [y[t + 1:t + 4] for t in at], rtol=1e-5)
 
 
+def test_the_scale_of_a_window_that_does_not_vary_is_a_number():
+    """Sums over a window are differences of long sums, whose rounding may take its variance below zero."""
+    y = np.concatenate([1e3 * np.random.default_rng(0).standard_normal(200), np.full(100, 7.3)])
+    moved, window = y - y[0], 10
+    sums, squares = (np.cumsum(each)[window:] - np.cumsum(each)[:-window] for each in (moved, moved * moved))
+    assert (squares / window - (sums / window) ** 2 < 0).any()
+    series = Series(y, np.empty((300, 0)), np.empty((300, 0)))
+    encoded = Encoding(1, window, False, "std", 1, (), (), [series]).encode(series)
+    assert np.isfinite(encoded.scale).all() and (encoded.scale > 0).all() and np.isfinite(encoded.x).all()
+
+
 def test_a_value_that_does_not_vary_has_no_targets_until_it_does():
     y = np.concatenate([np.zeros(20), [5.0, 0.0, 5.0, 0.0, 5.0]])
     series = Series(y, np.empty((25, 0)), np.empty((25, 0)))
@@ -248,6 +259,18 @@ def test_quantiles_rise_and_cover():
     model.fit(y)
     assert model.predict(quantiles=True).shape == (2, 3)
     np.testing.assert_array_equal(model.predict(), model.predict(quantiles=True)[:, 1])
+
+
+def test_missing_values_count_in_no_coverage():
+    y = np.random.default_rng(0).standard_normal(300)
+    y[[210, 211, 250, 270]] = np.nan
+    model = RNNForecaster(horizon=2, updates=20, hidden_size=4, quantiles=(0.1, 0.9), random_state=0)
+    test = model.backtest(y, start=200)
+    there = ~np.isnan(test.truth)
+    assert (~there).sum() >= 4
+    for n, (q, share) in enumerate(test.coverage().items()):
+        below = test.truth[there] <= test.quantile_forecasts[..., n][there]
+        assert share == pytest.approx(below.mean()), q
 
 
 def test_patience_keeps_the_last_horizon_for_validation():

@@ -271,8 +271,14 @@ def interleaved(a):
     return as_strided(np.full(2 * a.size, 7, a.dtype), a.shape, (*a.strides[:-2], a.itemsize, a.itemsize))
 
 
+def run_together(a):
+    """Of a's shape; every step begins with the last element of the one before."""
+    return as_strided(np.full(a.size, 7, a.dtype), a.shape, (a.strides[0] - a.itemsize, *a.strides[1:]))
+
+
 WRONG_OUT = {
     "read-only": LAYOUTS["read_only"], "repeated": repeated, "overlapping": overlapping, "interleaved": interleaved,
+    "run together": run_together,
     "one dimension more": lambda a: a[None], "short": lambda a: a[..., :-1], "one row": lambda a: a[:1],
     "transposed": lambda a: a.swapaxes(0, -1), "float64": lambda a: a.astype(np.float64),
     "int": lambda a: a.astype(int), "big-endian": LAYOUTS["big_endian"]}

@@ -276,6 +276,21 @@ def test_reverse_is_the_second_direction(isa, kind, lengths, x):
                      {name: value[1:] for name, value in named_state(expected[1], "h", "c").items()})
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "rnn_relu"])
+def test_each_direction_has_the_activations_that_are_given_for_it(isa, kind, x):
+    """Beside layers of one direction; what the oracle is told of a layer's options comes from the layer itself."""
+    count = len(PLAIN[kind])
+    first = ["softsign", "hard_sigmoid", ("elu", 0.5)][:count]
+    second = [("scaled_tanh", 0.7, 1.3), "tanh", "sigmoid"][:count]
+    both = make_layer(kind, 3, 7, rng=2, bidirectional=True, activations=first + second)
+    expected = both(x)[0]
+    for suffix, options, columns in (("", {"activations": first}, slice(0, 7)),
+                                     ("_reverse", {"activations": second, "reverse": True}, slice(7, 14))):
+        one = make_layer(kind, 3, 7, rng=3, **options)
+        one.load_state_dict({name: both.parameters[name + suffix] for name in one.parameters})
+        assert_same_bits(one(x)[0], np.ascontiguousarray(expected[..., columns]))
+
+
 def test_plain_activations_by_name_are_the_plain_cell():
     for cls, names in ((fastrnn.LSTM, PLAIN["lstm"]), (fastrnn.GRU, PLAIN["gru"]), (fastrnn.RNN, PLAIN["rnn_tanh"])):
         assert cls(2, 3, activations=names).activations is None

@@ -231,6 +231,23 @@ def test_other_dtypes_devices_and_transforms(passes):
     assert passes == []
 
 
+@pytest.mark.parametrize("options", [{"bidirectional": True}, {"num_layers": 2, "bidirectional": True,
+                                                               "batch_first": True}], ids=str)
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_torchs_own_operations_in_both_directions(kind, options, passes):
+    """What runs on other devices and under transforms has the results of the kernels."""
+    ours = pair(kind, **options)[1]
+    x, mask = numbers(*(N, T) if ours.batch_first else (T, N), I), some_mask(T, N)
+    expected, expected_last = ours(x, reset_mask=mask)
+    assert passes
+    passes.clear()
+    with FlopCounterMode(display=False):        # a mode that must see torch's operations
+        output, last = ours(x, reset_mask=mask)
+    assert passes == []
+    parts = (last, expected_last) if kind == "LSTM" else ([last], [expected_last])
+    assert_close([output, *parts[0]], [expected, *parts[1]], 1e-11)
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::torch.jit.TracerWarning")
 def test_traced_graphs_hold_the_mask():
     class Net(nn.Module):

@@ -106,6 +106,8 @@ def test_by_hand():
     assert MAE()([1.0, 1.0], [1.0, 3.0])[1].tolist() == [0.0, -0.5]           # the slope at 0 is 0
     value, d_output = Quantile([0.9])(np.zeros((2, 1)), np.array([[2.0], [-2.0]]))
     np.testing.assert_allclose([value, *d_output.ravel()], [(0.9 * 2 + 0.1 * 2) / 2, -0.45, 0.05])
+    value, d_output = Quantile([0.1, 0.9])(np.ones((1, 2)), np.ones((1, 2)))       # the slope at 0 is that of u > 0
+    assert value == 0 and d_output.tolist() == [[-0.05, -0.45]]
     value, d_output = CrossEntropy()(np.array([[1000.0, 0.0, -1000.0]]), [1])  # no overflow
     assert value == 1000 and d_output.tolist() == [[1.0, -1.0, 0.0]]
 
