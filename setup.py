@@ -25,6 +25,10 @@ import tarfile
 from glob import glob
 from pathlib import Path
 
+# First of all: a 32-bit Python seldom has what is imported below. A cross build is told by the settings of its target.
+if sys.maxsize <= 2**32 or sysconfig.get_config_var("SIZEOF_VOID_P") == 4:
+    raise SystemExit("fastrnn needs a 64-bit Python: its kernels are neither built nor tested for 32-bit machines")
+
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -177,9 +181,6 @@ def kernel(isa, dtype):
         macros.append(("FASTRNN_DOUBLE", "1"))
     return extension(f"_{isa}_{dtype}", "kernel", macros, flags)
 
-
-if sys.maxsize <= 2**32:
-    raise SystemExit("fastrnn needs a 64-bit Python: its kernels are neither built nor tested for 32-bit machines")
 
 extensions = [kernel(isa, dtype) for isa in ISAS for dtype in ("float32", "float64")]
 core = extension("_core", "core", [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")])

@@ -64,6 +64,20 @@ def test_a_missing_numpy_is_said_as_it_is():
     assert "pip" not in printed
 
 
+@pytest.mark.parametrize("machine", ["sys.maxsize = 2**31 - 1", "sysconfig.get_config_vars()['SIZEOF_VOID_P'] = 4"])
+def test_a_32_bit_build_is_refused_in_one_line(machine):
+    """By a Python of 32 bits, which need not have NumPy or Cython, and by one that builds for such a machine."""
+    result = attempt(f"""
+        import runpy, sys, sysconfig
+        sys.modules["numpy"] = sys.modules["Cython"] = None
+        {machine}
+        runpy.run_path({str(ROOT / "setup.py")!r}, run_name="__main__")
+    """, prelude="")
+    assert result.returncode == 1 and not result.stdout
+    assert result.stderr.splitlines() == ["fastrnn needs a 64-bit Python: its kernels are neither built nor tested for "
+                                          "32-bit machines"]
+
+
 @pytest.mark.slow
 def test_without_a_compiler_the_build_ends_with_what_to_install(tmp_path):
     """The last line, with nothing behind it, is what pip shows last of the build's output."""
