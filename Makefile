@@ -145,6 +145,19 @@ sanitize: $(VENV)/.test  ## the suite's core under AddressSanitizer and UBSan
 	ASAN_OPTIONS=detect_leaks=0,allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1,print_stacktrace=1 \
 	PYTHONPATH=build/sanitize/lib $(BIN)/pytest -p no:faulthandler $(VARIANT_TESTS) $(SLICE)
 
+coverage: $(VENV)/.test  ## the whole suite, then which lines of Python it ran: the worst files, the total, fails under 97 %
+	rm -rf build/coverage/python && mkdir -p build/coverage/python
+	$(BIN)/coverage run -m pytest -n auto --dist worksteal $(SLICE)
+	$(BIN)/coverage combine -q && $(BIN)/coverage report --sort=cover --fail-under=97
+
+# gcc's counters, in optimisation's absence, in a build of its own; gcov, which comes with gcc, reads them.
+COVERAGE_TESTS = tests/kernels tests/nn tests/training/test_optim.py tests/scale/test_pool.py
+coverage-compiled: $(VENV)/.test  ## which lines of the compiled modules the suite's core runs: each file, the total, fails under 95 %
+	FASTRNN_COVERAGE=1 CC=gcc $(BIN)/python setup.py -q build --build-base build/coverage --build-lib build/coverage/lib
+	find build/coverage -name '*.gcda' -delete
+	PYTHONPATH=$(CURDIR)/build/coverage/lib $(BIN)/pytest -n auto --dist worksteal $(COVERAGE_TESTS) $(SLICE)
+	$(BIN)/python tests/campaigns/compiled_coverage.py build/coverage
+
 docs: $(VENV)/.docs  ## the documentation, into build/docs; a warning is an error
 	$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs build/docs
 

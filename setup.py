@@ -7,6 +7,8 @@ FASTRNN_SCALAR=1
 FASTRNN_DEBUG=1
     Builds with Cython's bounds, overflow and None checks, with C assertions, and with traps where the kernels overflow
     an integer or leave a C array, at -O1 -g (make debug).
+FASTRNN_COVERAGE=1
+    Builds with gcc's counters, which say how often each line ran, at -O0 (make coverage-compiled).
 FASTRNN_SANITIZE=address,undefined
     Builds with these sanitizers (make sanitize).
 SOURCE_DATE_EPOCH
@@ -44,7 +46,7 @@ def asked(name):
 
 
 X86 = sysconfig.get_platform().endswith(("x86_64", "amd64"))
-SCALAR, DEBUG = asked("FASTRNN_SCALAR"), asked("FASTRNN_DEBUG")
+SCALAR, DEBUG, COVERAGE = asked("FASTRNN_SCALAR"), asked("FASTRNN_DEBUG"), asked("FASTRNN_COVERAGE")
 SANITIZE = os.environ.get("FASTRNN_SANITIZE", "")
 CLANG_CL = Path(os.environ.get("CC", "")).stem.lower() == "clang-cl"
 
@@ -88,7 +90,8 @@ class Build(build_ext):
 
     def write_c(self):
         """Has Cython write the C of every extension below build/, where its source is newer."""
-        written = cythonize(self.extensions, include_path=["src"], build_dir="build/debug" if DEBUG else "build",
+        folder = "build/debug" if DEBUG else "build/coverage" if COVERAGE else "build"
+        written = cythonize(self.extensions, include_path=["src"], build_dir=folder,
                             compiler_directives=DIRECTIVES)
         for extension, with_c in zip(self.extensions, written):
             extension.sources = with_c.sources
@@ -112,13 +115,16 @@ class Build(build_ext):
             flags = [*GNU_FLAGS, *extension.extra_compile_args]
             if DEBUG:
                 flags += DEBUG_FLAGS
+            if COVERAGE:
+                flags += ["-O0", "--coverage"]
+                extension.extra_link_args = ["--coverage"]
             if SANITIZE:
                 flags += [f"-fsanitize={SANITIZE}", "-g", "-O1"]
                 extension.extra_link_args = [f"-fsanitize={SANITIZE}"]
             if CLANG_CL:
                 flags = [f"/clang:{flag}" for flag in flags]
             extension.extra_compile_args = flags
-            if extension.name != "fastrnn._core":
+            if extension.name != "fastrnn._core" and not COVERAGE:      # gcc counts the lines of a function once
                 extension.define_macros.append(ALWAYS_INLINE)
 
     def scalar_only(self):
