@@ -1,6 +1,7 @@
 """``scale.partition``: any long table becomes files of whole series."""
 
 import zlib
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -101,3 +102,24 @@ def test_what_cannot_be_partitioned_is_refused_and_nothing_is_left(tmp_path):
     assert list(tmp_path.iterdir()) == []
     scale.partition(table, out=out, partitions=1)
     refused(FileExistsError, "out", "there is a folder", table, partitions=1)
+
+
+def test_compressed_files_and_batches_are_tables_too(tmp_path):
+    table = rows(["a", "b"], 4)
+    csv.write_csv(table, tmp_path / "plain.csv")
+    (tmp_path / "packed.csv.gz").write_bytes(gzip.compress((tmp_path / "plain.csv").read_bytes()))
+    expected = [Path(path).read_bytes() for path in scale.partition(tmp_path / "plain.csv", out=tmp_path / "a",
+                                                                    partitions=2)]
+    paths = scale.partition(tmp_path / "packed.csv.gz", out=tmp_path / "b", partitions=2)
+    assert [Path(path).read_bytes() for path in paths] == expected
+    path, = scale.partition(table.to_batches(), out=tmp_path / "c", partitions=1)
+    assert by_series(parquet.read_table(path)) == by_series(table)
+
+
+def test_sources_without_a_file_are_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for source, words in (([tmp_path / "empty"], f"the folder {tmp_path / 'empty'} has no file that ends in .parquet"),
+                          (str(tmp_path / "*.csv"), f"no file is called {tmp_path / '*.csv'}")):
+        with refuses(ValueError, "files", words):
+            scale.partition(source, out=tmp_path / "out", partitions=1)
+    assert not (tmp_path / "out").exists()

@@ -487,3 +487,48 @@ def test_detectors_with_times_and_without_a_seed():
         solo.learn_one(value, time)
     with pytest.raises(ValueError, match="an int for random_state"):
         scale.StreamPool(RNNAnomalyDetector(), 2)
+
+
+def test_rows_that_no_detector_takes_are_refused_by_name():
+    pool = scale.StreamPool(RNNAnomalyDetector(hidden_size=4, random_state=0), 3)
+    for keys, x, columns, error, words in (
+            (["a"], [[1.0]], {"known": [[1.0]]}, TypeError, "known, past: a detector reads x alone"),
+            (["a", "b"], [[1.0]], {}, ValueError, r"x: expected \[2, channels\], a row for each key, got shape \(1, 1\)"),
+            (["a"], [[np.inf]], {}, ValueError, "x: expected finite numbers, or NaN"),
+            (["a"], np.array([["1"]]), {}, TypeError, "x: expected numbers, got dtype <U1"),
+            (["a", "b"], [1.0, 2.0], {"times": [0]}, ValueError, "times: expected 2, one for each key")):
+        with pytest.raises(error, match=words):
+            pool.step(keys, x, **columns)
+        assert len(pool) == 0
+
+
+def test_none_is_a_missing_value_to_a_detector():
+    rows = [[[1.0, 2.0]], [[None, 2.5]], [[np.nan, 2.5]], [[0.5, 0.0]]]
+    detector = RNNAnomalyDetector(hidden_size=4, random_state=0)
+    pool, solo = scale.StreamPool(detector, 2), copy.deepcopy(detector)
+    for (row,) in rows:
+        score = pool.step(["a"], [row])[0]
+        row = [np.nan if value is None else value for value in row]
+        np.testing.assert_array_equal(score, solo.score_one(row))
+        solo.learn_one(row)
+
+
+def test_a_pool_says_how_full_it_is_and_what_it_has_no_store_for():
+    pool = scale.StreamPool(fastrnn.GRU(3, 4, rng=0), 5)
+    pool.step(["a", "b"], np.ones((2, 3), np.float32))
+    assert repr(pool) == f"<StreamPool of 2 of 5 streams, {fastrnn.GRU(3, 4, rng=0)!r}>"
+    with pytest.raises(ValueError, match="store: this pool has none; snapshot"):
+        pool.flush()
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda data: data[:4] + b"\xff" + data[5:], "snapshot"),
+    (lambda data: data[:len(data) // 2], "snapshot"),
+])
+def test_damaged_snapshots_are_refused(change, words):
+    layer = fastrnn.GRU(3, 4, rng=0)
+    pool, other = scale.StreamPool(layer, 5), scale.StreamPool(layer, 5)
+    pool.step(["a", "b"], np.ones((2, 3), np.float32))
+    with pytest.raises(ValueError, match=words):
+        other.restore(change(pool.snapshot()))
+    assert len(other) == 0
