@@ -485,3 +485,71 @@ def test_without_tqdm_progress_is_plain_lines(table, monkeypatch, capsys):
     assert run("train", table, "--target", "load", "--epochs", 3, "--hidden-size", 4) == 0
     out, err = capsys.readouterr()
     assert "epoch 3 of 3" in err and "epoch 3 of 3" not in out
+
+
+# ---- Values of flags, and what interrupts a command -------------------------------------------------
+
+@pytest.mark.parametrize("flag, value, words", [
+    ("--weight-decay", "-1", "expected a finite number of at least 0, got '-1'"),
+    ("--weight-decay", "inf", "expected a finite number of at least 0, got 'inf'"),
+    ("--weight-decay", "much", "expected a number, got 'much'"),
+    ("--dropout", "1", "expected a number of at least 0 and below 1, got '1'"),
+    ("--seasons", "1", "expected a whole number of at least 2, or none, got '1'"),
+])
+def test_values_that_a_flag_does_not_take(flag, value, words, table, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("forecast", table, flag, value)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert words in error and flag in error and error.count("\n") == 1
+
+
+def test_names_that_look_like_flags_follow_two_dashes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    fastrnn.GRU(2, 3, rng=0).save("--model.npz")
+    assert run("inspect", "--", "--model.npz") == 0
+    assert "GRU" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run("inspect", "--model.npz")
+    assert "there is no option --model.npz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("raised, status, words", [
+    (KeyboardInterrupt, 130, "Interrupted."),
+    (MemoryError, 1, "there is not enough memory for this"),
+])
+def test_what_ends_a_command_from_without_is_one_line(raised, status, words, table, monkeypatch, capsys):
+    def ends(*_):
+        raise raised
+    monkeypatch.setattr(tables, "read", ends)
+    assert run("forecast", table, "--horizon", 3) == status
+    error = capsys.readouterr().err
+    assert error.strip().split("\n")[-1].endswith(words) and "Traceback" not in error
+
+
+def test_more_series_than_are_printed_are_counted(tmp_path, capsys):
+    lines = [f"s{n:02d},2024-03-01T{t:02d}:00,{t % 5 + n}" for n in range(30) for t in range(24)]
+    path = csv(tmp_path / "many.csv", ["shop,time,value", *lines])
+    out = tmp_path / "scores.csv"
+    assert run("detect", path, "--series", "shop", "--time", "time", "--out", out) == 0
+    text = capsys.readouterr().out
+    count = int(text.split(" more series; --out writes them all")[0].split("and ")[-1])
+    assert 0 < count < 30
+    assert len(set(columns(out)["shop"])) == 30
+
+
+def test_an_unfitted_detector_is_refused_by_its_file(table, tmp_path, capsys):
+    from fastrnn.anomaly import RNNAnomalyDetector
+    RNNAnomalyDetector(random_state=0).save(tmp_path / "empty.npz")
+    assert run("detect", table, "--model", tmp_path / "empty.npz", "--time", "time") == 1
+    assert "this detector was saved before it had learnt anything" in capsys.readouterr().err
+
+
+def test_a_detector_of_other_columns_is_refused_by_its_file(table, tmp_path, capsys):
+    from fastrnn.anomaly import RNNAnomalyDetector
+    RNNAnomalyDetector(hidden_size=4, random_state=0).fit(np.random.default_rng(0).standard_normal((60, 3))).save(
+        tmp_path / "three.npz")
+    assert run("detect", table, "--model", tmp_path / "three.npz", "--time", "time") == 1
+    error = capsys.readouterr().err
+    assert "three.npz: the detector has learnt 3 columns" in error
+    assert "has 2 of numbers: 'load', 'temperature'" in error

@@ -569,3 +569,39 @@ def test_numbers_by_their_decimal_mark(text, point, comma):
                 numerals.number(text, mark)
         else:
             assert numerals.number(text, mark) == expected
+
+
+@pytest.mark.parametrize("name, data, words", [
+    ("a.parquet", b"time,value\n1,2\n", "this is no Parquet file"),
+    ("a.feather", b"time,value\n1,2\n", "this is no Feather file"),
+    ("a.parquet", b"PAR1" + bytes(40) + b"PAR1", "cannot read this as Parquet"),
+    ("a.feather", b"ARROW1" + bytes(40) + b"ARROW1", "cannot read this as"),
+])
+def test_files_of_frames_that_are_broken(name, data, words, tmp_path):
+    pytest.importorskip("polars")
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(TableError, match=words) as raised:
+        tables.read(str(tmp_path / name))
+    assert name in str(raised.value)
+
+
+def test_frames_and_sheets_without_rows(tmp_path):
+    polars, openpyxl = pytest.importorskip("polars"), pytest.importorskip("openpyxl")
+    polars.DataFrame({"value": []}).write_parquet(tmp_path / "a.parquet")
+    openpyxl.Workbook().save(tmp_path / "a.xlsx")
+    for name, words in (("a.parquet", "there are no rows"), ("a.xlsx", "the sheet is empty")):
+        with pytest.raises(TableError, match=f"{name}: {words}"):
+            tables.read(str(tmp_path / name))
+
+
+def test_days_and_hours_of_a_sheet_are_text(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    import datetime
+    book = openpyxl.Workbook()
+    for row in (("day", "hour", "value"), (datetime.date(2024, 3, 1), datetime.time(6, 30), 1.5),
+                (datetime.date(2024, 3, 2), datetime.time(7, 0), 2.5)):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    columns = tables.read(str(tmp_path / "a.xlsx")).columns
+    assert [str(cell)[:10] for cell in columns["day"]] == ["2024-03-01", "2024-03-02"]
+    assert list(columns["hour"]) == ["06:30:00", "07:00:00"]

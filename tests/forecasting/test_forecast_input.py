@@ -314,3 +314,70 @@ def test_search_over_folds_in_time():
     search = selection.GridSearchCV(model, {"updates": [1, 200]},
                                     cv=selection.TimeSeriesSplit(2, test_size=20)).fit(X, y)
     assert search.best_params_ == {"updates": 200} and search.best_score_ > 0.5
+
+
+# ---- What does not go together -------------------------------------------------------------------
+
+DAYS = np.datetime64("2024-01-01", "us") + np.arange(60) * np.timedelta64(1, "D")
+
+
+def in_pandas(index):
+    return pytest.importorskip("pandas").Series(wave(60), index=pytest.importorskip("pandas").DatetimeIndex(index))
+
+
+def with_zone(zone):
+    return pytest.importorskip("pandas").DatetimeIndex(DAYS).tz_localize(zone)
+
+
+def sparse():
+    return pytest.importorskip("scipy.sparse").csr_matrix(np.ones((60, 1)))
+
+
+@pytest.mark.parametrize("make, error, name, words", [
+    (lambda: fitted(wave(60), freq="D"), ValueError, "freq, resample", "they need times"),
+    (lambda: fitted(in_pandas(DAYS), times=DAYS), ValueError, "times", "expected None, as y has an index of times"),
+    (lambda: fitted([wave(60), wave(50)], times=[DAYS]), ValueError, "times", "expected 2 of them, one a series"),
+    (lambda: fitted([wave(60), wave(60)], times=[with_zone("Europe/Berlin"), with_zone("Asia/Tokyo")]), ValueError,
+     "times", "expected one time zone for all series"),
+    (lambda: fitted(sparse()), TypeError, "y", "sparse input is not supported"),
+    (lambda: fitted([wave(60), np.ones((60, 2))]), ValueError, r"y\[1", "expected one dimension, got shape"),
+    (lambda: fitted([wave(60), wave(60)], X=[np.ones((60, 1)), np.ones((60, 2))]), ValueError, "X",
+     "expected 1 columns in every series, got 2"),
+    (lambda: fitted(wave(60), times=np.where(np.arange(60) == 7, np.datetime64("NaT"), DAYS)), ValueError, "times", ""),
+    (lambda: fitted(wave(60), times=DAYS.reshape(60, 1)), ValueError, "times", "expected 60, one a row of y"),
+], ids=range(9))
+def test_arguments_that_do_not_go_together(make, error, name, words):
+    with refuses(error, name, words):
+        make()
+
+
+def test_frames_that_do_not_go_together():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"day": DAYS, "shop": "a", "y": wave(60), "z": wave(60), "size": 1.0})
+    for options, name, words in (
+            ({"target": ("y", "z"), "series": "shop"}, "target", "expected one column where `series` names another"),
+            ({"target": ("y", "z"), "static": ("size",)}, "static", "expected none where several targets are series"),
+            ({"target": "y", "series": "shop", "rows": 0}, "X", "expected rows, the frame has none")):
+        rows = options.pop("rows", 60)
+        with refuses(ValueError, name, words):
+            RNNForecaster(**SMALL, time="day", **options).fit(frame[:rows])
+
+
+def test_a_row_without_a_time_is_named():
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame({"day": [None if n == 5 else day for n, day in enumerate(DAYS.tolist())], "y": wave(60)})
+    with refuses(ValueError, "day", "expected a time in every row, the one of row 5 is missing"):
+        RNNForecaster(**SMALL, target="y", time="day").fit(frame)
+
+
+@pytest.mark.parametrize("kind", ["series", "periods", "polars"])
+def test_times_of_libraries_are_those_of_numpy(kind):
+    library = pytest.importorskip("polars" if kind == "polars" else "pandas")
+    times = library.Series(DAYS) if kind != "periods" else library.period_range("2024-01-01", periods=60, freq="D")
+    model, same = fitted(wave(60), times=times), fitted(wave(60), times=DAYS)
+    assert model.panel_.series[0].clock.name == same.panel_.series[0].clock.name
+    np.testing.assert_array_equal(model.predict(), same.predict())
+    if kind == "periods":
+        missing = library.PeriodIndex([*times[:-1], library.NaT], freq="D")
+        with refuses(ValueError, "times", "one of them is missing"):
+            fitted(wave(60), times=missing)

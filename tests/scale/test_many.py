@@ -406,3 +406,38 @@ def test_progress_has_a_rate_and_the_time_left(model, parts, tmp_path, capsys):
     report = scale.forecast(model, frames, tmp_path / "frames", progress=True)
     text = capsys.readouterr()
     assert "partition 4: " in text.err and "left" not in text.err and report.partitions == 4
+
+
+def test_a_report_of_a_run_that_was_resumed_and_failed_in_part():
+    failures = [scale.Failure("part-0", f"shop {n}", "ValueError: too short") for n in range(8)]
+    lines = repr(scale.Report("out", ["a", "b"], 3, resumed=2, failures=failures)).split("\n  ")
+    assert lines[1] == "2 partitions were there already"
+    assert len([line for line in lines if line.startswith("failed: ")]) == 5 and lines[-1] == "and 3 more failures"
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda manifest: manifest | {"version": 99}, "version 99"),
+    (lambda manifest: {"version": manifest["version"]}, "KeyError"),
+    (lambda manifest: "text", "is no manifest of this version of fastrnn"),
+])
+def test_a_folder_with_another_manifest_is_refused(change, words, detector, table, tmp_path):
+    scale.score(detector, [table], tmp_path / "out", progress=False)
+    path, = (tmp_path / "out").glob("*.json")
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with refuses(ValueError, "out", "is no manifest of this version of fastrnn", words):
+        scale.score(detector, [table], tmp_path / "out", progress=False)
+
+
+def test_rows_without_the_name_of_their_series_fail_their_partition(detector, table, tmp_path):
+    names = pa.array([None, *table["unique_id"].to_pylist()[1:]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = scale.score(detector, [table.set_column(0, "unique_id", names)], tmp_path / "out", progress=False)
+    assert report.failures[0].whole
+    assert "unique_id: expected the name of a series in every row, 1 are missing" in report.failures[0].error
+
+
+def test_a_forecaster_of_several_columns_needs_one_of_the_partitions(table, tmp_path):
+    several = RNNForecaster(**SMALL | {"updates": 1}, target=("y", "z"), time="ds")
+    with refuses(ValueError, "target", "expected one column, as partitions are long tables"):
+        scale.backtest(several, [table], tmp_path / "out", start=-8, progress=False)

@@ -1,7 +1,7 @@
 """``scale.partition``: any long table becomes files of whole series."""
 
-import zlib
 import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
