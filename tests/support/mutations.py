@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import signal
+import sys
 import time
 import tracemalloc
 
@@ -159,6 +160,7 @@ def assert_refuses_or_loads(load, data, path, times=16, plus=1 << 22, seconds=30
     path.write_bytes(data)
     most, usual = MOST_TIMES * len(data) + MOST_PLUS, times * len(data) + plus
     most = max(most, 0 if capped else usual)
+    hang *= 8 if sys.gettrace() else 1      # `make coverage` traces every line, which takes several times as long
     start = time.process_time()
     with limited(most, seconds) if LIMIT else bounded(min(most, usual), seconds):
         refusal = refusal_of(load, path)
