@@ -128,6 +128,10 @@ fuzz: $(VENV)/.test  ## junk arguments to every public call, and broken files of
 	FASTRNN_FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest tests/kernels/test_fuzz.py
 	FASTRNN_FUZZ_FILES=20000 FASTRNN_FUZZ_LIMIT=1 $(BIN)/python -m pytest tests -k mutat
 
+CASES ?= 500000
+fuzz-api: $(VENV)/.test  ## CASES random cases of the array API against the float64 oracle, from number FIRST on
+	$(BIN)/python tests/campaigns/fuzz_api.py --cases $(CASES) $(if $(FIRST),--first $(FIRST))
+
 # The same suite's core on a build of another kind, laid in a folder of its own that PYTHONPATH puts first.
 VARIANT_TESTS = $(addprefix tests/kernels/test_,kernels.py options.py packed.py promises.py bad_input.py bad_options.py fuzz.py) \
 	tests/nn/test_modules.py tests/training/test_optim.py

@@ -163,6 +163,12 @@ def _expm1_negative(a: Array) -> Any:
     return np.expm1(np.minimum(a, 0))
 
 
+def _softsign(a: Array) -> Any:
+    largest = np.finfo(a.dtype).max
+    finite = np.clip(a, -largest, largest)      # an infinite sum has its limit, 1 or -1
+    return finite / (1 + np.abs(finite))
+
+
 def _sigmoid_slope(a: Array) -> Array:
     y = sigmoid(a)
     slope: Array = y * (1 - y)
@@ -183,7 +189,7 @@ _ACTIVATIONS: dict[str, tuple[Rule, Rule]] = {
                      lambda a, alpha, beta: alpha * ((alpha * a + beta > 0) & (alpha * a + beta < 1))),
     "elu": (lambda a, alpha, beta: np.where(a < 0, alpha * _expm1_negative(a), a),
             lambda a, alpha, beta: np.where(a > 0, 1, alpha * _expm1_negative(a) + alpha)),
-    "softsign": (lambda a, alpha, beta: a / (1 + np.abs(a)), lambda a, alpha, beta: 1 / (1 + np.abs(a))**2),
+    "softsign": (lambda a, alpha, beta: _softsign(a), lambda a, alpha, beta: 1 / (1 + np.abs(a))**2),
     "softplus": (lambda a, alpha, beta: np.logaddexp(0, a), lambda a, alpha, beta: sigmoid(a)),
 }
 
