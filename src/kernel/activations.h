@@ -42,7 +42,7 @@ FN vf vsoftplus(vf a)
 /* f(a). */
 CALLED vf vactivate(const activation *f, vf a, double clip)
 {
-    vf alpha = vset((real)f->alpha), beta = vset((real)f->beta);
+    vf alpha = vset((real)f->alpha), beta = vset((real)f->beta), y;
     a = vclip(a, clip);
     switch (f->function) {
     case SIGMOID: return vsigmoid_small(a);
@@ -50,7 +50,7 @@ CALLED vf vactivate(const activation *f, vf a, double clip)
     case RELU: return vrelu(a);
     case AFFINE: return vfma(alpha, a, beta);
     case LEAKY_RELU: return vif_less(a, vset(0), alpha * a, a);
-    case THRESHOLDED_RELU: return vif_less(alpha, a, a, a - a);      /* x where x > alpha, else 0; a NaN stays */
+    case THRESHOLDED_RELU: y = vclip(a, LARGEST); return vif_less(alpha, a, a, y - y);     /* else 0, but NaN for NaN */
     case SCALED_TANH: return alpha * vtanh(beta * a);
     case HARD_SIGMOID: return vmax(vset(0), vmin(vset(1), vfma(alpha, a, beta)));
     case ELU: return vif_less(a, vset(0), alpha * vexpm1_negative(a), a);

@@ -134,7 +134,7 @@ class Worker:
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen([sys.executable, __file__, "--worker", self.progress], text=True,
                                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                                            start_new_session=True,     # Ctrl-C is for the parent
+                                            process_group=0,            # Ctrl-C is for the parent
                                             env=os.environ | {"OMP_NUM_THREADS": "1"})
         os.set_blocking(self.process.stdout.fileno(), False)
         self.text, self.seen = "", None

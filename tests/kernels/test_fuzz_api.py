@@ -123,7 +123,7 @@ def snapshot_of_zeros(monkeypatch):
 
 
 FAULTS = {      # and the cases that could show it
-    state_forgotten: lambda case: "out" in case.checks and case.state,
+    state_forgotten: lambda case: "out" in case.checks and case.state and case.seed > 3100,
     length_too_long: lambda case: case.lengths,
     clip_forgotten: lambda case: case.clip,
     last_bits_lost: lambda case: "oracle" in case.checks,
@@ -164,6 +164,7 @@ WORKER = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("faulty", [False, True])
 def test_campaign(tmp_path, faulty):
     """Its closing line and exit status; what fails or dies is kept with the command that repeats it."""

@@ -239,6 +239,17 @@ class Setting:
             at += size
         return cls.from_parameters(values, case.I, case.H, case.num_layers, **options)
 
+    def oracle_options(self, direction):
+        """The options of one direction as the oracle takes them: from the case, not from the layer."""
+        case, plain = self.case, PLAIN[self.case.kind]
+        used = [(one,) if isinstance(one, str) else one for one in case.activations or plain]
+        first = direction * len(plain) if len(used) > len(plain) else 0
+        activations = []
+        for name, *numbers in used[first:first + len(plain)]:
+            padded = [*numbers, *ACTIVATIONS[name][len(numbers):]]
+            activations.append((name, *(0.0 if number is None else float(number) for number in padded)))
+        return activations, case.clip or np.inf, case.coupled_gates, case.mirror
+
     def _x(self):
         case = self.case
         x = self._normal(case.T, case.N, case.I)

@@ -156,13 +156,13 @@ def _steps_within(setting, one, x, series, initial, finals, lengths, valid):
     case, by = setting.case, arithmetic(setting)
     for d in range(setting.D):
         backwards = d == 1 or case.reverse
-        form = BoundedForm(one._kind, one._options(d), by)
+        form = BoundedForm(case.kind, setting.oracle_options(d), by)
         p = parameters_of(one.parameters, layer_suffix(0, d), by)
         own = [part[..., d * width:(d + 1) * width] for part, width in zip(series, (setting.S, case.H))
                if part is not None]
         before = [by.exact(previous(setting, part, first[d], lengths, backwards)[valid])
                   for part, first in zip(own, initial)]
-        new = step(one._kind, form, p, by.exact(x[valid]), *before)[0]
+        new = step(case.kind, form, p, by.exact(x[valid]), *before)[0]
         for name, part, bounded in zip(("h", "c"), own, new):
             within(np.ascontiguousarray(part[valid]), bounded, f"direction {d}: {name}", setting.dtype)
         for n in range(case.N):         # the last state is that of the last step taken
@@ -217,10 +217,10 @@ def _bounded_gradients(setting, layer, d_output, d_state, dropped):
     for k in range(case.num_layers):
         outputs, inputs = [], x
         for d in range(D):
-            form, p = BoundedForm(layer._kind, layer._options(d), by), parameters_of(layer.parameters,
-                                                                                     layer_suffix(k, d), by)
+            form = BoundedForm(case.kind, setting.oracle_options(d), by)
+            p = parameters_of(layer.parameters, layer_suffix(k, d), by)
             first = [by.exact(part[k * D + d]) for part in setting.state]
-            series, finals, steps = walk(layer._kind, form, p, inputs, first, lengths, resets, d == 1 or case.reverse)
+            series, finals, steps = walk(case.kind, form, p, inputs, first, lengths, resets, d == 1 or case.reverse)
             outputs.append(series[0])
             last.append(finals)
             kept.append((form, p, steps, inputs.shape))
@@ -234,7 +234,7 @@ def _bounded_gradients(setting, layer, d_output, d_state, dropped):
         for d in range(D):
             at = k * D + d
             form, p, steps, shape = kept[at]
-            part, first[at], by_name = walk_back(layer._kind, form, p, steps, shape,
+            part, first[at], by_name = walk_back(case.kind, form, p, steps, shape,
                                                  dy[..., d * setting.S:(d + 1) * setting.S],
                                                  [by.exact(part[at]) for part in d_state])
             dx = dx + part
