@@ -121,8 +121,14 @@ mutants: $(VENV)/.test  ## planted faults, one at a time: the tests named for ea
 mutants-slice: $(VENV)/.test  ## six of those faults, one of them compiled, by a seed that is printed
 	$(BIN)/python tests/campaigns/mutants.py --slice $(SEED) --processes 1
 
-machines: $(VENV)/.test  ## the kernels on aarch64 (cross-built), and on x86-64 with less than AVX-512, in an emulator
+machines: $(VENV)/.test  ## x86-64 without AVX to AVX-512, aarch64, musl, clang, Python 3.11 to 3.14: each builds, its slice passes
 	$(BIN)/python tests/campaigns/machines.py
+
+machines-slice: $(VENV)/.test  ## every cell, option, direction and precision on emulated CPUs with less than AVX-512
+	$(BIN)/python tests/campaigns/machines.py --short
+
+pythons: $(VENV)/.test  ## Python 3.11 to 3.14, each with the oldest NumPy it may have and with the newest
+	$(BIN)/python tests/campaigns/machines.py pythons
 
 fuzz: $(VENV)/.test  ## junk arguments to every public call, and broken files of every format, for long
 	FASTRNN_FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest tests/kernels/test_fuzz.py

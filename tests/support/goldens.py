@@ -2,9 +2,11 @@
 
     python goldens.py write FILE
     python goldens.py compare FILE
+    python goldens.py compare FILE --bits
 
-Both make the same cases. `compare` holds the results of its own machine to those of the file within the promises, and
-prints how many arrays have the very bits. Used by `make machines`.
+All make the same cases. `compare` holds the results of its own machine to those of the file within the promises, and
+prints how many arrays have the very bits; with --bits all must, which holds where the same build runs the same
+instruction set. Used by `make machines`.
 """
 
 import sys
@@ -96,8 +98,8 @@ def write(path):
     print(f"{len(arrays)} arrays of {fastrnn.active_isa()} kernels written")
 
 
-def compare(path):
-    """Holds the results of this machine to those of the file."""
+def compare(path, bits=None):
+    """Holds the results of this machine to those of the file; `bits` is "--bits" where the bits must be the same."""
     count = types.SimpleNamespace(cases=0, arrays=0, same=0)
     with np.load(path) as stored:
         wanted = {}
@@ -116,7 +118,9 @@ def compare(path):
         count.same += sum(result[name].tobytes() == want.tobytes() for name, want in expected.items())
     assert not wanted, f"cases that were not made here: {sorted(wanted)[:3]}"
     print(f"{count.cases} cases within the promises; {count.same} of {count.arrays} arrays have the same bits")
+    if bits and count.same < count.arrays:
+        sys.exit("all were to have the same bits")
 
 
 if __name__ == "__main__":
-    {"write": write, "compare": compare}[sys.argv[1]](sys.argv[2])
+    {"write": write, "compare": compare}[sys.argv[1]](*sys.argv[2:])
