@@ -115,9 +115,10 @@ def build(folder, python=sys.executable, paths=(), **environment):
 
     tools = WORK / "tools"
     tools.mkdir(parents=True, exist_ok=True)
-    if not (tools / "Cython").exists():
-        (tools / "Cython").unlink(missing_ok=True)
-        (tools / "Cython").symlink_to(Path(Cython.__file__).parent)
+    compiler = Path(Cython.__file__).parent
+    for path in compiler, compiler.with_name("cython.py"):
+        (tools / path.name).unlink(missing_ok=True)
+        (tools / path.name).symlink_to(path)
     shutil.rmtree(folder / "lib", ignore_errors=True)
     environment = {"PYTHONPATH": os.pathsep.join(map(str, [*paths, tools])), **environment}
     return run([python, "setup.py", "-q", "build", "--build-base", folder / "build", "--build-lib", folder / "lib"],
@@ -419,12 +420,11 @@ def prepare_environment(version, numpy):
         shutil.rmtree(folder, ignore_errors=True)
         run([base, "-m", "venv", "--without-pip", folder / "environment"])
         pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--only-binary=:all:"]
-        run([*pip, numpy, *WHEELS, *BUILD_WHEELS])
-        for name in EXTRAS:
-            try:
-                run([*pip, numpy, name])
-            except RuntimeError:
-                print(f"Python {version}: {name} has no wheel for it; its tests are skipped", flush=True)
+        try:
+            run([*pip, numpy, *WHEELS, *BUILD_WHEELS, *EXTRAS])
+        except RuntimeError:
+            print(f"Python {version}, {numpy}: no wheels of {', '.join(EXTRAS)}; their tests are skipped", flush=True)
+            run([*pip, numpy, *WHEELS, *BUILD_WHEELS])
         (folder / "ready").touch()
     return folder, python, headers
 
