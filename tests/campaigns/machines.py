@@ -42,8 +42,6 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import pythons
-
 # a checkout built in place is used where fastrnn is not installed
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 import fastrnn
@@ -69,6 +67,9 @@ ARM_PLATFORMS = [f"{tag}_aarch64" for tag in ("manylinux2014", "manylinux_2_17",
 LIMIT = 3600            # seconds that one command may take
 SLICE_LIMIT = 900       # seconds of CPU time that the slice of a machine may take in an emulator
 APT = {"apt-get": "apt", "dpkg-deb": "dpkg"}
+ARCHIVE = os.environ.get("FASTRNN_DEBIAN_MIRROR", "http://deb.debian.org/debian")
+KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
+NEWEST_SUITE = "sid"
 X86 = platform.machine() in ("x86_64", "AMD64")
 
 
@@ -251,7 +252,7 @@ def unpack_python(folder, architecture, packages, suite=None):
                "Dir::State::status": state / "status", "Dir::State::lists": state / "lists", "Dir::Cache": state,
                "APT::Sandbox::User": "root"}
     if suite:
-        (state / "sources.list").write_text(f"deb [signed-by={pythons.KEYRING}] {pythons.MIRROR} {suite} main\n")
+        (state / "sources.list").write_text(f"deb [signed-by={KEYS}] {ARCHIVE} {suite} main\n")
         options |= {"Dir::Etc::SourceList": state / "sources.list", "Dir::Etc::SourceParts": "-"}
     apt = ["apt-get", "-q", "-y", *(word for option, value in options.items() for word in ("-o", f"{option}={value}"))]
     with contextlib.suppress(RuntimeError):     # one of several lists may be out of step: what is missing shows below
@@ -337,6 +338,8 @@ def i386(short):
 
 def build_musl_python(folder):
     """A CPython of Debian's source that is linked with musl, once."""
+    import pythons
+
     python = folder / f"installed/bin/python{MUSL_PYTHON}"
     if not python.exists():
         pythons.WORK.mkdir(parents=True, exist_ok=True)
@@ -361,7 +364,7 @@ def build_musl_python(folder):
 def musl(short):
     def check():
         need_x86()
-        need({"musl-gcc": "musl-tools", **pythons.NEEDED})
+        need({"musl-gcc": "musl-tools", "apt-get": "apt", "make": "make", "xz": "xz-utils"})
         folder = WORK / "musl"
         python, site = build_musl_python(folder), folder / "site"
         if not (site / "ready").exists():
@@ -401,7 +404,7 @@ def unpack_newer_python(version):
         need({"patchelf": "patchelf", **APT})
         shutil.rmtree(folder, ignore_errors=True)
         unpack_python(folder, "amd64", [f"python{version}-minimal", f"libpython{version}-stdlib",
-                                        f"libpython{version}-dev", "libstdc++6"], pythons.SUITES[-1])
+                                        f"libpython{version}-dev", "libstdc++6"], NEWEST_SUITE)
         loader = next(root.glob("**/x86_64-linux-gnu/ld-linux-x86-64.so.2"))
         libraries = [root / name for name in ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu")]
         run(["patchelf", "--set-interpreter", loader, "--force-rpath", "--set-rpath", ":".join(map(str, libraries)),
