@@ -87,7 +87,9 @@ class Bounded:
             if below.all():
                 return self
             special = ~np.isfinite(value)
-            beyond = (np.abs(value) - error > by.largest) & ((size - np.abs(value)) / 2 < by.largest / 16) & ~special
+            # Terms of the other sign, which the rounding of `size` may hide, must not overflow by themselves.
+            other = (size - np.abs(value)) / 2 + size * 2.0**-50
+            beyond = (np.abs(value) - error > by.largest) & (other < by.largest / 16) & ~special
             undecided = ~(below | beyond | special)
             value = np.where(beyond, np.copysign(np.inf, value), value)
             error = np.where(beyond | special & ~np.isinf(error), 0, np.where(undecided, np.inf, error))
