@@ -167,6 +167,7 @@ MOVES: dict[str, Operator] = {
     "Identity": lambda attributes, x: x,
     "Transpose": lambda attributes, x: np.transpose(x, integers(None, attributes, "perm")),
     "Reshape": _reshape,
+    "Flatten": _flatten,
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
     "Slice": _slice,

@@ -60,6 +60,8 @@ FOLDED = {
     "sliced, concatenated": ([("Slice", ["V", "a", "b", "x"], "p", {}), ("Slice", ["V", "b", "c", "x"], "q", {}),
                               ("Concat", ["q", "p"], "W", {"axis": 1})],
                              {"V": ROWS, **{name: np.array([n]) for name, n in zip("abcx", (0, 8, 16, 1))}}),
+    "flattened": ([("Flatten", ["V"], "f", {"axis": -1}), ("Reshape", ["f", "n"], "W", {})],
+                  {"V": ROWS, "n": np.array([1, 4 * H, I])}),
     "integers divided": ([("Div", ["m", "d"], "n1", {}), ("Concat", ["o", "n1", "i"], "n", {"axis": 0}),
                           ("Reshape", ["V", "n"], "W", {})],
                          {"V": ROWS.ravel(), "m": np.array([4 * H * I]), "d": np.array([I]), "o": np.array([1]),
@@ -88,6 +90,10 @@ def test_weights_computed_of_constants(kind, save):
     (("Gather", ["V", "i"]), {"V": np.ones((1, 1 << 12), np.float32), "i": np.zeros(1 << 12, np.int64)}, "unfolds"),
     (("Mul", ["V"]), {"V": ROWS}, "Mul node"), (("Gather", ["V"]), {"V": ROWS}, "Gather node"),
     (("DequantizeLinear", ["V", "s"]), {"V": ROWS.astype("i1"), "s": np.ones(5, np.float32)}, "DequantizeLinear node"),
+    (("Div", ["m", "n"]), {"m": np.array([6, 4]), "n": np.array([2, 0])}, "Div node .*a division by 0"),
+    (("Gather", ["V", "i"]), {"V": ROWS, "i": np.array([0.0])}, "Gather node .*indices of float64"),
+    (("Slice", ["V"]), {"V": ROWS}, "Slice node .*starts and ends are missing"),
+    (("Reshape", ["V", "n"]), {"V": ROWS, "n": np.arange(99)}, "Reshape node .*shape: 99 integers"),
 ])
 def test_computations_that_do_not_fit_are_refused(node, constants, match, save):
     path = save([helper.make_node(*node, ["W"])], constants)

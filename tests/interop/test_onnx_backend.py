@@ -130,6 +130,7 @@ def test_nodes_that_move_numbers():
     for operator, others, attributes, count in (
             ("Identity", [], {}, 1), ("Transpose", [], {}, 1), ("Transpose", [], {"perm": [2, 0, 1, 3]}, 1),
             ("Reshape", [ints(0, -1, 2)], {}, 1), ("Reshape", [ints(6, 4)], {"allowzero": 1}, 1),
+            ("Flatten", [], {}, 1), ("Flatten", [], {"axis": -1}, 1), ("Flatten", [], {"axis": 0}, 1),
             ("Squeeze", [], {}, 1), ("Squeeze", [ints(-3)], {}, 1), ("Unsqueeze", [ints(0, -1)], {}, 1),
             ("Slice", [ints(1), ints(3), ints(2)], {}, 1), ("Slice", [ints(0), ints(1)], {}, 1),
             ("Slice", [ints(-1, 3), ints(-2**63, 1), ints(3, -2), ints(-2, -1)], {}, 1),
@@ -159,6 +160,22 @@ def test_nodes_that_move_numbers_in_older_operator_sets():
     assert_same_bits(MOVES["Unsqueeze"]({"axes": [0, 2]}, x), x[None, :, None])
     assert_same_bits(MOVES["Slice"]({"axes": [3, 2], "starts": [1, 0], "ends": [3, -1]}, x), x[:, :, :-1, 1:3])
     assert_same_bits(MOVES["Split"]({"split": [1, 3], "axis": 3}, x, count=2)[1], x[..., 1:])
+
+
+def test_operators_within_loops():
+    """What bodies of loops are computed with, as onnx's evaluator has it."""
+    from fastrnn.interop.onnx_run import OPERATORS
+    x, y, z = np.random.default_rng(0).standard_normal((3, 2, 4))
+    for operator, inputs in (("Min", [x, y, z]), ("Max", [x, y]), ("Sum", [x, y, z]), ("Max", [x]),
+                             ("Tile", [x, np.array([2, 3])])):
+        names = [f"x{k}" for k in range(len(inputs))]
+        values = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(a.dtype), None)
+                  for name, a in zip(names, inputs)]
+        graph = helper.make_graph([helper.make_node(operator, names, ["y"])], "graph", values,
+                                  [helper.make_tensor_value_info("y", TensorProto.DOUBLE, None)])
+        model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 14)])
+        expected, = ReferenceEvaluator(model).run(None, dict(zip(names, inputs)))
+        assert_same_bits(OPERATORS[operator]({}, *inputs), expected)
 
 
 def test_compatible_models(node):

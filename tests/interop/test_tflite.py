@@ -287,6 +287,8 @@ def test_options_that_no_layer_has(save):
             (tflite_files.lstm(plain, (2, 5, I + 1)), "its input has shape"),
             (tflite_files.rnn(W, R, b, shape, activation=tflite_files.RELU_N1_TO_1), "the activation RELU_N1_TO_1"),
             (tflite_files.rnn(W, R, b, shape, activation=tflite_files.SIGN_BIT), "the activation SIGN_BIT"),
+            (tflite_files.lstm(plain | {16: np.ones((H, H), "f4")}, shape), "a projection of 4 to 4 numbers"),
+            (tflite_files.rnn(W, R, b[:2], shape), r"bias: expected shape \(4,\)"),
             (tflite_files.rnn(W, R[:2], b, shape), r"recurrent weights: expected shape \(4, 4\)"),
             (tflite_files.rnn(W.astype("u1"), R, b, shape), "input weights: weights that are quantised to uint8"),
             (tflite_files.rnn(W8, R, b, shape), "weights of float32 and int8 in one operator")):
