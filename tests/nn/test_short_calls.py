@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn import _core
 from fastrnn._base import dispatch
 
 CELLS = {"LSTM": fastrnn.LSTM, "GRU": fastrnn.GRU, "RNN": fastrnn.RNN}
@@ -316,3 +317,23 @@ def test_a_step_is_refused_while_another_thread_is_in_the_stream():
     stream._exclusively(in_another_thread)
     assert result and (out == 7).all() and not np.any(stream.state)
     assert_same(stream.step(x, out), layer(x[None])[0][0])
+
+
+def test_the_compiled_part_of_a_stream_takes_plain_arrays_alone():
+    """What is not plain is a subclass's to convert, and the base says so."""
+    stream, x = fastrnn.GRU(3, 4, rng=0).stream(), np.ones(3, np.float32)
+    for method, arguments in (("_convert", (x,)), ("_check_out", (x, (1, 4))), ("_run_any", (x, None))):
+        with pytest.raises(TypeError, match="StreamCore is a base class"):
+            getattr(_core.StreamCore, method)(stream, *arguments)
+
+
+@pytest.mark.parametrize("precision, size", [("float32", 4), ("int8", 1), ("bfloat16", 2)])
+def test_packed_weights_take_what_their_numbers_take_and_may_be_read(precision, size):
+    """Of a layer whose sizes fill panels and vectors: W_ih and W_hh of 4 gates."""
+    layer = fastrnn.LSTM(64, 64, rng=0)
+    layer = layer if precision == "float32" else layer.quantized(precision)
+    stream, x = layer.stream(), np.ones(64, np.float32)
+    assert stream.parameters[0].packed_bytes == 2 * 64 * 4 * 64 * size
+    expected = layer.stream().step(x)
+    stream.parameters[0].read(3)
+    assert_same(stream.step(x), expected)
