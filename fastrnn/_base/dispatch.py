@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _core
+from .cpus import usable_cpus
 from .validation import size
 
 if TYPE_CHECKING:
@@ -122,52 +123,11 @@ use_isa(os.environ.get("FASTRNN_ISA") or next(iter(_tables)))
 
 # ---- Threads ------------------------------------------------------------------------------------
 
-def _words(path: str, separator: str | None = None) -> list[str]:
-    with open(path) as file:
-        return file.read().split(separator)
-
-
-def _cgroup_cpus() -> float:
-    """The CPUs granted by the cgroup quota of this process or of a group above it (Linux); infinity without one."""
-    granted = float("inf")
-    try:
-        groups = _words("/proc/self/cgroup", "\n")
-    except OSError:
-        return granted
-    for line in filter(None, groups):
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":                       # version 2: cpu.max holds "quota period" or "max period"
-            root, files = "/sys/fs/cgroup", ["cpu.max"]
-        elif "cpu" in controllers.split(","):       # version 1: a quota of -1 means none
-            root, files = "/sys/fs/cgroup/cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
-        else:
-            continue
-        names = [name for name in path.split("/") if name]
-        for depth in range(len(names), -1, -1):     # this group and those above it
-            folder = os.path.join(root, *names[:depth])
-            try:
-                quota, period = [word for name in files for word in _words(os.path.join(folder, name))]
-                if quota not in ("max", "-1"):
-                    granted = min(granted, int(quota) / int(period))
-            except (OSError, ValueError):
-                pass                                # no such file at this level
-    return granted
-
-
-def _usable_cpus() -> int:
-    """The CPUs this process may use by its affinity and cgroup quota, at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        cpus = len(os.sched_getaffinity(0))
-    else:
-        cpus = os.cpu_count() or 1
-    return max(1, int(min(cpus, _cgroup_cpus())))
-
-
 def _count_from_environment() -> int:
     """The number of threads at first: FASTRNN_NUM_THREADS, or else the usable CPUs."""
     text = os.environ.get("FASTRNN_NUM_THREADS")
     if not text:
-        return _usable_cpus()
+        return usable_cpus()
     try:
         return size(int(text), "FASTRNN_NUM_THREADS")
     except ValueError:
@@ -280,7 +240,7 @@ def show_config() -> None:
     print(f"fastrnn {__version__}, NumPy {np.__version__}, Python {platform.python_version()} on {platform.platform()}")
     print(f"instruction set: {active_isa()} (available: {', '.join(available_isas())}; environment FASTRNN_ISA: "
           f"{os.environ.get('FASTRNN_ISA', 'not set')})")
-    print(f"threads: {get_num_threads()} (usable CPUs: {_usable_cpus()}; environment FASTRNN_NUM_THREADS: "
+    print(f"threads: {get_num_threads()} (usable CPUs: {usable_cpus()}; environment FASTRNN_NUM_THREADS: "
           f"{os.environ.get('FASTRNN_NUM_THREADS', 'not set')}; Python threads now: {threading.active_count()})")
     print(f"byte order: {sys.byteorder}, float32 vector: {_core.vector_length(table(np.dtype(np.float32)))} elements")
     instruction = "vpdpbusd (AVX-512 VNNI)" if active_isa() == "avx512" else "sdot (ARM)"

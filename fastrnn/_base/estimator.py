@@ -6,6 +6,7 @@ scikit-learn, except where scikit-learn itself calls (``__sklearn_tags__``).
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from . import estimator_files
 from . import validation as check
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Self
 
     from .typing import Array, ArrayLike, Float64Array, PathLike
@@ -52,6 +53,16 @@ class Estimator:
         """The default of every parameter by name, in the order of ``__init__``."""
         arguments = list(inspect.signature(cls.__init__).parameters.values())[1:]
         return {argument.name: argument.default for argument in arguments}
+
+    @contextlib.contextmanager
+    def _whole_or_unchanged(self) -> Iterator[None]:
+        """Take back every attribute that a block has set where the block does not end, such as by Ctrl-C."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            self.__dict__ = before
+            raise
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters by name.

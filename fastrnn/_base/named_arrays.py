@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from .reading import Archive, ModelFormatError, parse_json, parse_npy, read_bytes, refusing
-from .writing import replacing
+from .writing import replacing, write_in_pieces
 
 if TYPE_CHECKING:
     from .typing import Array, PathLike
@@ -31,7 +31,7 @@ def write(path: PathLike, tensors: Mapping[str, Array], metadata: dict[str, Any]
     else:
         data = safetensors_package().numpy.save(dict(tensors), metadata={"fastrnn": text})
         with replacing(path) as file:
-            file.write(data)
+            write_in_pieces(file, data)
 
 
 def read(path: PathLike) -> Contents:

@@ -14,7 +14,7 @@ import math
 import os
 import stat
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # A compressed entry may grow to this many times the size of its archive (weights hardly compress; zeros do).
 EXPANSION = 64
+PIECE = 2**24           # bytes that are read at once: some ten milliseconds' work
 # A JSON text may have so many lists and objects, and one more for each PART_SIZE bytes.
 SMALL_PARTS, PART_SIZE = 100_000, 8
 # A .npy header of so many bytes may be nested deeper than Python's parser goes; that of numbers has under 200.
@@ -65,7 +66,18 @@ def read_bytes(path: PathLike, offset: int = 0, length: int | None = None) -> by
         if not stat.S_ISREG(status.st_mode):
             raise ModelFormatError("not a regular file")
         file.seek(offset)
-        return file.read(status.st_size if length is None else length)
+        return read_in_pieces(file, status.st_size if length is None else length)
+
+
+def read_in_pieces(file: IO[bytes], size: int) -> bytes:
+    """Up to `size` bytes. Between two pieces Ctrl-C is answered: the system does not interrupt one call."""
+    if size <= PIECE:
+        return file.read(size)
+    pieces, left = [], size
+    while left > 0 and (piece := file.read(min(left, PIECE))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
 
 
 @contextlib.contextmanager
@@ -144,7 +156,7 @@ class Archive:
             raise ModelFormatError(f"{self.path}: the archive has no {name!r}")
         entry = self._entries[name]
         with refusing(self.path), self._zip.open(entry) as file:
-            data = file.read(entry.file_size + 1)
+            data = read_in_pieces(file, entry.file_size + 1)
             if len(data) != entry.file_size:
                 raise ModelFormatError(f"{self.path}: {name!r} has {len(data)} bytes, its header says "
                                        f"{entry.file_size}")

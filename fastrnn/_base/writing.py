@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
 
-from .reading import lacks_memory
+from .reading import PIECE, lacks_memory
 
 if TYPE_CHECKING:
     from .typing import PathLike
@@ -59,6 +59,37 @@ def _named(path: PathLike) -> Iterator[None]:
         raise
 
 
+def write_in_pieces(file: IO[bytes], data: bytes | memoryview) -> None:
+    """Write bytes, and answer Ctrl-C between two pieces of them: the system does not interrupt one call."""
+    view = memoryview(data)
+    for start in range(0, len(view), PIECE):
+        file.write(view[start:start + PIECE])
+
+
+def _sync(file: IO[bytes]) -> None:
+    """Have the disk take what was written. For a large file another thread waits, so that Ctrl-C is answered here."""
+    file.flush()
+    if os.fstat(file.fileno()).st_size <= PIECE:
+        os.fsync(file.fileno())
+        return
+    import threading
+    descriptor, errors = os.dup(file.fileno()), []      # which stays open where this thread is interrupted
+
+    def work() -> None:
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            errors.append(error)
+        finally:
+            os.close(descriptor)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+
+
 class _Target:
     """A file that is no regular one, such as a device or a pipe: it is written in place, and cannot be replaced."""
 
@@ -91,9 +122,8 @@ class _UnnamedDraft(_Target):
 
     def finish(self) -> None:
         """Put the file in its place."""
-        self.file.flush()
         _keep_permissions(self.file.fileno(), self.target)
-        os.fsync(self.file.fileno())
+        _sync(self.file)
         while True:
             try:
                 # A directory's descriptor makes Python follow the link, as it has to be here; the path is absolute.
@@ -128,9 +158,8 @@ class _NamedDraft(_Target):
 
     def finish(self) -> None:
         """Put the file in its place."""
-        self.file.flush()
         _keep_permissions(self.name, self.target)
-        os.fsync(self.file.fileno())
+        _sync(self.file)
         if not self._owned():
             raise OSError(errno.EBUSY, "another writer of the same file began before this one had ended")
         self.file.close()                                   # Windows renames no open files

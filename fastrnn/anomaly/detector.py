@@ -252,12 +252,13 @@ class RNNAnomalyDetector(OnlineDetector):
         if share is not None and not 0 < share <= 0.5:
             raise ValueError(f"contamination: expected 'auto' or a number above 0 and up to 0.5, got {share}")
         moments = self._moments(X, times, len(rows))
-        state = self._begin(rows.shape[1], channel_names(X), rows, moments)
-        for row in told_rows(state, rows, moments):
-            state.learn(row)
-        state.share = self._adapt
-        if share is not None:
-            self.offset_ = float(np.percentile(self.score_samples(X, times=times), 100 * share))
+        with self._whole_or_unchanged():
+            state = self._begin(rows.shape[1], channel_names(X), rows, moments)
+            for row in told_rows(state, rows, moments):
+                state.learn(row)
+            state.share = self._adapt
+            if share is not None:
+                self.offset_ = float(np.percentile(self.score_samples(X, times=times), 100 * share))
         return self
 
     def partial_fit(self, X: ArrayLike, y: object = None, *, times: ArrayLike | None = None) -> Self:

@@ -243,9 +243,8 @@ class OnlineDetector(Estimator, ABC):
                 check_attribute(type(self), name)
                 setattr(other, name, value)
             other._check_loaded()
-        for name in self._fitted_attributes():
-            delattr(self, name)
-        vars(self).update(other._fitted_attributes())
+        parameters = {name: value for name, value in vars(self).items() if name in self._defaults()}
+        self.__dict__ = {**parameters, **other._fitted_attributes()}        # all at once
 
     def _fitted_attributes(self) -> dict[str, Any]:
         parameters = self._defaults()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from .joint import Joint
     from .likelihood import Channel
     from .readout import Readout
+
+
+def _refuse(*_: object) -> NoReturn:
+    raise RuntimeError("an exception, such as that of Ctrl-C, came while a row was being learnt: the detector is "
+                       "neither as before the row nor as after it; restore a snapshot, or fit it again")
 
 
 @storable
@@ -61,6 +66,15 @@ class State:
             for channel in self.channels:
                 channel.upgrade(len(self.channels))
 
+    def __getstate__(self) -> dict[str, Any]:
+        if "learn" in vars(self):
+            _refuse()
+        return vars(self)
+
+    def _break(self) -> None:
+        """Refuse everything from now on: an exception, such as that of Ctrl-C, came while a row was being learnt."""
+        vars(self).update(learn=_refuse, tell=_refuse, digits=_refuse, channel_scores=_refuse)
+
     def __repr__(self) -> str:
         return f"<State of a detector after {self.count} rows of {len(self.channels)} channels>"
 
@@ -75,12 +89,16 @@ class State:
         clock = self.clock
         if clock is None:
             return
-        clock.instant, clock.zoned = instant, zoned
-        if second != clock.next:
-            if clock.last != clock.last:            # the first time: the step to the next one is not known
-                clock.last = second
-            clock.next = second
-            self._expect(self.readout.again(clock.features(second)))
+        try:
+            clock.instant, clock.zoned = instant, zoned
+            if second != clock.next:
+                if clock.last != clock.last:        # the first time: the step to the next one is not known
+                    clock.last = second
+                clock.next = second
+                self._expect(self.readout.again(clock.features(second)))
+        except BaseException:
+            self._break()
+            raise
 
     def digits(self, row: list[float]) -> float:
         """-log10 of the probability of the row that comes next; nothing is learnt."""
@@ -119,38 +137,42 @@ class State:
 
     def learn(self, row: list[float]) -> None:
         """Take a row in: statistics, read-out, the network's state, and the forecast of the next row."""
-        if self.refractory:
-            self._remember(self._digits(row))
-        channels, share, clock = self.channels, self.share, self.clock
-        z = [channel.learn(x, share) for channel, x in zip(channels, row)]
-        if self.count >= SETTLING and share:
-            self.readout.learn([channel.residual for channel in channels], share)
-            if self.joint is not None:
-                errors = self._errors(row)
-                if any(errors):
-                    self.joint.learn(errors, share)
-        self.count += 1
-        if self.count % EVERY == 0 and share and len(channels) > 1:
-            judge_alike(channels)
-        repair, doubted = self.repair, False
-        for channel in channels:
-            if channel.doubted:
-                doubted = True
-        if doubted or repair.left:
-            repair.learn(self.readout.lagged, [channel.expected if channel.doubted else value
-                                               for channel, value in zip(channels, z)], doubted)
-        if clock is None:
-            if len(z) == 1:                         # one number is written much faster than a list
-                self.x[0] = z[0]
+        try:
+            if self.refractory:
+                self._remember(self._digits(row))
+            channels, share, clock = self.channels, self.share, self.clock
+            z = [channel.learn(x, share) for channel, x in zip(channels, row)]
+            if self.count >= SETTLING and share:
+                self.readout.learn([channel.residual for channel in channels], share)
+                if self.joint is not None:
+                    errors = self._errors(row)
+                    if any(errors):
+                        self.joint.learn(errors, share)
+            self.count += 1
+            if self.count % EVERY == 0 and share and len(channels) > 1:
+                judge_alike(channels)
+            repair, doubted = self.repair, False
+            for channel in channels:
+                if channel.doubted:
+                    doubted = True
+            if doubted or repair.left:
+                repair.learn(self.readout.lagged, [channel.expected if channel.doubted else value
+                                                   for channel, value in zip(channels, z)], doubted)
+            if clock is None:
+                if len(z) == 1:                         # one number is written much faster than a list
+                    self.x[0] = z[0]
+                else:
+                    self.x[:] = z
+                forecasts = self.readout.forecast(self.stream.step(self.x, self.h), z)
             else:
-                self.x[:] = z
-            forecasts = self.readout.forecast(self.stream.step(self.x, self.h), z)
-        else:
-            clock.advance()
-            times = clock.features(clock.next)
-            self.x[:] = z + times
-            forecasts = self.readout.forecast(self.stream.step(self.x, self.h), z, times)
-        self._expect(forecasts)
+                clock.advance()
+                times = clock.features(clock.next)
+                self.x[:] = z + times
+                forecasts = self.readout.forecast(self.stream.step(self.x, self.h), z, times)
+            self._expect(forecasts)
+        except BaseException:
+            self._break()
+            raise
 
     def _expect(self, forecasts: list[float]) -> None:
         """Tell every channel its forecast; and, for some rows after a doubtful value, the forecast without it."""

@@ -334,7 +334,11 @@ class RNNForecaster(BlendedForecaster):
 
     def _fit(self, panel: Panel, trainer: Trainer = fitting, total: int | None = None) -> Self:
         """Fit to a panel. Of one that is a sample `trainer` has the rest, and `total` is how many values there are."""
-        options = Options.of(self)
+        with self._whole_or_unchanged():
+            self._fit_options(Options.of(self), panel, trainer, total)
+        return self
+
+    def _fit_options(self, options: Options, panel: Panel, trainer: Trainer, total: int | None) -> None:
         panel.series, left_out = without_glitches(panel.series)
         panel = prepared(panel, options)
         options = choice.resolved(options, _observed(panel), total)
@@ -346,7 +350,6 @@ class RNNForecaster(BlendedForecaster):
         self.choice_ = replace(self.choice_, left_out=left_out)
         self.panel_, self.encoding_, self.n_features_in_ = panel, encoding, len(encoding.known[0])
         self._settle()
-        return self
 
     def _train(self, panel: Panel, encoding: Encoding, options: Options, trainer: Trainer) -> None:
         """Train the networks, and set the weights of the blend."""

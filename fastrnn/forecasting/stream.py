@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from .encoding import Encoded
     from .forecaster import RNNForecaster
     from .series import Series
+
+
+def _refuse(*_: object, **__: object) -> NoReturn:
+    raise RuntimeError("an exception, such as that of Ctrl-C, ended an earlier step midway: the stream is neither as "
+                       "before that step nor as after it; restore a snapshot, or make a new stream")
 
 
 class ForecastStream:
@@ -206,9 +211,14 @@ class ForecastStream:
         self._offsets = encoding.offsets(m) if 1 < m < encoding.horizon else None
 
     def __getstate__(self) -> dict[str, Any]:
+        if "step" in vars(self):
+            _refuse()
+        return self._state()
+
+    def _state(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items()
-                if name not in ("_x", "_hidden", "_steps", "_profiles", "_past", "_known", "_exp", "_log", "_outputs",
-                                "_lags")}
+                if name not in ("step", "_x", "_hidden", "_steps", "_profiles", "_past", "_known", "_exp", "_log",
+                                "_outputs", "_lags")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -271,10 +281,10 @@ class ForecastStream:
         state = unpacked(snapshot, type(self).__name__, self._weights())
         other = object.__new__(type(self))
         with refusing("snapshot"):
-            if state.keys() != self.__getstate__().keys():
-                raise ModelFormatError(f"expected {', '.join(self.__getstate__())}, got {', '.join(state)}")
+            if state.keys() != self._state().keys():
+                raise ModelFormatError(f"expected {', '.join(self._state())}, got {', '.join(state)}")
             other.__setstate__(state)
-        vars(self).update(vars(other))
+        self.__dict__ = vars(other)         # all at once
 
     def __repr__(self) -> str:
         return f"<ForecastStream after {self._count} observations, horizon {self._encoding.horizon}>"
@@ -302,6 +312,8 @@ class ForecastStream:
         ------
         TypeError, ValueError
             An unsuitable argument, by name; nothing is changed then.
+        RuntimeError
+            An exception, such as that of Ctrl-C, ended an earlier step midway: the stream needs a ``restore``.
 
         Examples
         --------
@@ -313,32 +325,39 @@ class ForecastStream:
         (3,)
         """
         z, observed = self._observation(value)
+        columns = None
         if self._n_known or len(self._past) or known is not None or past is not None:
-            self._take_columns(known, past)
-        self._slide(z, observed)
-        gap = 0 if observed else self._gap + 1
-        if gap != self._gap:
-            self._go_missing(gap)
-        if self._members is not None:
-            self._members.update(z, observed)
-        if self._adaptive is not None and observed:
-            self._adaptive.observe(z)
-        if not self._share:
+            columns = self._checked_columns(known, past)
+        try:
+            if columns is not None:
+                self._take_columns(*columns)
+            self._slide(z, observed)
+            gap = 0 if observed else self._gap + 1
+            if gap != self._gap:
+                self._go_missing(gap)
+            if self._members is not None:
+                self._members.update(z, observed)
+            if self._adaptive is not None and observed:
+                self._adaptive.observe(z)
+            if not self._share:
+                return self._conclude()
+            x, inverse = self._x, 1 / self._scale
+            x[0] = (z - self._level) * inverse
+            x[1] = (z - self._z[self._at - 1]) * inverse
+            if self._profiles:
+                self._fill_seasons(z, inverse)
+            if self._missing_at is not None:
+                x[self._missing_at] = not observed
+            if self._clock is not None:
+                self._fill_times(self._clock.second(self._count - 1))
+            if self._lags is not None:
+                self._fill_lags()
+            for network_step, hidden in self._steps:
+                network_step(x, hidden)
             return self._conclude()
-        x, inverse = self._x, 1 / self._scale
-        x[0] = (z - self._level) * inverse
-        x[1] = (z - self._z[self._at - 1]) * inverse
-        if self._profiles:
-            self._fill_seasons(z, inverse)
-        if self._missing_at is not None:
-            x[self._missing_at] = not observed
-        if self._clock is not None:
-            self._fill_times(self._clock.second(self._count - 1))
-        if self._lags is not None:
-            self._fill_lags()
-        for network_step, hidden in self._steps:
-            network_step(x, hidden)
-        return self._conclude()
+        except BaseException:           # such as that of Ctrl-C
+            vars(self)["step"] = _refuse
+            raise
 
     def _go_missing(self, gap: int) -> None:
         """Note how many values are missing since the last one: quantiles are those of so many steps further."""
@@ -442,8 +461,8 @@ class ForecastStream:
         fill = self._encoding.seasons[0] if self._encoding.seasons else 1
         return self._z[(self._at + 1 - (fill if self._count >= fill else 1)) % self._size]
 
-    def _take_columns(self, known: ArrayLike | None, past: ArrayLike | None) -> None:
-        """Check a row of columns, then write it to the input, standardised."""
+    def _checked_columns(self, known: ArrayLike | None, past: ArrayLike | None) -> list[Float64Array]:
+        """A row of known columns and one of past columns, checked and standardised."""
         if not self._n_known and not len(self._past):
             raise ValueError("known, past: this forecaster was fitted without such columns, expected None")
         encoding = self._encoding
@@ -462,10 +481,14 @@ class ForecastStream:
                     raise ValueError(f"{name}: expected finite numbers or NaN, got {row}")
                 row = np.where(np.isnan(row), statistics[0], row)
             rows.append((row - statistics[0]) / statistics[1])
+        return rows
+
+    def _take_columns(self, known: Float64Array, past: Float64Array) -> None:
+        """Write a row of columns to the input."""
         if self._n_known:
             self._known[:-self._n_known] = self._known[self._n_known:]
-            self._known[-self._n_known:] = rows[0]
-        self._past[:] = rows[1]
+            self._known[-self._n_known:] = known
+        self._past[:] = past
 
     def _sum(self) -> None:
         """Sum over the window's observed values, from the memory; differences from `_base` keep their digits."""

@@ -20,7 +20,7 @@ import numpy as np
 from .._base import validation as check
 from .._base.named_arrays import parse_configuration
 from .._base.reading import ModelFormatError, read_bytes, refusing
-from .._base.writing import replacing
+from .._base.writing import replacing, write_in_pieces
 from ..nn import GRU, LSTM, RNN
 from ..nn.files import build, configuration
 from ..nn.parameters import ACTIVATIONS, PLAIN, layer_suffix
@@ -412,7 +412,7 @@ def export(layer: Layer, path: PathLike) -> None:
         raise ImportError("writing ONNX models needs the package onnx: pip install fastrnn[onnx]") from error
     data = _model(onnx, layer).SerializeToString()
     with replacing(path) as file:
-        file.write(data)
+        write_in_pieces(file, data)
 
 
 def _is_int8_lstm(layer):

@@ -93,6 +93,10 @@ class Parametrised:
         """Read-only view of the parameters by name; ``updating()`` gives arrays that may be written to."""
         return types.MappingProxyType(self._parameters)
 
+    def _replacements(self, values: Parameters) -> list[tuple[object, str, Parameters]]:
+        """What has to be set to replace the parameters: (object, attribute, value), for ``_core.set_attributes``."""
+        return [(self, "_parameters", values)]
+
     def state_dict(self) -> Parameters:
         """Copy every parameter.
 

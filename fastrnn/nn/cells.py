@@ -83,7 +83,10 @@ class Cell(Parametrised, Generic[StateT, StateLikeT]):
 
     @_parameters.setter
     def _parameters(self, values: Parameters) -> None:
-        self._layer._parameters = {name + "_l0": value for name, value in values.items()}
+        _core.set_attributes(self._replacements(values))
+
+    def _replacements(self, values: Parameters) -> list[tuple[object, str, Parameters]]:
+        return self._layer._replacements({name + "_l0": value for name, value in values.items()})
 
     def _prepare(self, x: ArrayLike, state: Any) -> tuple[Array, Any, bool]:
         """x as [1, N, I], the state as the layer takes it, and whether x came as [I]."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 
+from .. import _core
 from .._base import validation as check
 from .._base.registry import in_files
 from .._base.typing import Array, ArrayLike, BoolArray, FloatDType, Parameters, Rng, TrainingPrecision
@@ -74,8 +75,11 @@ class Container(Quantizable):
 
     @_parameters.setter
     def _parameters(self, values: Parameters) -> None:
-        for i, module in enumerate(self.modules):
-            module._parameters = {name: values[f"{i}.{name}"] for name in module._parameters}
+        _core.set_attributes(self._replacements(values))
+
+    def _replacements(self, values: Parameters) -> list[tuple[object, str, Parameters]]:
+        return [replacement for i, module in enumerate(self.modules) for replacement in module._replacements(
+            {name: values[f"{i}.{name}"] for name in module._parameters})]
 
     @property
     def _precision(self) -> str | None:         # type: ignore[override]    # that of the modules

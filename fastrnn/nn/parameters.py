@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +24,8 @@ ACTIVATIONS: dict[str, tuple[float | None, float | None]] = {
 PLAIN: dict[str, tuple[str, ...]] = {
     "rnn_tanh": ("tanh",), "rnn_relu": ("relu",), "gru": ("sigmoid", "tanh"), "gru_before": ("sigmoid", "tanh"),
     "lstm": ("sigmoid", "tanh", "tanh")}
+
+_BLOCK = 2**22       # elements: some ten milliseconds' work
 
 CheckedActivation = tuple[str, float | None, float | None]      # name, alpha, beta
 Shapes = dict[str, tuple[int, ...]]
@@ -112,11 +114,20 @@ def initialise(wanted: Shapes, hidden_size: int, dtype: FloatDType, rng: np.rand
         if rng is UNDRAWN:
             result[name] = undrawn(shape, dtype)
             continue
-        values = rng.random(shape, dtype=dtype)
-        values *= 2 * bound
-        values -= bound
+        values = np.empty(shape, dtype)
+        for block in blocks(values):
+            rng.random(dtype=dtype, out=block)
+            block *= 2 * bound
+            block -= bound
         result[name] = freeze(values)
     return result
+
+
+def blocks(a: Array) -> Iterator[Array]:
+    """Views of a contiguous array's elements, one block after the other: between two of them Ctrl-C is answered."""
+    flat = a.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        yield flat[start:start + _BLOCK]
 
 
 def to_bfloat16(value: Array) -> Array:

@@ -51,24 +51,49 @@ def quantise(weight: Array, name: str = "weight") -> tuple[Array, Array, Array]:
     largest absolute value / 127, and its weights are divided by it and rounded to nearest, ties to even. A row of zeros
     has scale 0.
     """
-    with np.errstate(over="ignore"):
-        if not np.isfinite(weight.astype(np.float32)).all():
-            raise ValueError(f"{name}: expected finite weights, which alone have a scale")
+    pieces = _pieces(weight)
+    if not all(map(_finite, pieces)):
+        raise ValueError(f"{name}: expected finite weights, which alone have a scale")
     if weight.shape[1] > _LONGEST:
         raise ValueError(f"{name}: expected at most {_LONGEST} columns, whose products an int32 can sum, got "
                          f"{weight.shape[1]}")
-    exact = weight.astype(np.float64)
-    size = np.sqrt(np.square(exact).mean(axis=0))
+    size = np.sqrt(_mean_squares(pieces))
     largest = size.max(initial=0)
     column = np.ones(len(size), np.float32)
     if largest > 0:                     # a column of zeros would have no scale
         column = np.sqrt(np.maximum(size / largest, 1e-6)).astype(np.float32)
-    exact = exact / column
+    whole, rows = zip(*(_whole_numbers(piece, column) for piece in pieces), strict=True)
+    return np.concatenate(whole), np.concatenate(rows), column
+
+
+def _pieces(weight: Array) -> list[Array]:
+    """The rows of a matrix in pieces, of which each takes some milliseconds: between two of them Ctrl-C is answered."""
+    rows = max(1, 2**20 // max(1, weight.shape[1]))
+    return [weight[start:start + rows] for start in range(0, max(1, len(weight)), rows)]
+
+
+def _finite(piece: Array) -> bool:
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(piece.astype(np.float32)).all())
+
+
+def _mean_squares(pieces: list[Array]) -> Array:
+    """The mean square of each column. NumPy adds row by row, so that a sum that begins with the last one goes on."""
+    total: Array = np.square(pieces[0].astype(np.float64)).sum(axis=0)
+    for piece in pieces[1:]:
+        total = np.concatenate((total[None], np.square(piece.astype(np.float64)))).sum(axis=0)
+    result: Array = total / sum(map(len, pieces))
+    return result
+
+
+def _whole_numbers(piece: Array, column: Array) -> tuple[Array, Array]:
+    """The int8 weights of some rows, and the scales of the rows."""
+    exact = piece.astype(np.float64) / column
     row = (np.abs(exact).max(axis=1, initial=0) / 127).astype(np.float32)
     row[row < 2.0**-126] = 0            # a subnormal number, which kernels take for 0
     with np.errstate(divide="ignore", invalid="ignore"):
         quotients = np.where(row[:, None] > 0, exact / row[:, None], 0)
-    return np.clip(np.rint(quotients), -127, 127).astype(np.int8), row, column
+    return np.clip(np.rint(quotients), -127, 127).astype(np.int8), row
 
 
 def narrow(values: Parameters, precision: str) -> Parameters:

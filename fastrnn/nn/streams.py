@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 import numpy as np
@@ -127,10 +127,13 @@ class Stream(_core.StreamCore, Generic[StateT, StateLikeT]):
 
     @state.setter
     def state(self, value: StateLikeT) -> None:
+        h, c = self._checked(value)
+        self._exclusively(lambda: self._set_state(h, c))
+
+    def _checked(self, value: StateLikeT) -> tuple[Array, Array | None]:
         if value is None:
             raise TypeError("state: expected an array (a pair for an LSTM), got None; reset() zeroes it")
-        h, c = self._model._states(value, self.batch_size, False)
-        self._exclusively(lambda: self._set_state(h, c))
+        return self._model._states(value, self.batch_size, False)
 
     def reset(self, rows: ArrayLike | None = None) -> None:
         """Zero the state of all rows, or of some.
@@ -155,19 +158,8 @@ class Stream(_core.StreamCore, Generic[StateT, StateLikeT]):
         >>> stream.state.any(axis=(0, 2)).tolist()
         [False, True, False]
         """
-        every_row = np.arange(self.batch_size)
-        if rows is None:
-            chosen = every_row
-        else:
-            index = check.as_array(rows, "rows")
-            if index.dtype.kind not in "iub" and index.size:
-                raise TypeError(f"rows: expected ints or a bool mask, got dtype {index.dtype}")
-            try:
-                chosen = np.atleast_1d(every_row[index if index.size else index.astype(np.intp)])
-            except (IndexError, OverflowError):
-                raise ValueError(f"rows: expected indices below {self.batch_size} or a mask of that length, "
-                                 f"got {index}") from None
-        self._exclusively(lambda: self._clear(chosen.ravel().tolist()))
+        chosen = _chosen(rows, self.batch_size)
+        self._exclusively(lambda: self._clear(chosen))
 
     def snapshot(self) -> bytes:
         """Write the state and a hash of the model to bytes, for ``layer.restore``.
@@ -231,11 +223,27 @@ class Stream(_core.StreamCore, Generic[StateT, StateLikeT]):
         return f"<Stream of {self.batch_size} row{'s' * (self.batch_size > 1)}, {self._model!r}>"
 
 
+def _chosen(rows: ArrayLike | None, batch_size: int) -> list[int]:
+    """The indices of rows that `reset` is given; all of them for None."""
+    every_row = np.arange(batch_size)
+    if rows is None:
+        return every_row.tolist()
+    index = check.as_array(rows, "rows")
+    if index.dtype.kind not in "iub" and index.size:
+        raise TypeError(f"rows: expected ints or a bool mask, got dtype {index.dtype}")
+    try:
+        chosen = np.atleast_1d(every_row[index if index.size else index.astype(np.intp)])
+    except (IndexError, OverflowError):
+        raise ValueError(f"rows: expected indices below {batch_size} or a mask of that length, got {index}") from None
+    result: list[int] = chosen.ravel().tolist()
+    return result
+
+
 class SequentialStream:
     """A Sequential that runs step by step: its weights and the states of N rows.
 
     Made by ``model.stream(batch_size)`` and stepped like a layer's stream. It keeps the weights that the model had when
-    the stream was made.
+    the stream was made. A step that is interrupted leaves the states of all layers as they were.
 
     Parameters
     ----------
@@ -258,9 +266,20 @@ class SequentialStream:
         self.batch_size = check.size(batch_size, "batch_size")
         self._model = copy.copy(model)
         self._parts = [module._stream_part(batch_size) for module in self._model.modules]
-        self._steps = [part.step for part in self._parts]
-        # Linear and Embedding leave the check of x to this class; streams of layers and Sequentials do their own.
-        self._first: Any = model.modules[0] if hasattr(model.modules[0], "whole_numbers") else None
+        self._chain = _core.Chain(list(self._leaves()))
+        # Linear and Embedding leave the check of x to this class; streams of layers do their own.
+        first: Any = model
+        while hasattr(first, "modules"):
+            first = first.modules[0]
+        self._first = first if hasattr(first, "whole_numbers") else None
+
+    def _leaves(self) -> Iterator[Any]:
+        """The parts in order; of a Sequential within this one its own."""
+        for part in self._parts:
+            if isinstance(part, SequentialStream):
+                yield from part._leaves()
+            else:
+                yield part
 
     def step(self, x: ArrayLike, out: Array | None = None) -> Array:
         """Advance every row by one step.
@@ -298,9 +317,7 @@ class SequentialStream:
             leading = value.shape if self._first.whole_numbers else value.shape[:-1]
             if leading != (self.batch_size,) and (leading or self.batch_size != 1):
                 raise ValueError(f"x: expected {self.batch_size} rows, got shape {value.shape}")
-        for step in self._steps:
-            value = step(value)
-        output: Array = value
+        output = self._chain.step(value)
         if out is None:
             return output
         check.output(out, "out", output.shape, output.dtype)[...] = output
@@ -328,10 +345,7 @@ class SequentialStream:
         >>> model.stream().run(np.ones((10, 2), np.float32)).shape
         (10, 1)
         """
-        output: Any = block
-        for part in self._parts:
-            output = part.run(output)
-        return cast(Array, output)
+        return self._chain.run(block)
 
     @property
     def state(self) -> tuple[Any, ...]:
@@ -340,8 +354,15 @@ class SequentialStream:
 
     @state.setter
     def state(self, value: Sequence[Any]) -> None:
+        self._chain.set_states(list(self._checked(value)))
+
+    def _checked(self, value: Sequence[Any]) -> Iterator[tuple[Array, Array | None]]:
+        """The states of all layers in order."""
         for part, part_state in zip(self._parts, check.states(value, "state", len(self._parts))):
-            part.state = part_state
+            if isinstance(part, SequentialStream):
+                yield from part._checked(part_state)
+            elif isinstance(part, Stream):
+                yield part._checked(part_state)
 
     def reset(self, rows: ArrayLike | None = None) -> None:
         """Zero the state of all rows, or of some.
@@ -361,8 +382,7 @@ class SequentialStream:
         >>> bool(stream.state[0].any())
         False
         """
-        for part in self._parts:
-            part.reset(rows)
+        self._chain.clear(_chosen(rows, self.batch_size))
 
     @classmethod
     def _restored(cls, model: Sequential, batch_size: int, state: tuple[Any, ...]) -> SequentialStream:

@@ -124,11 +124,11 @@ class Optimizer:
         checked = [check.contiguous(check.shaped(check.array(gradients[name], name, dtype), name, value.shape))
                    for name, value in values.items()]
         flat = self._buffer()
+        # Views, which show what is written to `flat`. All is set in one go: no Ctrl-C finds a part of an update.
+        updated = {name: freeze(flat[place].reshape(values[name].shape)) for name, place in self._places.items()}
         _core.update_parameters(dispatch.table(dtype), self._rule, flat, list(values.values()), checked, self._kept,
-                                _NEUTRAL | self._numbers(self.current_learning_rate))
-        self.model._parameters = {name: freeze(flat[place].reshape(values[name].shape))
-                                  for name, place in self._places.items()}
-        self.steps += 1
+                                _NEUTRAL | self._numbers(self.current_learning_rate),
+                                [*self.model._replacements(updated), (self, "steps", self.steps + 1)])
 
     def _numbers(self, learning_rate: float) -> dict[str, float]:
         """The numbers of the update rule for the next step; those that are left out are ``_NEUTRAL``."""
@@ -197,10 +197,9 @@ class Optimizer:
         learning_rate = check.at_least(mapping["learning_rate"], "learning_rate", 0)
         arrays = {name: check.shaped(check.array(mapping[name], name, self.model.dtype), name, shape)
                   for name, shape in shapes.items()}
-        self.steps, self.learning_rate = steps, learning_rate
-        for slot, kept in self._kept_by_slot().items():
-            for name, place in self._places.items():
-                kept[place] = arrays[f"{slot}.{name}"].ravel()
+        kept = [None if slot is None else np.concatenate([arrays[f"{slot}.{name}"].ravel() for name in self._places])
+                for slot in self._slots]
+        _core.set_attributes([(self, "steps", steps), (self, "_learning_rate", learning_rate), (self, "_kept", kept)])
 
     def options(self) -> dict[str, Any]:
         """Give every option but the learning rate and the schedule.

@@ -15,6 +15,7 @@ One module in several files, each with what it uses from the others in its first
     gradients        parameter and input gradients from gate gradients
     backward_layer   one layer backward
     streams          StreamCore: steps with a state of their own
+    chains           Chain: streams of layers that read each other's outputs
     pools            RowSteps, Slots: steps of any of many streams, and which stream lies where
     dense            Dense: affine maps
     learning         optimizer updates, norms
@@ -65,6 +66,7 @@ include "backward_layer.pxi"
 include "shared_steps.pxi"
 include "stream_passes.pxi"
 include "streams.pxi"
+include "chains.pxi"
 include "pools.pxi"
 include "dense.pxi"
 include "learning.pxi"

@@ -90,7 +90,7 @@ def backward_layer(list saved, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_
     if D * tasks == 1 and work < LEAST_PRODUCTS:
         threads = 1
     dh_0, dc_0 = unpack_state_gradients(directions, batch) if need_states else (None, None)
-    dx, gradients = unpack_gradients(directions, threads, need_input, need_parameters)
+    dx, gradients = unpack_gradients(directions, call, threads, need_input, need_parameters)
     return dx, dh_0, dc_0, gradients
 
 
@@ -110,7 +110,7 @@ cdef int place_output_gradient(backward_args* args, _Backward direction, Call ca
     cdef Buffer rows
     if args.run.packed and reverse:
         rows = Buffer(batch.rows, S, cnp.PyArray_ITEMSIZE(dy))
-        exchange_rows(batch, dy[:, d * S:(d + 1) * S], rows, S, True, False)
+        exchange_rows(batch, dy[:, d * S:(d + 1) * S], rows, S, True, False, &call.poll)
         args.dy, args.dy_n = call.hold(rows), S
     else:
         call.buffers.append(in_place(batch, dy, d * S, reverse, <void**>&args.dy, &args.dy_t, &args.dy_n,
@@ -164,13 +164,14 @@ cdef tuple unpack_state_gradients(list directions, Batch batch):
 
 
 # dL/dx, summed over the directions, and each direction's parameter gradients.
-cdef tuple unpack_gradients(list directions, isize threads, bint need_input, bint need_parameters):
+cdef tuple unpack_gradients(list directions, Call earlier, isize threads, bint need_input, bint need_parameters):
     cdef _Backward direction
     cdef cnp.ndarray dx = None, part
     cdef dict gradient
     cdef isize d
     cdef list gradients = [], inputs = []
     cdef Call call = Call(MOST_PRODUCTS * threads * len(directions), threads)
+    call.follow(earlier)
     for direction in directions:
         gradients.append(add_parameter_gradients(call, direction.saved, direction.dgates, direction.dstate,
                                                  direction.dpeephole) if need_parameters else {})
@@ -184,7 +185,7 @@ cdef tuple unpack_gradients(list directions, isize threads, bint need_input, bin
             memcpy(cnp.PyArray_DATA(part), cnp.PyArray_DATA(<cnp.ndarray>gradient["bias_ih"]), cnp.PyArray_NBYTES(part))
         if not need_input:
             continue
-        part = take_input_gradient(inputs[d], direction.saved)
+        part = take_input_gradient(call, inputs[d], direction.saved)
         if dx is None:
             dx = part
         else:

@@ -7,7 +7,19 @@
 # A packed batch is in packed rows already, [rows, width] as in torch's PackedSequence: row n of time index t at
 # offset[t] + n. Only a reversed direction has to gather them.
 #
-# Uses Buffer (buffers), isize (structs).
+# Uses Buffer (buffers), poll_state, should_stop, isize (structs).
+
+cdef enum: COPIED_AT_ONCE = 4194304     # bytes: a millisecond's work or more between looks for signals
+
+
+# Counts bytes that were copied; whether a call that has copied many since the last look is to stop.
+cdef inline bint stop_after_copy(poll_state* poll, isize* copied, isize bytes) noexcept nogil:
+    copied[0] += bytes
+    if copied[0] < COPIED_AT_ONCE:
+        return False
+    copied[0] = 0
+    return should_stop(poll)
+
 
 cdef class Batch:
     """How the rows of a batch are ordered.
@@ -98,16 +110,18 @@ cdef class Batch:
         return n
 
     # Copies the caller's rows of `size` bytes to packed rows in processing order, or back. `outside` is [T, N], a step
-    # and a row so many bytes apart; of a packed batch it is packed rows.
-    cdef void copy(self, char* outside, isize step, isize row, char* inside, isize inside_row, isize size,
-                   bint reverse, bint back) noexcept nogil:
-        cdef isize t, n, length, time, running = self.N
+    # and a row so many bytes apart; of a packed batch it is packed rows. -1: a signal handler has raised.
+    cdef int copy(self, char* outside, isize step, isize row, char* inside, isize inside_row, isize size,
+                  bint reverse, bint back, poll_state* poll) noexcept nogil:
+        cdef isize t, n, length, time, running = self.N, copied = 0
         cdef char* at
         for t in range(self.T):
             while self.length != NULL and running > 0 and self.length[running - 1] <= t:
                 running -= 1
             if running == 0:
-                return
+                return 0
+            if stop_after_copy(poll, &copied, running * size):
+                return -1
             for n in range(running):
                 length = self.T if self.length == NULL else self.length[n]
                 time = length - 1 - t if reverse else t
@@ -120,16 +134,26 @@ cdef class Batch:
                 else:
                     memcpy(inside, at, size)
                 inside += inside_row
+        return 0
 
     # Zeroes what lies past the rows' lengths in columns first..first+width of the caller's [T, N, ...].
-    cdef void clear_past(self, cnp.ndarray a, isize first, isize width) noexcept:
-        cdef isize n, t, size = cnp.PyArray_ITEMSIZE(a)
+    cdef int clear_past(self, cnp.ndarray a, isize first, isize width, poll_state* poll) except -1:
+        cdef isize n, t, size = cnp.PyArray_ITEMSIZE(a), cleared = 0
+        cdef isize step = cnp.PyArray_STRIDE(a, 0), row = cnp.PyArray_STRIDE(a, 1)
         cdef char* data = <char*>cnp.PyArray_DATA(a) + first * size
+        cdef bint stopped = False
         if self.length == NULL or self.offset != NULL:
-            return
-        for n in range(self.N):
-            for t in range(self.length[n], self.T):
-                memset(data + t * cnp.PyArray_STRIDE(a, 0) + self.row[n] * cnp.PyArray_STRIDE(a, 1), 0, width * size)
+            return 0
+        with nogil:
+            for n in range(self.N):
+                for t in range(self.length[n], self.T):
+                    memset(data + t * step + self.row[n] * row, 0, width * size)
+                    stopped = stop_after_copy(poll, &cleared, width * size)
+                    if stopped:
+                        break
+                if stopped:
+                    break
+        return -1 if stopped else 0
 
     # Copies the caller's state, [N] rows of `size` bytes, to padded rows in processing order, or back.
     cdef void copy_state(self, char* outside, isize row, char* padded, isize padded_row, isize size,
@@ -231,9 +255,12 @@ cdef void exchange_state(Batch batch, cnp.ndarray a, isize d, Buffer padded, isi
 
 
 # Copies rows of the caller's [T, N, width] (a mask: [T, N]; packed: [rows, width]) to packed rows in processing order,
-# or back.
-cdef void exchange_rows(Batch batch, cnp.ndarray a, Buffer inside, isize width, bint reverse, bint back) noexcept:
+# or back. -1: a signal handler has raised.
+cdef int exchange_rows(Batch batch, cnp.ndarray a, Buffer inside, isize width, bint reverse, bint back,
+                       poll_state* poll) except -1:
+    cdef int result
     cdef isize size = cnp.PyArray_ITEMSIZE(a) * width
     cdef isize step = cnp.PyArray_STRIDE(a, 0), row = step if batch.offset != NULL else cnp.PyArray_STRIDE(a, 1)
     with nogil:
-        batch.copy(<char*>cnp.PyArray_DATA(a), step, row, <char*>inside.data, size, size, reverse, back)
+        result = batch.copy(<char*>cnp.PyArray_DATA(a), step, row, <char*>inside.data, size, size, reverse, back, poll)
+    return result

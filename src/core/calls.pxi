@@ -94,6 +94,7 @@ cdef class Call:
         self.buffers = [b]
         self.tasks = <task*>b.data
         self.capacity, self.threads = capacity, threads
+        start_poll(&self.poll)
 
     # Keeps a buffer for as long as the call lives; returns its data.
     cdef void* hold(self, Buffer b):
@@ -163,11 +164,14 @@ cdef class Call:
     cdef void* new_scratch(self, Parameters p, isize size):
         return self.hold(Buffer(max(<isize>1, size), 1, p.table.itemsize))
 
+    # Has the looks for signals go on where those of an earlier call of this thread were: between the two, none ran.
+    cdef void follow(self, Call earlier) noexcept:
+        self.poll = earlier.poll
+
     # Runs the tasks.
     cdef int go(self) except -1:
         cdef int result
         with nogil:
-            start_poll(&self.poll)
             result = run_tasks(self.tasks, self.count, <int>self.threads, &self.poll)
         return result       # -1: look() has set the exception of a signal handler
 

@@ -2,8 +2,9 @@
 # tile sums the bias first, then x's k in order, as it does for the recurrent layers: a row has the same bits in any
 # batch, and alone.
 #
-# Uses Buffer (buffers), vectors_of, panel_width, padded_vectors, weights_buffer, pack_scales, IN_ORDER (parameters),
-# Call, worthwhile (calls), add_outer_gradient (gradients), table_of (_core), matrix, product, outer_product (structs).
+# Uses Buffer (buffers), vectors_of, panel_width, padded_vectors, weights_buffer, pack_scales, pack_units, IN_ORDER
+# (parameters), stop_after_copy (batch), Call, worthwhile (calls), add_outer_gradient (gradients), table_of (_core),
+# matrix, product, outer_product (structs).
 
 cdef class Dense:
     """A packed affine map y = W x + b.
@@ -41,11 +42,11 @@ cdef class Dense:
         packed_bias = Buffer(vectors * V, 1, self.table.itemsize, True)
         self.owned = [data, packed_bias]
         self.w.data, self.bias = data.data, packed_bias.data
-        self.table.pack_weights(data.data, cnp.PyArray_DATA(weight), I, 1, O, vectors, IN_ORDER, 1, self.w.width, I)
+        pack_units(self.table, data.data, weight, I, 1, O, vectors, IN_ORDER, 1, self.w.width, I)
         if scales is not None:
             self.owned += pack_scales(self.table, &self.w, weight, scales, O, IN_ORDER, 1)
         if bias is not None:
-            self.table.pack(self.bias, cnp.PyArray_DATA(bias), 1, 0, O, vectors, IN_ORDER, 1, self.w.width, 1)
+            self.table.pack(self.bias, cnp.PyArray_DATA(bias), 1, 0, O, 0, vectors, IN_ORDER, 1, self.w.width, 1)
 
     def apply(self, cnp.ndarray x, cnp.ndarray out, isize threads):
         """Compute out = x W^T + b.
@@ -82,6 +83,20 @@ cdef class Dense:
         return out
 
 
+# Copies the rows of a contiguous matrix to rows that lie `row` bytes apart.
+cdef int pad_rows(Buffer padded, isize row, cnp.ndarray a, Call call) except -1:
+    cdef isize m, count = cnp.PyArray_DIM(a, 0), size = cnp.PyArray_DIM(a, 1) * cnp.PyArray_ITEMSIZE(a), copied = 0
+    cdef const char* data = cnp.PyArray_BYTES(a)
+    cdef bint stopped = False
+    with nogil:
+        for m in range(count):
+            memcpy(<char*>padded.data + m * row, data + m * size, size)
+            stopped = stop_after_copy(&call.poll, &copied, size)
+            if stopped:
+                break
+    return -1 if stopped else 0
+
+
 def affine_gradients(capsule, cnp.ndarray x, cnp.ndarray dy, bint with_bias, isize threads):
     """Compute the gradients of an affine map's parameters: dW = dy^T x and db, the sums of dy's columns.
 
@@ -104,7 +119,7 @@ def affine_gradients(capsule, cnp.ndarray x, cnp.ndarray dy, bint with_bias, isi
     db : ndarray, [O], or None
     """
     cdef kernel_table* table = table_of(capsule)
-    cdef isize M = x.shape[0], I = x.shape[1], O = dy.shape[1], V = table.vlen, size = table.itemsize, m
+    cdef isize M = x.shape[0], I = x.shape[1], O = dy.shape[1], V = table.vlen, size = table.itemsize
     cdef isize vectors = padded_vectors((O + V - 1) // V)
     cdef outer_product o
     cdef cnp.ndarray weight = np.empty((O, I), x.dtype), bias = np.empty(O, x.dtype) if with_bias else None
@@ -113,10 +128,9 @@ def affine_gradients(capsule, cnp.ndarray x, cnp.ndarray dy, bint with_bias, isi
     o.rows, o.depth, o.width = M, I, panel_width((O + V - 1) // V)
     o.left, o.left_step = cnp.PyArray_DATA(x), cnp.PyArray_STRIDE(x, 0) // size
     o.right, o.right_step, o.right_panel = padded.data, vectors * V, o.width * V
-    for m in range(M):
-        memcpy(<char*>padded.data + m * o.right_step * size, cnp.PyArray_BYTES(dy) + m * O * size, O * size)
     threads = worthwhile(threads, <double>M * I * O)
     cdef Call call = Call(threads, threads)
+    pad_rows(padded, o.right_step * size, dy, call)
     add_outer_gradient(call, table, &o, vectors // o.width, O, vectors, IN_ORDER, 1, weight, bias)
     call.go()
     return weight, bias

@@ -79,13 +79,13 @@ def forward_layer(list directions, Batch batch, cnp.ndarray x, cnp.ndarray h_0, 
         direction = new_forward(directions[d], batch, d == 1 or reverse)
         forwards.append(direction)
         set_run(&args.run, direction.saved, keep)
-        place_input(args, direction.saved, x, reset, borrow)
+        place_input(args, direction.saved, call, x, reset, borrow)
         place_states(args, direction, d, h_0, c_0)
         place_outputs(args, direction, call, d, y, y_c)
         call.add_forward(args, s, batch, direction.saved.parameters)
         args += tasks
     call.go()
-    return unpack_forward(forwards, batch, y, keep)
+    return unpack_forward(forwards, batch, call, y, keep)
 
 
 cdef _Forward new_forward(Parameters p, Batch batch, bint reverse):
@@ -97,7 +97,8 @@ cdef _Forward new_forward(Parameters p, Batch batch, bint reverse):
 
 
 # x where the caller has it, if it may stay there, else its rows in processing order; and the mask in that order.
-cdef int place_input(forward_args* args, Saved saved, cnp.ndarray x, cnp.ndarray reset, bint borrow) except -1:
+cdef int place_input(forward_args* args, Saved saved, Call call, cnp.ndarray x, cnp.ndarray reset,
+                     bint borrow) except -1:
     cdef Batch batch = saved.batch
     cdef isize I = args.run.cell.input, size = cnp.PyArray_ITEMSIZE(x)
     cdef bint packed = args.run.packed, keep = args.run.keep
@@ -112,14 +113,14 @@ cdef int place_input(forward_args* args, Saved saved, cnp.ndarray x, cnp.ndarray
         args.x_t = args.x_n * batch.N
     elif keep or batch.lengths is not None:
         saved.x = rows = Buffer(batch.rows, I, size)
-        exchange_rows(batch, x, rows, I, saved.reverse, False)
+        exchange_rows(batch, x, rows, I, saved.reverse, False, &call.poll)
         args.x, args.x_n, args.x_t = rows.data, I, I * batch.N
     else:
         in_place(batch, x, 0, saved.reverse, <void**>&args.x, &args.x_t, &args.x_n, NULL)
     saved.x_data, saved.x_step = args.x, args.x_n
     if reset is not None:
         saved.reset = Buffer(batch.rows, 1, 1)
-        exchange_rows(batch, reset, saved.reset, 1, saved.reverse, False)
+        exchange_rows(batch, reset, saved.reset, 1, saved.reverse, False, &call.poll)
         args.run.reset = <unsigned char*>saved.reset.data
     return 0
 
@@ -165,15 +166,15 @@ cdef int place_outputs(forward_args* args, _Forward direction, Call call, isize 
         args.y, args.y_n = direction.y.data, S
     else:
         call.buffers.append(in_place(batch, y, d * S, reverse, &args.y, &args.y_t, &args.y_n, &args.y_rows))
-    batch.clear_past(y, d * S, S)
+    batch.clear_past(y, d * S, S, &call.poll)
     if y_c is not None:
         call.buffers.append(in_place(batch, y_c, d * H, reverse, &args.y_c, &args.yc_t, &args.yc_n, &args.yc_rows))
-        batch.clear_past(y_c, d * H, H)
+        batch.clear_past(y_c, d * H, H, &call.poll)
     return 0
 
 
 # The results in the caller's order.
-cdef tuple unpack_forward(list forwards, Batch batch, cnp.ndarray y, bint keep):
+cdef tuple unpack_forward(list forwards, Batch batch, Call call, cnp.ndarray y, bint keep):
     cdef _Forward direction = forwards[0]
     cdef Parameters p = direction.saved.parameters
     cdef const packed_cell* cell = &p.cell
@@ -186,7 +187,7 @@ cdef tuple unpack_forward(list forwards, Batch batch, cnp.ndarray y, bint keep):
         direction = forwards[d]
         saved.append(direction.saved)
         if direction.y is not None:
-            exchange_rows(batch, y[:, d * S:(d + 1) * S], direction.y, S, True, True)
+            exchange_rows(batch, y[:, d * S:(d + 1) * S], direction.y, S, True, True, &call.poll)
         exchange_state(batch, h_n, d, direction.h_n, state_row(cell, V), True)
         if c_n is not None:
             exchange_state(batch, c_n, d, direction.c_n, units_row(cell, V), True)

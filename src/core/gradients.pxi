@@ -1,9 +1,9 @@
 # Parameter and input gradients from the gate gradients of all rows: products of whole batches. All products of a layer
 # are tasks of one call, so that its threads are woken once. Their results are there after call.go().
 #
-# Uses Buffer (buffers), IN_ORDER, GRU_RECURRENT, GATE_N, Parameters, new_like, vectors_of, units_row, state_row
-# (parameters), Batch, exchange_rows (batch), Call, Saved (calls), task_function (threads), outer_product, product
-# (structs).
+# Uses Buffer (buffers), IN_ORDER, GRU_RECURRENT, GATE_N, Parameters, new_like, vectors_of, units_row, state_row,
+# units_at_once (parameters), Batch, exchange_rows (batch), Call, Saved (calls), task_function (threads), outer_product,
+# product, should_stop (structs).
 
 cdef enum: MOST_PRODUCTS = 6     # of a direction: W_ih, W_hh, W_hn, W_hr, peepholes, x
 
@@ -21,9 +21,15 @@ cdef struct outer_task:
 cdef int outer_part(outer_task* t) noexcept nogil:
     cdef outer_product* o = &t.product
     cdef isize u0 = o.p0 * o.width // t.gates, u1 = min(t.units, o.p1 * o.width // t.gates)
+    cdef isize u = u0, some = units_at_once(t.gates * t.table.vlen * o.depth)
     if t.table.accumulate(o):
         return -1
-    t.table.unpack(t.weight, o.out, t.size, u0, u1, t.gate, t.gates, o.width, o.depth)
+    while u + some < u1:                # a large one takes a while
+        t.table.unpack(t.weight, o.out, t.size, u, u + some, t.gate, t.gates, o.width, o.depth)
+        u += some
+        if should_stop(o.poll):
+            return -1
+    t.table.unpack(t.weight, o.out, t.size, u, u1, t.gate, t.gates, o.width, o.depth)
     if t.bias != NULL:
         t.table.unpack(t.bias, o.bias, t.size, u0, u1, t.gate, t.gates, o.width, 1)
     return 0
@@ -163,7 +169,8 @@ cdef _InputGradient add_input_gradient(Call call, Saved s, Buffer dgates):
     return gradient
 
 
-cdef cnp.ndarray take_input_gradient(_InputGradient gradient, Saved s):
+cdef cnp.ndarray take_input_gradient(Call call, _InputGradient gradient, Saved s):
     if gradient.rows is not None:
-        exchange_rows(s.batch, gradient.dx, gradient.rows, s.parameters.cell.input, s.reverse, True)
+        exchange_rows(s.batch, gradient.dx, gradient.rows, s.parameters.cell.input, s.reverse, True,
+                      &call.poll)
     return gradient.dx

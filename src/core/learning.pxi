@@ -10,8 +10,26 @@ cdef void* element(cnp.ndarray a, isize i) noexcept:
     return NULL if a is None else cnp.PyArray_BYTES(a) + i * cnp.PyArray_ITEMSIZE(a)
 
 
-def update_parameters(capsule, str rule, cnp.ndarray out, list values, list gradients, list kept, dict numbers):
-    """Compute new parameters by one step of an optimizer.
+def set_attributes(list attributes not None):
+    """Set attributes of several objects, without a moment in between at which a signal handler could raise.
+
+    Handlers run between two instructions of Python code, of which there is none here, since all objects keep these
+    attributes in their ``__dict__``.
+
+    Parameters
+    ----------
+    attributes : list of (object, str, value)
+        What is set: of which object, which attribute, to what.
+    """
+    for owner, name, value in attributes:
+        setattr(owner, name, value)
+
+
+def update_parameters(capsule, str rule, cnp.ndarray out, list values, list gradients, list kept, dict numbers,
+                      list attributes not None):
+    """Compute new parameters by one step of an optimizer, and put them in place.
+
+    What the optimizer keeps changes, and then the attributes do: a signal handler runs before all that or after it.
 
     All arrays are contiguous and of the capsule's dtype; out overlaps none of the others.
 
@@ -31,6 +49,8 @@ def update_parameters(capsule, str rule, cnp.ndarray out, list values, list grad
         update_rule's first, second, third (kernels.h): updated in place. None where the rule has none.
     numbers : dict
         Every field of update_numbers (kernels.h).
+    attributes : list of (object, str, value)
+        Set at the end, as by ``set_attributes``.
     """
     cdef kernel_table* table = table_of(capsule)
     cdef update_numbers by = numbers
@@ -46,6 +66,7 @@ def update_parameters(capsule, str rule, cnp.ndarray out, list values, list grad
         call.add(<task_function>table.update, &u[i])
         done += u[i].n
     call.go()
+    set_attributes(attributes)
 
 
 def sum_of_squares(capsule, cnp.ndarray a):

@@ -1,13 +1,15 @@
 # The packed parameters of one direction of one layer.
 #
-# Uses Buffer (buffers), table_of, FLOAT32, FLOAT64, ACTIVATIONS, KINDS (_core), matrix, packed_cell, kernel_table
-# (structs).
+# Uses Buffer (buffers), start_poll (threads), table_of, FLOAT32, FLOAT64, ACTIVATIONS, KINDS (_core), matrix,
+# packed_cell, kernel_table, poll_state, should_stop (structs).
 
 # Which block of rows of a parameter each vector of a unit holds. Rows are in torch's order: LSTM i f g o, GRU r z n.
 cdef int[8] GATE_ORDERS = [0, 1, 2, 3, 2, 0, 1, 2]
 cdef const int* IN_ORDER = GATE_ORDERS
 cdef const int* GRU_RECURRENT = GATE_ORDERS + 4     # n first: gate gradients are stored as d(W_hn h), dr, dz, dn
 cdef const int* GATE_N = GATE_ORDERS + 2
+
+cdef enum: PACKED_AT_ONCE = 1048576     # elements: some milliseconds' work between looks for signals
 
 
 # Vectors that so many elements fill.
@@ -48,13 +50,56 @@ cdef list pack_scales(const kernel_table* table, matrix* m, cnp.ndarray w, tuple
     cdef Buffer scales = Buffer(vectors * table.vlen, 1, table.itemsize, True)
     cdef Buffer offsets = Buffer(vectors * table.vlen, 1, table.itemsize, True)
     cdef cnp.ndarray offset
-    table.pack(scales.data, cnp.PyArray_DATA(scale), 1, 0, size, vectors // gates, gate, gates, m.width, 1)
+    table.pack(scales.data, cnp.PyArray_DATA(scale), 1, 0, size, 0, vectors // gates, gate, gates, m.width, 1)
     if m.fast:      # 128 is added to the numbers of a row
         offset = np.ascontiguousarray(w.sum(axis=1, dtype=np.int32) * np.int32(-128))
-        table.pack(offsets.data, cnp.PyArray_DATA(offset), 1, 0, size, vectors // gates, gate, gates, m.width, 1)
+        table.pack(offsets.data, cnp.PyArray_DATA(offset), 1, 0, size, 0, vectors // gates, gate, gates, m.width, 1)
     memcpy(columns.data, cnp.PyArray_DATA(column), cnp.PyArray_NBYTES(column))
     m.scale, m.offset, m.column = scales.data, offsets.data, columns.data
     return [scales, offsets, columns]
+
+
+# Packs a parameter w[gates * size][depth] (strides row, column). A large one takes a while: after every PACKED_AT_ONCE
+# elements, signals are looked for. -1: a signal handler has raised.
+cdef int pack_units(const kernel_table* table, void* out, cnp.ndarray w, isize row, isize column, isize size,
+                    isize units, const int* gate, isize gates, isize width, isize depth) except -1:
+    cdef isize some = units_at_once(gates * table.vlen * depth), u = 0
+    cdef const void* data = cnp.PyArray_DATA(w)
+    cdef poll_state poll
+    cdef bint stopped = False
+    with nogil:
+        if some < units:
+            start_poll(&poll)
+        while u + some < units and not stopped:
+            table.pack_weights(out, data, row, column, size, u, u + some, gate, gates, width, depth)
+            u += some
+            stopped = should_stop(&poll)
+        if not stopped:
+            table.pack_weights(out, data, row, column, size, u, units, gate, gates, width, depth)
+    return -1 if stopped else 0
+
+
+# The same of the transpose of a contiguous parameter.
+cdef int pack_units_transposed(const kernel_table* table, void* out, cnp.ndarray w, isize size, isize units,
+                               const int* gate, isize gates, isize panels, isize width, isize columns) except -1:
+    cdef isize some = units_at_once(gates * table.vlen * panels * width * table.vlen), u = 0
+    cdef const void* data = cnp.PyArray_DATA(w)
+    cdef poll_state poll
+    cdef bint stopped = False
+    with nogil:
+        if some < units:
+            start_poll(&poll)
+        while u + some < units and not stopped:
+            table.pack_t(out, data, columns, 1, size, units, u, u + some, gate, gates, panels, width, columns)
+            u += some
+            stopped = should_stop(&poll)
+        if not stopped:
+            table.pack_t(out, data, columns, 1, size, units, u, units, gate, gates, panels, width, columns)
+    return -1 if stopped else 0
+
+
+cdef inline isize units_at_once(isize elements) noexcept nogil:
+    return max(<isize>1, PACKED_AT_ONCE // max(<isize>1, elements))
 
 
 # A new array of another's shape and dtype.
@@ -188,8 +233,8 @@ cdef class Parameters:
         if self.peephole is not None:
             b = Buffer(self.cell.units * self.table.vlen, 3, self.table.itemsize)
             self.owned.append(b)
-            self.table.pack(b.data, cnp.PyArray_DATA(self.peephole), 1, 0, self.cell.hidden, self.cell.units, IN_ORDER,
-                            3, 3, 1)
+            self.table.pack(b.data, cnp.PyArray_DATA(self.peephole), 1, 0, self.cell.hidden, 0, self.cell.units,
+                            IN_ORDER, 3, 3, 1)
             self.cell.peephole = b.data
         return 0
 
@@ -200,9 +245,8 @@ cdef class Parameters:
         m.vectors = vectors_of(self.cell.hidden, self.table.vlen) * gates
         b = weights_buffer(self.table, m)
         self.owned.append(b)
-        with nogil:
-            self.table.pack_weights(b.data, cnp.PyArray_DATA(w), depth, 1, self.cell.hidden, self.cell.units, gate,
-                                    gates, width, depth)
+        if pack_units(self.table, b.data, w, depth, 1, self.cell.hidden, self.cell.units, gate, gates, width, depth):
+            return -1
         m.data = b.data
         if scale is not None:
             self.owned += pack_scales(self.table, m, w, scale, self.cell.hidden, gate, gates)
@@ -217,9 +261,8 @@ cdef class Parameters:
         m.outer, m.depth, m.last = 1, depth, depth
         b = weights_buffer(self.table, m)
         self.owned.append(b)
-        with nogil:
-            self.table.pack_weights(b.data, cnp.PyArray_DATA(w), row, column, size, m.panels * m.width, IN_ORDER, 1,
-                                    m.width, depth)
+        if pack_units(self.table, b.data, w, row, column, size, m.panels * m.width, IN_ORDER, 1, m.width, depth):
+            return -1
         m.data = b.data
         return 0
 
@@ -235,9 +278,9 @@ cdef class Parameters:
         m.last = vectors_of(self.cell.hidden, V) * gates * V - (m.outer - 1) * m.depth
         b = weights_buffer(self.table, m)
         self.owned.append(b)
-        with nogil:
-            self.table.pack_t(b.data, cnp.PyArray_DATA(w), columns, 1, self.cell.hidden, self.cell.units, gate, gates,
-                              m.panels, m.width, columns)
+        if pack_units_transposed(self.table, b.data, w, self.cell.hidden, self.cell.units, gate, gates, m.panels,
+                                 m.width, columns):
+            return -1
         m.data = b.data
         return 0
 
@@ -258,8 +301,8 @@ cdef class Parameters:
         else:
             add_numbers(<double*>cnp.PyArray_DATA(total), <const double*>cnp.PyArray_DATA(self.bias_hh), summed)
         if self.cell.kind == GRU:
-            self.table.pack(n.data, cnp.PyArray_DATA(self.bias_hh), 1, 0, H, self.cell.units, GATE_N, 1, 1, 1)
-        self.table.pack(b.data, cnp.PyArray_DATA(total), 1, 0, H, self.cell.units, IN_ORDER, self.gates,
+            self.table.pack(n.data, cnp.PyArray_DATA(self.bias_hh), 1, 0, H, 0, self.cell.units, GATE_N, 1, 1, 1)
+        self.table.pack(b.data, cnp.PyArray_DATA(total), 1, 0, H, 0, self.cell.units, IN_ORDER, self.gates,
                         self.cell.w_ih.width, 1)
         return 0
 

@@ -347,12 +347,12 @@ cdef void infinite_sums(const dot_args* a, const matrix* w, isize p, isize r) no
 
 
 # Packs int8 weights: the arguments are those of `pack`, and the last group of k is padded with zeros.
-cdef void pack_narrow(void* out, const void* w, isize row, isize column, isize size, isize units,
+cdef void pack_narrow(void* out, const void* w, isize row, isize column, isize size, isize u0, isize u1,
                       const int* gate, isize gates, isize width, isize depth) noexcept nogil:
     cdef isize vector, unit, k, l, at, groups = (depth + GROUP - 1) // GROUP
     cdef const signed char* source
     cdef signed char* target
-    for vector in range(units * gates):
+    for vector in range(u0 * gates, u1 * gates):
         unit = vector // gates
         source = <const signed char*>w + (gate[vector % gates] * size + unit * VLEN) * row
         target = <signed char*>out + ((vector // width) * groups * width + vector % width) * VLEN * GROUP

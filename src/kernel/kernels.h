@@ -268,14 +268,14 @@ typedef struct {
     double (*squares)(const void *, isize);     /* the sum of n squares */
     /* A parameter w[gates * size][depth] (strides row, column) to and from the packed form, whose vector
        unit * gates + g holds rows gate[g] * size + unit * VLEN ...; pack_t packs the transpose, its summed
-       index in the order [unit][g][VLEN] of the gate gradients. */
-    void (*pack)(void *out, const void *w, isize row, isize column, isize size, isize units,
+       index in the order [unit][g][VLEN] of the gate gradients. Each does units u0..u1. */
+    void (*pack)(void *out, const void *w, isize row, isize column, isize size, isize u0, isize u1,
                  const int *gate, isize gates, isize width, isize depth);
-    void (*pack_weights)(void *out, const void *w, isize row, isize column, isize size, isize units,
+    void (*pack_weights)(void *out, const void *w, isize row, isize column, isize size, isize u0, isize u1,
                          const int *gate, isize gates, isize width, isize depth);   /* of weight_size bytes each */
     void (*unpack)(void *w, const void *in, isize size, isize u0, isize u1, const int *gate, isize gates,
-                   isize width, isize depth);      /* units u0..u1; w is contiguous */
-    void (*pack_t)(void *out, const void *w, isize row, isize column, isize size, isize units,
+                   isize width, isize depth);      /* w is contiguous */
+    void (*pack_t)(void *out, const void *w, isize row, isize column, isize size, isize units, isize u0, isize u1,
                    const int *gate, isize gates, isize panels, isize width, isize columns);
 } kernel_table;
 

@@ -3,12 +3,13 @@
 #
 # Uses real, VLEN, vload, vstore, transpose_block (declarations), isize (structs).
 
-cdef void pack(void* out, const void* w, isize row, isize column, isize size, isize units,
+# Units u0..u1.
+cdef void pack(void* out, const void* w, isize row, isize column, isize size, isize u0, isize u1,
                const int* gate, isize gates, isize width, isize depth) noexcept nogil:
     cdef isize vector, unit, k, l, lanes
     cdef const real* source
     cdef real* target
-    for vector in range(units * gates):
+    for vector in range(u0 * gates, u1 * gates):
         unit = vector // gates
         lanes = max(<isize>0, min(<isize>VLEN, size - unit * VLEN))
         source = <const real*>w + (gate[vector % gates] * size + unit * VLEN) * row
@@ -48,14 +49,14 @@ cdef void unpack(void* w, const void* packed, isize size, isize u0, isize u1, co
             k += 1
 
 
-# The transpose: outputs are the columns of w; the summed index runs over [unit][gate][lane].
-cdef void pack_t(void* out, const void* w, isize row, isize column, isize size, isize units,
+# The transpose: outputs are the columns of w; the summed index runs over [unit][gate][lane], here of units u0..u1.
+cdef void pack_t(void* out, const void* w, isize row, isize column, isize size, isize units, isize u0, isize u1,
                  const int* gate, isize gates, isize panels, isize width, isize columns) noexcept nogil:
     cdef isize depth = units * gates * VLEN
     cdef isize k, unit, within, vector, l, lanes
     cdef const real* source
     cdef real* target
-    for k in range(depth):
+    for k in range(u0 * gates * VLEN, u1 * gates * VLEN):
         unit = k // (gates * VLEN)
         within = unit * VLEN + k % VLEN
         source = <const real*>w + (gate[(k // VLEN) % gates] * size + within) * row

@@ -301,12 +301,12 @@ cdef inline void pack_vector(real* out, isize step, const real* w, isize row, is
 
 
 # As pack, rounded to pairs of k.
-cdef void pack_rounded(void* out, const void* w, isize row, isize column, isize size, isize units, const int* gate,
-                       isize gates, isize width, isize depth) noexcept nogil:
+cdef void pack_rounded(void* out, const void* w, isize row, isize column, isize size, isize u0, isize u1,
+                       const int* gate, isize gates, isize width, isize depth) noexcept nogil:
     cdef isize vector, unit, lanes, pairs = (depth + 1) // 2
     cdef const real* source
     cdef real* target
-    for vector in range(units * gates):
+    for vector in range(u0 * gates, u1 * gates):
         unit = vector // gates
         lanes = max(<isize>0, min(<isize>VLEN, size - unit * VLEN))
         source = <const real*>w + (gate[vector % gates] * size + unit * VLEN) * row
@@ -324,14 +324,14 @@ cdef inline const real* summed_row(const real* w, isize k, isize row, isize size
 
 
 # As pack_t, rounded to pairs of the summed index. Columns of w are side by side.
-cdef void pack_t_rounded(void* out, const void* w, isize row, isize column, isize size, isize units, const int* gate,
-                         isize gates, isize panels, isize width, isize columns) noexcept nogil:
+cdef void pack_t_rounded(void* out, const void* w, isize row, isize column, isize size, isize units, isize u0, isize u1,
+                         const int* gate, isize gates, isize panels, isize width, isize columns) noexcept nogil:
     cdef isize depth = units * gates * VLEN, pairs = (depth + 1) // 2, k, vector
     cdef const real* a
     cdef const real* b
     cdef vf first, second
     CHECK(column == 1)
-    for k in range(pairs):
+    for k in range(u0 * gates * VLEN // 2, pairs if u1 == units else u1 * gates * VLEN // 2):
         a = summed_row(<const real*>w, 2 * k, row, size, gate, gates, depth)
         b = summed_row(<const real*>w, 2 * k + 1, row, size, gate, gates, depth)
         for vector in range(panels * width):

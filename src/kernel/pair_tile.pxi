@@ -370,12 +370,12 @@ cdef inline void widened_product(const matrix* w, const real* widened, const nar
 
 
 # Packs bfloat16 weights in pairs of k: the arguments are those of `pack`.
-cdef void pack_pairs(void* out, const void* w, isize row, isize column, isize size, isize units,
+cdef void pack_pairs(void* out, const void* w, isize row, isize column, isize size, isize u0, isize u1,
                      const int* gate, isize gates, isize width, isize depth) noexcept nogil:
     cdef isize vector, unit, k, l, pairs = (depth + 1) // 2
     cdef const unsigned short* source
     cdef unsigned short* target
-    for vector in range(units * gates):
+    for vector in range(u0 * gates, u1 * gates):
         unit = vector // gates
         source = <const unsigned short*>w + (gate[vector % gates] * size + unit * VLEN) * row
         target = <unsigned short*>out + ((vector // width) * pairs * width + vector % width) * VLEN * 2

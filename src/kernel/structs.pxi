@@ -178,12 +178,12 @@ cdef extern from "kernels.h" nogil:
         void (*sigmoid)(void*, const void*, isize) noexcept nogil
         int (*update)(update_rule*) noexcept nogil
         double (*squares)(const void*, isize) noexcept nogil
-        void (*pack)(void*, const void*, isize, isize, isize, isize, const int*, isize, isize,
+        void (*pack)(void*, const void*, isize, isize, isize, isize, isize, const int*, isize, isize,
                      isize) noexcept nogil
-        void (*pack_weights)(void*, const void*, isize, isize, isize, isize, const int*, isize, isize,
+        void (*pack_weights)(void*, const void*, isize, isize, isize, isize, isize, const int*, isize, isize,
                              isize) noexcept nogil
         void (*unpack)(void*, const void*, isize, isize, isize, const int*, isize, isize, isize) noexcept nogil
-        void (*pack_t)(void*, const void*, isize, isize, isize, isize, const int*, isize, isize, isize,
+        void (*pack_t)(void*, const void*, isize, isize, isize, isize, isize, isize, const int*, isize, isize, isize,
                        isize) noexcept nogil
 
 cdef extern from "team.h" nogil:
