@@ -115,6 +115,12 @@ exhaustive: $(VENV)/.test  ## tanh and sigmoid over all 2^32 float32 inputs, eve
 exhaustive-slice: $(VENV)/.test  ## one in 256 of those inputs
 	$(BIN)/python tests/campaigns/exhaustive.py --stride 256
 
+load: $(VENV)/.test  ## under load: forks, threads, Ctrl-C everywhere, 10^9 steps, clocks, quotas (some hours; PARTS="forks cpus")
+	$(BIN)/python tests/campaigns/load.py $(PARTS)
+
+load-slice: $(VENV)/.test  ## a little of each of its parts, without judging times
+	$(BIN)/python tests/campaigns/load.py --slice
+
 mutants: $(VENV)/.test  ## planted faults, one at a time: the tests named for each must catch it (some ten minutes)
 	$(BIN)/python tests/campaigns/mutants.py
 

@@ -25,7 +25,7 @@ PLAIN: dict[str, tuple[str, ...]] = {
     "rnn_tanh": ("tanh",), "rnn_relu": ("relu",), "gru": ("sigmoid", "tanh"), "gru_before": ("sigmoid", "tanh"),
     "lstm": ("sigmoid", "tanh", "tanh")}
 
-_BLOCK = 2**22       # elements: some ten milliseconds' work
+_BLOCK = 2**20       # elements: some milliseconds' work
 
 CheckedActivation = tuple[str, float | None, float | None]      # name, alpha, beta
 Shapes = dict[str, tuple[int, ...]]

@@ -205,6 +205,24 @@ cdef int run_tasks(task* tasks, int count, int threads, poll_state* poll) noexce
     return -1 if poll.cancelled else 0      # a handler may have raised after the last task, too
 
 
+def look_every(double seconds):
+    """Let long calls look for signals so often, where their kernels come to a place to look: for tests.
+
+    Parameters
+    ----------
+    seconds : float
+        From one look to the next.
+
+    Returns
+    -------
+    float
+        What it was before.
+    """
+    global LOOK_INTERVAL
+    before, LOOK_INTERVAL = LOOK_INTERVAL, seconds
+    return before
+
+
 def forget_pool():
     """Start a new pool of threads. Called in the child after a fork, which has none of its parent's threads."""
     global started, pool_lock, pool_owner, orphan, generation, never

@@ -1,16 +1,81 @@
 """Ctrl-C at any instruction: models and optimizers, streams, estimators are whole afterwards, or say what they need."""
 
+import contextlib
 import copy
+import signal
 
 import numpy as np
 import pytest
 from interruptions import interrupted_everywhere
 
 import fastrnn
-from fastrnn import optim
+from fastrnn import _core, optim
 from fastrnn.anomaly import RNNAnomalyDetector
 from fastrnn.forecasting import RNNForecaster
 
+
+# ---- Where compiled code looks for signals --------------------------------------------------------------
+
+@contextlib.contextmanager
+def alarms():
+    """A signal every millisecond, and looks for one wherever they are possible; gives the list of those handled."""
+    handled = []
+    handler = signal.signal(signal.SIGALRM, lambda *_: handled.append(1))
+    interval = _core.look_every(0.0)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    try:
+        yield handled
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _core.look_every(interval)
+        signal.signal(signal.SIGALRM, handler)
+
+
+def packing(precision):
+    def prepare():
+        layer = fastrnn.GRU(2, 1800, rng=0)
+        layer = layer if precision is None else layer.quantized(precision)
+        return lambda: layer._make_pack(layer._parameters)
+    return prepare
+
+
+def packing_linear():
+    layer = fastrnn.Linear(2500, 2500, rng=0)
+    return lambda: layer._make_pack(layer._parameters)
+
+
+def transposing():
+    layer, x = fastrnn.GRU(2, 1800, rng=0), np.zeros((1, 1, 2), np.float32)
+    output, _, cache = layer.forward(x)
+    return lambda: layer.backward(cache, output)
+
+
+def clearing():
+    layer, x = fastrnn.GRU(1, 4, rng=0), np.zeros((300, 8000, 1), np.float32)
+    return lambda: layer(x, lengths=np.ones(8000, np.int64))
+
+
+def copying():
+    layer, x = fastrnn.RNN(64, 1, rng=0, reverse=True), np.zeros((20, 8000, 64), np.float32)
+    return lambda: layer.forward(x, lengths=np.full(8000, 20))
+
+
+WORK = {"packing": packing(None), "packing int8": packing("int8"), "packing bfloat16": packing("bfloat16"),
+        "packing a Linear": packing_linear, "transposing": transposing, "clearing past the lengths": clearing,
+        "copying ragged rows": copying}
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX signals")
+@pytest.mark.parametrize("work", WORK)
+def test_signals_are_looked_for_beside_the_kernels(work):
+    """Some before the end, that is: without looks, there would be one before the call and one after it."""
+    call = WORK[work]()
+    with alarms() as handled:
+        call()
+        assert len(handled) > 4
+
+
+# ---- What an interruption leaves ------------------------------------------------------------------------
 
 def contents(*mappings):
     """All names and numbers, to be compared."""
@@ -178,7 +243,8 @@ def test_detectors_learn_whole_rows(timed):
     row, time = [0.1, 9.0], times[150] if timed else None
     detector.restore(detector.snapshot())   # from now on the snapshots of one state are equal
     before = detector.snapshot()
-    detector.score_one(row, time)
+    if timed:
+        detector._tell(detector._state, time)
     told = detector.snapshot()                  # it expects the row at that time
     detector.learn_one(row, time)
     after, outcomes = detector.snapshot(), []
