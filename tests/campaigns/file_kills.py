@@ -6,9 +6,9 @@
 A process writes one file over and over, by turns with the contents of two models, and gets a SIGKILL at a random
 moment: by `save` (a layer as .npz and as .safetensors, a fitted forecaster), by `interop.onnx.export`, by the
 checkpoints of `training.fit`, or by the command `convert`. The file must then hold one of the models to the byte, or be
-a checkpoint of the training, whole; where there is none yet, it may be missing. After one more writing that nobody ends,
-the folder must hold that file alone. Half of the processes write as systems do that have no unnamed files. The exit
-status is 1 if any kill broke this.
+a checkpoint of the training, whole; where there is none yet, it may be missing. After one more writing that nobody
+ends, the folder must hold that file alone. Half of the processes write as systems do that have no unnamed files. The
+exit status is 1 if any kill broke this.
 """
 
 import argparse
