@@ -198,7 +198,8 @@ class Parametrised:
         """Raise TypeError where this model has none."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in self._caches}
+        own = self.__dict__.copy()          # at once, since a call of another thread may add a cache
+        return {name: value for name, value in own.items() if name not in self._caches}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -237,9 +238,15 @@ class Packed(Parametrised, Generic[PackT]):
     _pack: tuple[Parameters, str, PackT] | None = None
     _rounded_pack: tuple[Parameters, str, PackT] | None = None
 
-    def _packed(self, precision: str | None = None) -> PackT:
-        """The parameters as they are now, packed for the active instruction set and a precision of training."""
-        values, isa = self._parameters, dispatch.active_isa()
+    def _packed(self, precision: str | None = None, values: Parameters | None = None) -> PackT:
+        """The parameters as they are now, packed for the active instruction set and a precision of training.
+
+        A caller that needs the parameters besides has read them first, and gives them: another thread may replace them
+        at any time.
+        """
+        if values is None:
+            values = self._parameters
+        isa = dispatch.active_isa()
         if precision is not None:
             rounded = self._rounded_pack
             if rounded is None or rounded[0] is not values or rounded[1] != isa:

@@ -175,13 +175,13 @@ class Cell(Parametrised, Generic[StateT, StateLikeT]):
         threads would share, and while another thread is in a step of that stream.
         """
         rows = x.shape[0] if x.ndim == 2 else 1
-        stepper, isa = self._stepper, dispatch.active_isa()
-        if stepper is None or stepper[0] is not self._layer._parameters or stepper[1] != isa or stepper[2] != rows:
-            packed = self._layer._packed_for_steps(rows)
+        stepper, isa, values = self._stepper, dispatch.active_isa(), self._layer._parameters
+        if stepper is None or stepper[0] is not values or stepper[1] != isa or stepper[2] != rows:
+            packed = self._layer._packed_for_steps(rows, values)
             small = rows * packed[0].multiply_adds <= _ONE_THREAD or dispatch.get_num_threads() == 1
             if not rows or not small:
                 return None
-            stepper = self._stepper = (self._layer._parameters, isa, rows, _core.StreamCore(packed, rows))
+            stepper = self._stepper = (values, isa, rows, _core.StreamCore(packed, rows))
         return stepper[3]._step_from(x, state)
 
     def forward(self, x: ArrayLike, state: StateLikeT | None = None) -> tuple[StateT, CellCache]:

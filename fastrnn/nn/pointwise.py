@@ -56,7 +56,7 @@ class Pointwise(Quantizable):
     def _shape(self, x: Array) -> tuple[int, ...]:
         raise NotImplementedError
 
-    def _apply(self, x: Array, precision: str | None = None) -> Array:
+    def _apply(self, x: Array, precision: str | None = None, values: Parameters | None = None) -> Array:
         raise NotImplementedError
 
     def __call__(self, x: ArrayLike, state: None = None, *, lengths: ArrayLike | None = None,
@@ -132,14 +132,16 @@ class Pointwise(Quantizable):
         """
         self._needs_gradients()
         x, rounded = self._input(x), check.training_precision(precision, self.dtype)
-        return self._apply(x, rounded), None, (self, self._parameters, x.copy(), rounded)
+        values = self._parameters           # once, since another thread may replace them
+        return self._apply(x, rounded, values), None, (self, values, x.copy(), rounded)
 
     def _keep(self, x: ArrayLike,
               precision: TrainingPrecision | None = None) -> tuple[Array, None, PointwiseCache]:
         """Compute ``forward`` of an input that nobody will overwrite, without a copy of it."""
         self._needs_gradients()
         x, rounded = self._input(x), check.training_precision(precision, self.dtype)
-        return self._apply(x, rounded), None, (self, self._parameters, x, rounded)
+        values = self._parameters
+        return self._apply(x, rounded, values), None, (self, values, x, rounded)
 
     def _stream_part(self, batch_size: int) -> StatelessPart:
         return StatelessPart(self._apply, lambda block: self._apply(self._input(block)))
@@ -214,10 +216,10 @@ class Linear(Pointwise, Packed[_core.Dense]):
     def _shape(self, x: Array) -> tuple[int, ...]:
         return *x.shape[:-1], self.out_features
 
-    def _apply(self, x: Array, precision: str | None = None) -> Array:
+    def _apply(self, x: Array, precision: str | None = None, values: Parameters | None = None) -> Array:
         flat = check.walkable(x.reshape(-1, self.in_features))
         y = np.empty((len(flat), self.out_features), self.dtype)
-        return self._packed(precision).apply(flat, y, dispatch.get_num_threads()).reshape(self._shape(x))
+        return self._packed(precision, values).apply(flat, y, dispatch.get_num_threads()).reshape(self._shape(x))
 
     def _stream_part(self, batch_size: int) -> StatelessPart:
         packed, dtype = self._packed(), self.dtype
@@ -341,9 +343,11 @@ class Embedding(Pointwise):
     def _shape(self, x: Array) -> tuple[int, ...]:
         return *x.shape, self.embedding_dim
 
-    def _apply(self, x: Array, precision: str | None = None) -> Array:
-        result: Array = widened(self._parameters["weight"][x], self._precision)
-        scales = scales_of(self._parameters, "weight")
+    def _apply(self, x: Array, precision: str | None = None, values: Parameters | None = None) -> Array:
+        if values is None:
+            values = self._parameters
+        result: Array = widened(values["weight"][x], self._precision)
+        scales = scales_of(values, "weight")
         return result if scales is None else result * scales[1] * scales[0][x][..., None]
 
     def backward(self, cache: PointwiseCache, d_output: ArrayLike, d_state: None = None,

@@ -209,8 +209,9 @@ class Recurrent(Quantizable, Packed[Pack], Generic[StateT, StateLikeT]):
         if (quick is not None and quick[2] == rows) or self.bidirectional or self.reverse \
                 or not 0 < rows * self.num_layers * self.hidden_size <= _QUICK_STATE:
             return None
-        caller: Any = Caller(self._packed_for_steps(rows), rows, self.batch_first)
-        self._quick = self._parameters, dispatch.active_isa(), rows, caller
+        values = self._parameters           # once, since another thread may replace them
+        caller: Any = Caller(self._packed_for_steps(rows, values), rows, self.batch_first)
+        self._quick = values, dispatch.active_isa(), rows, caller
         return caller._call(x, state, out)      # type: ignore[no-any-return]   # as above
 
     def forward(self, x: ArrayLike, state: StateLikeT | None = None, lengths: ArrayLike | None = None,
@@ -443,8 +444,8 @@ class Recurrent(Quantizable, Packed[Pack], Generic[StateT, StateLikeT]):
 
     # ---- Streaming -------------------------------------------------------------------------------
 
-    def _packed_for_steps(self, rows: int) -> list[_core.Parameters]:
-        """Each layer's packed parameters, for a stream of `rows`; ValueError where this layer cannot be stepped."""
+    def _packed_for_steps(self, rows: int, values: Parameters) -> list[_core.Parameters]:
+        """Each layer's parameters packed, for a stream of `rows`; ValueError where this layer cannot be stepped."""
         if self.bidirectional or self.reverse:
             raise ValueError(f"a {'bidirectional' if self.bidirectional else 'reversed'} layer cannot stream: its "
                              "reversed direction starts at the sequence's end, which a stream has not seen")
@@ -452,8 +453,8 @@ class Recurrent(Quantizable, Packed[Pack], Generic[StateT, StateLikeT]):
         plain = product_precision(self._precision) is None and not self.proj_size and self._options(0) is None
         if rows > 1 or not plain or self._kind == "gru_before" \
                 or table is dispatch.layer_table(self.dtype, self.hidden_size):
-            return [directions[0] for directions in self._packed()]
-        return [directions[0] for directions in self._make_pack(self._parameters, table)]
+            return [directions[0] for directions in self._packed(values=values)]
+        return [directions[0] for directions in self._make_pack(values, table)]
 
     def stream(self, batch_size: int = 1) -> Stream[StateT, StateLikeT]:
         """Make a stream of this layer, which takes one time step after another.

@@ -80,10 +80,11 @@ class Stream(_core.StreamCore, Generic[StateT, StateLikeT]):
         if packed_for_steps is None:
             raise TypeError(f"layer: expected an RNN, LSTM or GRU, got {type(layer).__name__}")
         batch_size = check.size(batch_size, "batch_size")
-        packed = packed_for_steps(batch_size)
+        model = copy.copy(layer)            # keeps the parameters of now: an update replaces, never writes to them
+        packed = packed_for_steps(batch_size, model._parameters)
         check.addressable("batch_size", batch_size, layer.num_layers, 4 * max(layer.input_size, layer.hidden_size))
         self = cast("Stream[StateT, StateLikeT]", super().__new__(cls, packed, batch_size, layer.batch_first))
-        self._model = copy.copy(layer)      # keeps the parameters of now: an update replaces, never writes to them
+        self._model = model
         return self
 
     def _convert(self, x: ArrayLike) -> Array:

@@ -90,7 +90,7 @@ class LayerStreams(Members):
         width = 0
         for module in self._modules:
             if isinstance(module, Recurrent):
-                steps = _core.RowSteps(module._packed_for_steps(2))
+                steps = _core.RowSteps(module._packed_for_steps(2, module._parameters))
                 self._parts.append((steps, width))
                 width += steps.width
             else:
