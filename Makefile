@@ -155,11 +155,17 @@ debug: $(VENV)/.test  ## the suite's core on a build with bounds, overflow and N
 	FASTRNN_DEBUG=1 $(BIN)/python setup.py -q build --build-base build/debug --build-lib build/debug/lib
 	PYTHONPATH=build/debug/lib $(BIN)/pytest $(VARIANT_TESTS) $(SLICE)
 
-sanitize: $(VENV)/.test  ## the suite's core under AddressSanitizer and UBSan
-	FASTRNN_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
-	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0,allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1,print_stacktrace=1 \
-	PYTHONPATH=build/sanitize/lib $(BIN)/pytest -p no:faulthandler $(VARIANT_TESTS) $(SLICE)
+asan: $(VENV)/.test  ## the suite's core under AddressSanitizer, UBSan and LeakSanitizer, with gcc and with clang
+	$(BIN)/python tests/campaigns/sanitizers.py asan $(if $(COMPILER),--compiler $(COMPILER))
+
+tsan: $(VENV)/.test  ## tests with threads under ThreadSanitizer, with gcc and with clang
+	$(BIN)/python tests/campaigns/sanitizers.py tsan $(if $(COMPILER),--compiler $(COMPILER))
+
+asan-slice: $(VENV)/.test  ## some tests of one instruction set under AddressSanitizer and UBSan, with gcc
+	$(BIN)/python tests/campaigns/sanitizers.py asan --compiler gcc --slice
+
+tsan-slice: $(VENV)/.test  ## some tests with threads of one instruction set under ThreadSanitizer, with gcc
+	$(BIN)/python tests/campaigns/sanitizers.py tsan --compiler gcc --slice
 
 coverage: $(VENV)/.test  ## the whole suite, then which lines of Python it ran: the worst files, the total, fails under 97 %
 	rm -rf build/coverage/python && mkdir -p build/coverage/python

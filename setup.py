@@ -10,7 +10,9 @@ FASTRNN_DEBUG=1
 FASTRNN_COVERAGE=1
     Builds with gcc's counters, which say how often each line ran, at -O0 (make coverage-compiled).
 FASTRNN_SANITIZE=address,undefined
-    Builds with these sanitizers (make sanitize).
+    Builds with these sanitizers, at -O1 -g1 (make asan, make tsan).
+FASTRNN_ISAS=baseline,avx2
+    Builds the kernels of these instruction sets alone, and with them those of float32 and float64.
 SOURCE_DATE_EPOCH
     Seconds since 1970 that archives give as the time of every file; `make sdist` and `make wheel` take the last
     commit's. The same sources, tools and time then give the same source distribution and the same wheel, to the byte.
@@ -56,6 +58,8 @@ AVX512 = [*AVX2, "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefe
 ISAS = {"baseline": (0 if SCALAR else 1, [])}
 if X86 and not SCALAR:
     ISAS.update(avx2=(2, AVX2), avx512=(3, AVX512))
+if os.environ.get("FASTRNN_ISAS"):
+    ISAS = {isa: ISAS[isa] for isa in os.environ["FASTRNN_ISAS"].split(",")}
 
 # FMA is explicit, so contraction is off: one expression has one result, wherever it is inlined. Never -ffast-math.
 GNU_FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing"]
@@ -119,7 +123,7 @@ class Build(build_ext):
                 flags += ["-O0", "--coverage"]
                 extension.extra_link_args = ["--coverage"]
             if SANITIZE:
-                flags += [f"-fsanitize={SANITIZE}", "-g", "-O1"]
+                flags += [f"-fsanitize={SANITIZE}", "-g1", "-O1", "-fno-omit-frame-pointer"]
                 extension.extra_link_args = [f"-fsanitize={SANITIZE}"]
             if CLANG_CL:
                 flags = [f"/clang:{flag}" for flag in flags]
