@@ -56,7 +56,7 @@ SELECTION = " and ".join(f"not {word}" for word in (
     "forward_equals", "nan_or_inf", "diverge"))
 # For other Pythons: the files of these folders that do not import what takes too long to install for each of them.
 SUITE = ["tests/kernels", "tests/nn", "tests/interop", "tests/training"]
-LARGE = re.compile(r"^ *(?:import|from) (?:torch|keras|onnxruntime|sklearn|onnxscript)", re.MULTILINE)
+LARGE = re.compile(r"^ *(?:import|from) (?:torch|keras|onnxruntime|onnx_nodes|sklearn|onnxscript)", re.MULTILINE)
 WHEELS = ["pytest", "hypothesis"]
 BUILD_WHEELS = ["setuptools>=77"]
 # What the tests of files and of interchange use, where there is a wheel of it.
@@ -367,6 +367,8 @@ def musl(short):
     def check():
         need_x86()
         need({"musl-gcc": "musl-tools", "apt-get": "apt", "make": "make", "xz": "xz-utils"})
+        if not Path(__file__).with_name("pythons.py").exists():
+            raise NotRun("needs tests/campaigns/pythons.py, which unpacks the source of CPython")
         folder = WORK / "musl"
         python, site = build_musl_python(folder), folder / "site"
         if not (site / "ready").exists():
