@@ -128,7 +128,7 @@ cdef class Call:
             for k in range(s.team):
                 first[k] = first[0]
                 first[k].run.member = member_of(first.run.member, k)
-                self.add(<task_function>p.table.forward, &first[k])
+                self.add(p.table.forward, &first[k])
         return 0
 
     cdef int add_backward(self, backward_args* args, split s, Batch batch, Parameters p) except -1:
@@ -147,7 +147,7 @@ cdef class Call:
             for k in range(s.team):
                 first[k] = first[0]
                 first[k].run.member = member_of(first.run.member, k)
-                self.add(<task_function>p.table.backward, &first[k])
+                self.add(p.table.backward, &first[k])
         return 0
 
     # The first of `members` members of a new team, the others follow it; NULL where one thread does all.

@@ -78,7 +78,7 @@ cdef class Dense:
             args[i].scratch = call.hold(Buffer(max(<isize>1, self.table.plan_multiply(&self.w)), 1,
                                                self.table.itemsize))
             args[i].poll = &call.poll
-            call.add(<task_function>self.table.multiply, &args[i])
+            call.add(self.table.multiply, &args[i])
         call.go()
         return out
 

@@ -2,8 +2,8 @@
 # are tasks of one call, so that its threads are woken once. Their results are there after call.go().
 #
 # Uses Buffer (buffers), IN_ORDER, GRU_RECURRENT, GATE_N, Parameters, new_like, vectors_of, units_row, state_row,
-# units_at_once (parameters), Batch, exchange_rows (batch), Call, Saved (calls), task_function (threads), outer_product,
-# product, should_stop (structs).
+# units_at_once (parameters), Batch, exchange_rows (batch), Call, Saved (calls), outer_product, product,
+# should_stop (structs).
 
 cdef enum: MOST_PRODUCTS = 6     # of a direction: W_ih, W_hh, W_hn, W_hr, peepholes, x
 
@@ -18,7 +18,8 @@ cdef struct outer_task:
 
 
 # A panel holds whole units.
-cdef int outer_part(outer_task* t) noexcept nogil:
+cdef int outer_part(void* argument) noexcept nogil:
+    cdef outer_task* t = <outer_task*>argument
     cdef outer_product* o = &t.product
     cdef isize u0 = o.p0 * o.width // t.gates, u1 = min(t.units, o.p1 * o.width // t.gates)
     cdef isize u = u0, some = units_at_once(t.gates * t.table.vlen * o.depth)
@@ -57,7 +58,7 @@ cdef int add_outer_gradient(Call call, kernel_table* table, const outer_product*
         t.weight = cnp.PyArray_DATA(weight)
         t.bias = NULL if bias is None else cnp.PyArray_DATA(bias)
         t.size, t.units, t.gate, t.gates = size, filled, gate, gates
-        call.add(<task_function>outer_part, t)
+        call.add(outer_part, t)
     return 0
 
 
@@ -165,7 +166,7 @@ cdef _InputGradient add_input_gradient(Call call, Saved s, Buffer dgates):
         args[i].m0, args[i].m1 = batch.rows * i // parts, batch.rows * (i + 1) // parts
         args[i].scratch = call.hold(Buffer(max(<isize>1, p.table.plan_multiply(&cell.w_ih_t)), 1, size))
         args[i].poll = &call.poll
-        call.add(<task_function>p.table.multiply, &args[i])
+        call.add(p.table.multiply, &args[i])
     return gradient
 
 

@@ -1,6 +1,6 @@
 # What an optimizer needs of the kernels: one update of all parameters, and the norm of all gradients.
 #
-# Uses Call (calls), task_function (threads), table_of (_core), update_rule, update_numbers (structs).
+# Uses Call (calls), table_of (_core), update_rule, update_numbers (structs).
 
 RULES = {"sgd": SGD, "rmsprop": RMSPROP, "adam": ADAM}
 
@@ -63,7 +63,7 @@ def update_parameters(capsule, str rule, cnp.ndarray out, list values, list grad
         u[i].rule, u[i].by, u[i].n = RULES[rule], by, cnp.PyArray_SIZE(value)
         u[i].p, u[i].g, u[i].out = cnp.PyArray_DATA(value), cnp.PyArray_DATA(gradient), element(out, done)
         u[i].first, u[i].second, u[i].third = element(kept[0], done), element(kept[1], done), element(kept[2], done)
-        call.add(<task_function>table.update, &u[i])
+        call.add(table.update, &u[i])
         done += u[i].n
     call.go()
     set_attributes(attributes)

@@ -20,7 +20,7 @@ cdef enum: MOST_BLOCK = 256, LEAST_BLOCK = 16       # rows of a block
 
 cdef struct pool_layer:              # one layer of a task; every pointer is owned by RowSteps.buffers
     forward_args args
-    int (*forward)(forward_args*) noexcept nogil
+    task_function forward
     isize (*plan)(forward_args*) noexcept nogil
     isize h_at, h_bytes, h_row       # where h lies in a record, how long it is, and from one padded row to the next
     isize c_at, c_bytes, c_row       # the same of c; c_bytes is 0 but in an LSTM

@@ -8,7 +8,7 @@
 
 cdef struct layer_share:             # what a task does of one layer, from either set of the stream's buffers
     forward_args args[2]
-    int (*forward)(forward_args*) noexcept nogil
+    task_function forward
 
 cdef struct step_share:              # what a task does
     layer_share* layers
@@ -56,7 +56,7 @@ cdef class SharedStep:
             self.teams = <char*>self.new_buffer(s.rows, self.team_step, True)
         for i in range(tasks):
             self.shares[i].layers, self.shares[i].count = &self.layers[i * self.count], self.count
-            self.tasks[i].function, self.tasks[i].argument = <task_function>run_share_of_step, &self.shares[i]
+            self.tasks[i].function, self.tasks[i].argument = run_share_of_step, &self.shares[i]
         return 0
 
     # Layer i of a stream of N rows: args[2] are those of one thread.

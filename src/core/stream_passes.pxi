@@ -8,7 +8,7 @@ cdef struct stream_layer:        # every pointer is owned by StreamCore.buffers
     forward_args args[2]
     void* h[2]                   # [N] padded rows: the two sets
     void* c[2]
-    int (*forward)(forward_args*) noexcept nogil
+    task_function forward
     step_function small_step     # of one row and a small cell; else NULL
     # T steps in one pass: h, c and extra are of StreamCore.buffers, too; scratch and the y of all layers but the last,
     # whose y is the caller's, of StreamCore.block_buffers.

@@ -11,7 +11,7 @@
 #     worker.state    idle -> offered (caller) -> running (worker) -> idle (worker); or offered -> idle (caller)
 #
 # Uses fp_mode, read_fp, flush_subnormals, restore_fp, usable_cpus (_core), poll_state, clock_seconds, should_stop,
-# team, team_member, atomic_get, atomic_release, atomic_swap, atomic_change, pause_cpu (structs).
+# task_function, team, team_member, atomic_get, atomic_release, atomic_swap, atomic_change, pause_cpu (structs).
 
 from libc.stdlib cimport calloc
 
@@ -37,8 +37,6 @@ cdef extern from "Python.h" nogil:
 cdef enum: MAX_THREADS = 256
 cdef double LOOK_INTERVAL = 0.05     # seconds between looks for Ctrl-C
 cdef unsigned long NOT_STARTED = <unsigned long>-1
-
-ctypedef int (*task_function)(void*) noexcept nogil
 
 cdef struct task:
     task_function function
@@ -134,6 +132,7 @@ cdef void withdraw(worker* w, poll_state* poll) noexcept nogil:
         return
     while not orphaned() and PyThread_acquire_lock_timed(w.done, 20000, 0) != PY_LOCK_ACQUIRED:
         look(poll)
+    atomic_get(&w.state)    # ThreadSanitizer does not know sem_clockwait, by which CPython waits; this it understands
 
 
 cdef bint start_worker(int i) noexcept nogil:

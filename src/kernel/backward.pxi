@@ -295,7 +295,8 @@ cdef inline int backward_phase(backward_args* args, step* t, backward_part funct
     return 0 if part == PHASE_OVER else -1
 
 
-cdef int backward(backward_args* args) noexcept nogil:
+cdef int backward(void* argument) noexcept nogil:
+    cdef backward_args* args = <backward_args*>argument
     cdef step[2] steps               # take turns: a step and the one taken before it
     cdef step* t = &steps[0]
     cdef step* later = NULL

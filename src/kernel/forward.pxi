@@ -398,7 +398,8 @@ cdef inline isize running_rows(const layer_run* run, isize running, isize index)
     return running
 
 
-cdef int forward(forward_args* args) noexcept nogil:
+cdef int forward(void* argument) noexcept nogil:
+    cdef forward_args* args = <forward_args*>argument
     cdef step t
     cdef layer_run* run = &args.run
     cdef isize running = run.N, next_running, rows = run.n1 - run.n0, P = run.cell.w_ih.width

@@ -247,24 +247,28 @@ typedef struct {
 /* One step of one row, from h and c to h_n and c_n, and the output to y, which may overlap x. */
 typedef void (*step_function)(const forward_args *);
 
+/* What a thread is given to do: its argument is the struct that the comment beside names. 0, or -1 when cancelled. A
+ * function that took another type of pointer must not be called through this one. */
+typedef int (*task_function)(void *);
+
 typedef struct {
     isize vlen, itemsize;
     isize weight_size, group;   /* bytes of a packed weight; packed matrices have `depth` in whole groups of this size */
     int has_dot, fast;          /* narrow weights: the CPU has an instruction for sums of their products; it is used */
     int teams;                          /* passes may be shared by a team */
-    int (*forward)(forward_args *);     /* every int result: 0, or -1 when cancelled */
+    task_function forward;              /* of forward_args */
     step_function (*small_step)(const packed_cell *);   /* of a small cell, else NULL; may be NULL itself */
-    int (*backward)(backward_args *);
+    task_function backward;             /* of backward_args */
     isize (*plan_forward)(forward_args *);      /* before a pass: sets chunk; returns the size of scratch in elements */
     isize (*plan_backward)(backward_args *);    /* returns the size of scratch in elements */
-    int (*accumulate)(outer_product *);
+    int (*accumulate)(outer_product *);         /* 0, or -1 when cancelled */
     isize (*plan_accumulate)(const outer_product *);    /* returns the size of scratch in elements */
-    int (*multiply)(product *);
+    task_function multiply;             /* of product */
     isize (*plan_multiply)(const matrix *);     /* returns the size of scratch in elements */
     void (*read)(const void *, isize);  /* reads n bytes once: the least a step must do, for benchmarks */
     void (*tanh)(void *, const void *, isize);
     void (*sigmoid)(void *, const void *, isize);
-    int (*update)(update_rule *);
+    task_function update;               /* of update_rule */
     double (*squares)(const void *, isize);     /* the sum of n squares */
     /* A parameter w[gates * size][depth] (strides row, column) to and from the packed form, whose vector
        unit * gates + g holds rows gate[g] * size + unit * VLEN ...; pack_t packs the transpose, its summed

@@ -452,7 +452,8 @@ cdef int forward_narrow_row(forward_args* args) noexcept nogil:
     return 0
 
 
-cdef int forward_narrow(forward_args* args) noexcept nogil:
+cdef int forward_narrow(void* argument) noexcept nogil:
+    cdef forward_args* args = <forward_args*>argument
     cdef step t
     cdef layer_run* run = &args.run
     cdef isize running = run.N, next_running, rows = run.n1 - run.n0, P = run.cell.w_ih.width
@@ -478,7 +479,8 @@ cdef int forward_narrow(forward_args* args) noexcept nogil:
 
 
 # out[m][o] = bias[o] + sum over k of left[m][k] w[k][o] for rows m0..m1, as `multiply`.
-cdef int multiply_narrow(product* args) noexcept nogil:
+cdef int multiply_narrow(void* argument) noexcept nogil:
+    cdef product* args = <product*>argument
     cdef vf[32] acc
     cdef vf[4] zero
     cdef const matrix* w = args.w

@@ -118,7 +118,8 @@ cdef isize plan_multiply_rounded(const matrix* w) noexcept nogil:
 
 
 # As multiply.
-cdef int multiply_rounded(product* args) noexcept nogil:
+cdef int multiply_rounded(void* argument) noexcept nogil:
+    cdef product* args = <product*>argument
     cdef vf[32] acc
     cdef vf[4] zero
     cdef const matrix* w = args.w

@@ -4,7 +4,8 @@
 # (kernels).
 
 # out[m][o] = bias[o] + sum over k of left[m][k] w[k][o] for rows m0..m1; out is `columns` wide, without padding.
-cdef int multiply(product* args) noexcept nogil:
+cdef int multiply(void* argument) noexcept nogil:
+    cdef product* args = <product*>argument
     cdef vf[32] acc
     cdef vf[4] zero
     cdef isize P = args.w.width, depth = args.w.outer * args.w.depth

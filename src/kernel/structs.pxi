@@ -160,23 +160,24 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef void (*step_function)(const forward_args*) noexcept nogil
 
+    ctypedef int (*task_function)(void*) noexcept nogil
     ctypedef struct kernel_table:
         isize vlen, itemsize, weight_size, group
         bint has_dot, fast
         bint teams
-        int (*forward)(forward_args*) noexcept nogil
+        task_function forward
         step_function (*small_step)(const packed_cell*) noexcept nogil
-        int (*backward)(backward_args*) noexcept nogil
+        task_function backward
         isize (*plan_forward)(forward_args*) noexcept nogil
         isize (*plan_backward)(backward_args*) noexcept nogil
         int (*accumulate)(outer_product*) noexcept nogil
         isize (*plan_accumulate)(const outer_product*) noexcept nogil
-        int (*multiply)(product*) noexcept nogil
+        task_function multiply
         isize (*plan_multiply)(const matrix*) noexcept nogil
         void (*read)(const void*, isize) noexcept nogil
         void (*tanh)(void*, const void*, isize) noexcept nogil
         void (*sigmoid)(void*, const void*, isize) noexcept nogil
-        int (*update)(update_rule*) noexcept nogil
+        task_function update
         double (*squares)(const void*, isize) noexcept nogil
         void (*pack)(void*, const void*, isize, isize, isize, isize, isize, const int*, isize, isize,
                      isize) noexcept nogil

@@ -64,7 +64,8 @@ cdef void update_adam(update_rule* u) noexcept nogil:
         store_output(<real*>u.out, vfma(rate, m / vfma(vsqrt(v), scale, eps), p * shrink), i, u.n)
 
 
-cdef int update(update_rule* u) noexcept nogil:
+cdef int update(void* argument) noexcept nogil:
+    cdef update_rule* u = <update_rule*>argument
     if u.rule == SGD:
         update_sgd(u)
     elif u.rule == RMSPROP:
