@@ -12,7 +12,9 @@ import io
 import json
 import math
 import os
+import re
 import stat
+import struct
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
@@ -28,6 +30,11 @@ EXPANSION = 64
 PIECE = 2**24           # bytes that are read at once: some ten milliseconds' work
 # A JSON text may have so many lists and objects, and one more for each PART_SIZE bytes.
 SMALL_PARTS, PART_SIZE = 100_000, 8
+# A .npy header of numbers, as NumPy writes it (with L behind its numbers in Python 2). All others are left to NumPy's
+# parser, which takes ten times as long.
+_SIDE = rb"(?:0|[1-9][0-9]{0,17})L?"
+PLAIN_HEADER = re.compile(rb"\{'descr': '([<>|](?:f[248]|[iu][1248]|b1))', 'fortran_order': (True|False), "
+                          rb"'shape': \((|%b,|%b(?:, %b)+)\), \} *\n" % (_SIDE, _SIDE, _SIDE))
 # A .npy header of so many bytes may be nested deeper than Python's parser goes; that of numbers has under 200.
 LONG_HEADER = 1000
 
@@ -188,22 +195,36 @@ def parse_json(data: str | bytes) -> Any:
 
 def parse_npy(data: bytes, name: str) -> Array:
     """The array of a .npy file's contents: only numbers, and exactly as many bytes as dtype and shape ask for."""
-    file = io.BytesIO(data)
-    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    version = np.lib.format.read_magic(file)
-    if version not in headers:
-        raise ModelFormatError(f"{name!r}: .npy version {version} is of structured arrays, expected 1.0 or 2.0")
-    try:
-        shape, fortran, dtype = headers[version](file)
-    except MemoryError:
-        if file.tell() < LONG_HEADER:
-            raise
-        # This is how Python's parser refuses bottomless nesting, and no lack of memory.
-        raise ModelFormatError(f"{name!r}: no .npy header") from None
+    shape, fortran, dtype, start = _npy_header(data, name)
     if dtype.kind not in "fiub":
         raise ModelFormatError(f"{name!r}: expected an array of numbers, got one of "
                                f"{'pickled objects, which are never read' if dtype.hasobject else dtype}")
-    expected, count = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
+    expected, count = math.prod(shape) * dtype.itemsize, len(data) - start
     if expected != count:
         raise ModelFormatError(f"{name!r}: {dtype} {shape} takes {expected} bytes, {count} are there")
-    return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if fortran else "C")
+    return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
+
+
+def _npy_header(data: bytes, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, whether it is in Fortran's order, dtype, and where the numbers begin, of a .npy file's contents."""
+    if data[:8] == b"\x93NUMPY\1\0" and len(data) >= 10:
+        start = 10 + struct.unpack_from("<H", data, 8)[0]
+        plain = PLAIN_HEADER.fullmatch(data, 10, start)
+        if plain is not None and start <= len(data):
+            shape = tuple(int(side.rstrip(b"L")) for side in plain[3].split(b",") if side)
+            return shape, plain[2] == b"True", np.dtype(plain[1].decode()), start
+    file = io.BytesIO(data)
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = tuple(data[6:8])
+    if data[:6] != b"\x93NUMPY" or len(version) < 2:
+        raise ModelFormatError(f"{name!r}: not a .npy file, or cut short")
+    if version not in headers:
+        raise ModelFormatError(f"{name!r}: .npy version {version} is of structured arrays, expected 1.0 or 2.0")
+    file.seek(8)
+    try:
+        return *headers[version](file), file.tell()
+    except Exception as error:
+        # MemoryError is also how Python's parser refuses bottomless nesting, and then no lack of memory.
+        if lacks_memory(error) and file.tell() < LONG_HEADER:
+            raise
+        raise ModelFormatError(f"{name!r}: no .npy header: {type(error).__name__}: {error}") from None

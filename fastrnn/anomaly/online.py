@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, cast, overload
 import numpy as np
 
 from .._base.estimator import Estimator
-from .._base.reading import refusing
+from .._base.reading import ModelFormatError, refusing
 from .._base.trees import check_attribute, packed, unpacked
+from ..nn.recurrent_base import Recurrent
 from .clock import moment_of, moments_of
 from .likelihood import score_of
 from .rows import LARGEST, channel_names, checked_row
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from .clock import Moments
     from .rows import Row
     from .state import State
+
+# What every fitted detector has beside its parameters.
+_FITTED = {"model_", "n_features_in_", "offset_", "_adapt", "_state"}
 
 
 class OnlineDetector(Estimator, ABC):
@@ -252,9 +256,18 @@ class OnlineDetector(Estimator, ABC):
 
     def _check_loaded(self) -> None:
         """Raise an error of any kind where what a file holds cannot score a row and learn it."""
-        if self._state is not None:
-            state = copy.deepcopy(self._state)
-            for value in (0.0, float("nan")):
-                row = self._row([value] * self.n_features_in_)
-                float(state.digits(row))
-                state.learn(row)
+        names = self._fitted_attributes().keys()
+        if not names:
+            return                          # never fitted
+        if missing := _FITTED - names:
+            raise ModelFormatError(f"a fitted detector without {', '.join(sorted(missing))}")
+        if not isinstance(self.model_, Recurrent) or not isinstance(self.offset_, float):
+            raise ModelFormatError("expected a layer as model_ and a number as offset_")
+        state = cast("State", copy.deepcopy(self._state))
+        counts = {len(state.channels), len(getattr(self, "feature_names_in_", state.channels))}
+        if counts != {self.n_features_in_}:
+            raise ModelFormatError(f"{self.n_features_in_} channels, but the state or the names of {sorted(counts)}")
+        for value in (0.0, float("nan")):
+            row = self._row([value] * self.n_features_in_)
+            float(state.digits(row))
+            state.learn(row)

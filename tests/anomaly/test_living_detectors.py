@@ -10,7 +10,7 @@ from estimator_files import differences, rewritten
 
 import fastrnn
 from fastrnn import ModelFormatError
-from fastrnn._base import reading
+from fastrnn._base import reading, trees
 from fastrnn.anomaly import RNNAnomalyDetector
 
 ENDINGS = (".npz", ".safetensors")
@@ -195,3 +195,24 @@ def test_snapshots_that_are_refused():
         assert detector.snapshot() == state
     with pytest.raises(ValueError, match="not fitted"):
         RNNAnomalyDetector().snapshot()
+
+
+@pytest.mark.parametrize("change", [
+    {"model_": None}, {"model_": 1.5}, {"_state": None}, {"_adapt": ...}, {"model_": ...}, {"_state": ...},
+    {"n_features_in_": ...}, {"offset_": "text"}, {"n_features_in_": 3},
+    {"feature_names_in_": np.array(["a"], object)}])
+def test_snapshots_whose_checksum_is_right_and_whose_content_is_not(change, tmp_path):
+    """An attribute that is another, or that is missing (...): the detector stays as it was."""
+    detector = RNNAnomalyDetector(hidden_size=4, random_state=0).fit(rows()[:100])
+    before, path = detector.snapshot(), tmp_path / "detector.npz"
+    attributes = {**detector._fitted_attributes(), **change}
+    attributes = {name: value for name, value in attributes.items() if value is not ...}
+    with pytest.raises(ModelFormatError, match="snapshot"):
+        detector.restore(trees.packed(attributes, "RNNAnomalyDetector", list(detector.model_.parameters.values())))
+    assert detector.snapshot() == before
+    for name in detector._fitted_attributes().keys() - attributes.keys():
+        delattr(detector, name)
+    vars(detector).update(attributes)
+    detector.save(path)
+    with pytest.raises(ModelFormatError, match=r"detector\.npz"):
+        fastrnn.load(path)

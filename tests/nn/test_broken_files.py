@@ -289,10 +289,34 @@ def test_a_lack_of_memory_is_not_a_broken_file(tmp_path, monkeypatch):
     """Python's parser refuses deep nesting with a MemoryError; that of a short header is a real one."""
     def no_memory(*arguments, **options):
         raise MemoryError
-    layer().save(tmp_path / "model.npz")
+    header = npy_header(FIELDS % ("'<f4'", False, "(9,2)"), bytes(72))          # one that is left to NumPy
+    (tmp_path / "model.npz").write_bytes(own_npz({"weight_ih_l0.npy": header}))
     monkeypatch.setattr(ast, "literal_eval", no_memory)
     with pytest.raises(MemoryError):
         fastrnn.load(tmp_path / "model.npz")
+
+
+@pytest.mark.parametrize("dtype, fortran, sides", [
+    ("<f4", False, "(9, 2)"), (">f8", True, "(9, 2)"), ("|b1", False, "(18,)"), ("<u2", False, "()"),
+    ("|i1", True, "(0, 3)"), ("<f2", False, "(9L, 2L)"), ("<f4", False, "(9,2)"), ("<i8", False, "(9, 2,)"),
+    ("<f4", False, "( 9, 2)")])
+def test_array_headers_are_read_as_numpy_reads_them(dtype, fortran, sides):
+    """Those of one form by an expression of its own, others by NumPy; without the warning about Python 2's."""
+    shape = ast.literal_eval(sides.replace("L", ""))
+    body = np.random.default_rng(0).bytes(np.dtype(dtype).itemsize * int(np.prod(shape)))
+    ours = reading.parse_npy(npy_header(FIELDS % (f"'{dtype}'", fortran, sides), body), "a")
+    numpys = np.load(io.BytesIO(npy_header(FIELDS % (f"'{dtype}'", fortran, shape), body)))
+    assert (ours.dtype, ours.shape, ours.flags.f_contiguous) == (numpys.dtype, numpys.shape, numpys.flags.f_contiguous)
+    assert ours.tobytes() == numpys.tobytes()
+
+
+@pytest.mark.parametrize("load", READERS)
+def test_headers_that_numpys_tokenizer_gives_up_on(load, tmp_path):
+    """Of an array that is none of a layer, too: it is looked at only where a message tells what there is."""
+    broken = npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (9, 2")
+    for name in ("weight_ih_l0.npy", "other.npy"):
+        mutations.assert_refuses(load, npz({name: broken}), tmp_path / "model.npz")
+        mutations.assert_refuses(load, own_npz({"weight_ih_l0.npy": broken}), tmp_path / "model.npz")
 
 
 def test_array_headers_at_their_limits(tmp_path):
