@@ -136,9 +136,13 @@ machines-slice: $(VENV)/.test  ## every cell, option, direction and precision on
 pythons: $(VENV)/.test  ## Python 3.11 to 3.14, each with the oldest NumPy it may have and with the newest
 	$(BIN)/python tests/campaigns/machines.py pythons
 
-fuzz: $(VENV)/.test  ## junk arguments to every public call, and broken files of every format, for long
+EXECUTIONS ?= 2000000
+fuzz: fuzz-files fuzz-api $(VENV)/.test  ## all fuzzers; junk arguments to every public call, broken files of every format, for long
 	FASTRNN_FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest tests/kernels/test_fuzz.py
 	FASTRNN_FUZZ_FILES=20000 FASTRNN_FUZZ_LIMIT=1 $(BIN)/python -m pytest tests -k mutat
+
+fuzz-files: $(VENV)/.test $(VENV)/.fuzz  ## every reader of model files by atheris, EXECUTIONS times each; goes on where it ended
+	$(BIN)/python tests/campaigns/fuzz_files.py --executions $(EXECUTIONS)
 
 CASES ?= 500000
 fuzz-api: $(VENV)/.test  ## CASES random cases of the array API against the float64 oracle, from number FIRST on
@@ -221,7 +225,7 @@ $(VENV)/.build: $(VENV)/.venv $(SOURCES)
 
 mpi-environment: $(VENV)/.mpi  ## mpi4py, for the tests with MPI; needs an MPI library
 
-EXTRAS = demo test bench anomalies-bench series-bench series-neural lint docs mpi
+EXTRAS = demo test fuzz bench anomalies-bench series-bench series-neural lint docs mpi
 $(EXTRAS:%=$(VENV)/.%): $(VENV)/.%: $(VENV)/.build
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[$*]'
 	touch $@
