@@ -376,7 +376,7 @@ def main():
     elif args.minimize:
         minimize(loaders, args.folder, args.share)
     else:
-        signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))     # and the loader's process with it
+        signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))     # ends the loader's process, too
         sys.exit(campaign(loaders, args.folder, args.executions, args.slice, args.minutes) > 0)
 
 

@@ -1,4 +1,4 @@
-"""What the fuzzer of model files found, and some hundred new files of each loader: refused or read, within bounds.
+"""What the fuzzer of model files found, and a hundred new files of each loader: refused or read, within bounds.
 
 The corpus holds files that together reach all code that the campaign reached (``make fuzz-files``), and those that once
 broke a promise.
@@ -21,7 +21,7 @@ from file_loaders import CORPUS, LOADERS, Loader, as_npz
 import fastrnn
 from fastrnn._base.reading import ModelFormatError
 
-FRESH = mutations.COUNT // 8            # files that are made of good ones, of each loader
+FRESH = mutations.COUNT // 16           # files that are made of good ones, of each loader
 each_loader = pytest.mark.parametrize("name", LOADERS)
 
 

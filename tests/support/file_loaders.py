@@ -246,16 +246,22 @@ class Snapshots:
         for value in season[:20].tolist():
             self.detector.learn_one(value)
 
+    def step(self, function):
+        """What was restored computes something; numbers that a snapshot was given may be too large for it."""
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            function(0.5)
+
     def read(self, path):
         data = reading.read_bytes(path)
         if data[:8] == b"FRNNTREE":
             if b"ForecastStream" in data[:80]:
                 stream = self.forecaster.stream()
                 stream.restore(data)
-                stream.step(0.5)
+                self.step(stream.step)
             else:
                 self.detector.restore(data)
-                self.detector.score_one(0.5)
+                self.step(self.detector.score_one)
         elif data[:8] == b"FRNNPOOL":
             pool = scale.StreamPool(self.layers[0], capacity=4)
             pool.restore(data)
