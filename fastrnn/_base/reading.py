@@ -215,14 +215,15 @@ def _npy_header(data: bytes, name: str) -> tuple[tuple[int, ...], bool, np.dtype
             return shape, plain[2] == b"True", np.dtype(plain[1].decode()), start
     file = io.BytesIO(data)
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    version = tuple(data[6:8])
-    if data[:6] != b"\x93NUMPY" or len(version) < 2:
+    if data[:6] != b"\x93NUMPY" or len(data) < 8:
         raise ModelFormatError(f"{name!r}: not a .npy file, or cut short")
+    version = data[6], data[7]
     if version not in headers:
         raise ModelFormatError(f"{name!r}: .npy version {version} is of structured arrays, expected 1.0 or 2.0")
     file.seek(8)
     try:
-        return *headers[version](file), file.tell()
+        shape, fortran, dtype = headers[version](file)
+        return shape, fortran, dtype, file.tell()
     except Exception as error:
         # MemoryError is also how Python's parser refuses bottomless nesting, and then no lack of memory.
         if lacks_memory(error) and file.tell() < LONG_HEADER:
