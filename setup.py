@@ -69,7 +69,7 @@ DEBUG_FLAGS = ["-O1", "-g", "-UNDEBUG", "-fno-omit-frame-pointer", "-fsanitize=s
 ALWAYS_INLINE = ("CYTHON_INLINE", "__inline__ __attribute__((always_inline))")
 
 DIRECTIVES = dict(language_level=3, boundscheck=DEBUG, nonecheck=DEBUG, initializedcheck=DEBUG, wraparound=False,
-                  cdivision=True, auto_pickle=False, autotestdict=False)
+                  cdivision=True, auto_pickle=False, autotestdict=False, freethreading_compatible=True)
 
 NO_COMPILER = ("fastrnn needs a C compiler to build from source: install gcc or clang (Debian and Ubuntu: apt install "
                "build-essential; macOS: xcode-select --install; Windows: Build Tools for Visual Studio), "

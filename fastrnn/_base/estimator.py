@@ -221,7 +221,7 @@ class Estimator:
     # ---- What fitted estimators check -----------------------------------------------------------
 
     def __sklearn_is_fitted__(self) -> bool:
-        return any(name.endswith("_") and not name.startswith("_") for name in vars(self))
+        return any(name.endswith("_") and not name.startswith("_") for name in list(vars(self)))
 
     def _check_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():

@@ -31,7 +31,7 @@ def save(estimator: Estimator, path: PathLike) -> None:
                         "which load would not know")
     named_arrays.ending(path)
     parameters = estimator.get_params(deep=False)
-    attributes = {name: value for name, value in vars(estimator).items() if name not in parameters}
+    attributes = {name: value for name, value in vars(estimator).copy().items() if name not in parameters}
     state, arrays = trees.flatten((parameters, attributes), cls.__name__)
     named_arrays.write(path, arrays, {"version": named_arrays.VERSION, "class": cls.__name__,
                                       "state_version": cls._state_version, "state": state})

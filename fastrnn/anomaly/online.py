@@ -252,7 +252,7 @@ class OnlineDetector(Estimator, ABC):
 
     def _fitted_attributes(self) -> dict[str, Any]:
         parameters = self._defaults()
-        return {name: value for name, value in vars(self).items() if name not in parameters}
+        return {name: value for name, value in vars(self).copy().items() if name not in parameters}
 
     def _check_loaded(self) -> None:
         """Raise an error of any kind where what a file holds cannot score a row and learn it."""

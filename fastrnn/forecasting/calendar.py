@@ -151,7 +151,7 @@ class Clock:
         return result
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_ahead"}
+        return {name: value for name, value in vars(self).copy().items() if name != "_ahead"}
 
     def moved(self, k: int) -> Clock:
         """The clock that starts at step k of this one."""

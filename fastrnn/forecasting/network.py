@@ -111,14 +111,15 @@ class ForecastNetwork(Container):
         """
         if precision in ("float32", self.layer.precision):
             return self
-        if self._narrow is not None:            # of the last call, if it had these weights
-            parameters, network = self._narrow
+        narrow = self._narrow
+        if narrow is not None:                  # of the last call, if it had these weights
+            parameters, network = narrow
             if parameters is self.layer._parameters and network.head is self.head and (
                     network.layer.precision == precision):
                 return network
-        parameters = self.layer._parameters
-        network = ForecastNetwork(self.layer.quantized(cast("Precision", precision)), self.head)
-        self._narrow = parameters, network
+        layer = copy.copy(self.layer)           # keeps the parameters of now, which another thread may replace
+        network = ForecastNetwork(layer.quantized(cast("Precision", precision)), self.head)
+        self._narrow = layer._parameters, network
         return network
 
     def last(self, x: Array, lengths: IntArray) -> Array:

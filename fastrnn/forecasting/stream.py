@@ -216,7 +216,7 @@ class ForecastStream:
         return self._state()
 
     def _state(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items()
+        return {name: value for name, value in vars(self).copy().items()
                 if name not in ("step", "_x", "_hidden", "_steps", "_profiles", "_past", "_known", "_exp", "_log",
                                 "_outputs", "_lags")}
 

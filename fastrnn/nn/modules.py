@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -24,6 +26,19 @@ __all__ = ["Container", "Embedding", "Linear", "Pointwise", "Sequential", "recur
 
 # Each module's state in turn; None for a module without one.
 States = tuple[Any, ...]
+
+# Held while the parameters of all modules of a container are replaced, or looked at together: what is looked at is of
+# one version. A child of a fork has another one, since a thread that it has not got may hold this one.
+_together = threading.RLock()
+
+
+def _new_lock() -> None:
+    global _together
+    _together = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
 
 
 class Container(Quantizable):
@@ -70,8 +85,9 @@ class Container(Quantizable):
 
     @property
     def _parameters(self) -> Parameters:
-        return {f"{i}.{name}": value for i, module in enumerate(self.modules)
-                for name, value in module._parameters.items()}
+        with _together:
+            values = [module._parameters for module in self.modules]
+        return {f"{i}.{name}": value for i, own in enumerate(values) for name, value in own.items()}
 
     @_parameters.setter
     def _parameters(self, values: Parameters) -> None:
@@ -96,7 +112,9 @@ class Container(Quantizable):
 
     def __copy__(self) -> Self:
         twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__, modules=tuple(map(copy.copy, self.modules)))
+        with _together:
+            modules = tuple(map(copy.copy, self.modules))
+        twin.__dict__.update(self.__dict__, modules=modules)
         return twin
 
     def __repr__(self) -> str:

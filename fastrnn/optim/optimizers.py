@@ -215,7 +215,7 @@ class Optimizer:
         >>> fastrnn.optim.Adam(fastrnn.Linear(2, 1)).options()
         {'betas': (0.9, 0.999), 'eps': 1e-08, 'weight_decay': 0.0}
         """
-        return {name: value for name, value in vars(self).items()
+        return {name: value for name, value in vars(self).copy().items()
                 if not name.startswith("_") and name not in ("model", "schedule", "steps")}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -502,9 +502,12 @@ class StreamPool:
         if self._store is not None:
             raise TypeError("a pool with a store has no copy and no pickle, as two pools would overwrite each other's "
                             "states: flush it, and make another pool on the store")
+        return _copied, (self._model, self.capacity, self._evict, *self._exclusive.call(self._written_streams))
+
+    def _written_streams(self) -> tuple[list[Any], list[bytes]]:
+        """The keys of all streams, and their states as bytes."""
         slots = self._slots.oldest(self.capacity)
-        return _copied, (self._model, self.capacity, self._evict, self._slots.keys_of(slots),
-                         self._members.written(slots))
+        return self._slots.keys_of(slots), self._members.written(slots)
 
     def __repr__(self) -> str:
         return f"<StreamPool of {len(self)} of {self.capacity} streams, {self._model!r}>"

@@ -138,8 +138,8 @@ cdef class Parameters:
     """Packed parameters of one direction of one layer.
 
     Made once for each version of the weights and read-only afterwards, so that any number of threads may use them. The
-    transposed matrices that backward needs are packed when it is first called. G is the number of gates, H the hidden
-    size, I the input size and S the size of h.
+    transposed matrices that backward needs are packed when it is first called, and read-only from then on. G is the
+    number of gates, H the hidden size, I the input size and S the size of h.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ cdef class Parameters:
         else:
             self.pack(&cell.w_hh, self.weight_hh, scale_hh, IN_ORDER, self.gates, cell.w_ih.width)
         if self.weight_hr is not None:
-            self.pack_plain(&cell.w_hr, self.weight_hr, cell.hidden, 1, cell.state, cell.hidden)
+            self.pack_plain(&cell.w_hr, self.owned, self.weight_hr, cell.hidden, 1, cell.state, cell.hidden)
             if scale_hr is not None:
                 self.owned += pack_scales(self.table, &cell.w_hr, self.weight_hr, scale_hr, cell.state, IN_ORDER, 1)
         return 0
@@ -252,21 +252,25 @@ cdef class Parameters:
             self.owned += pack_scales(self.table, m, w, scale, self.cell.hidden, gate, gates)
         return 0
 
-    # A matrix without gates: `size` outputs `row` apart, the summed index `column` apart.
-    cdef int pack_plain(self, matrix* m, cnp.ndarray w, isize row, isize column, isize size, isize depth) except -1:
+    # A matrix without gates: `size` outputs `row` apart, the summed index `column` apart. Its memory is added to
+    # `buffers`.
+    cdef int pack_plain(self, matrix* m, list buffers, cnp.ndarray w, isize row, isize column, isize size,
+                        isize depth) except -1:
         cdef Buffer b
         m.vectors = vectors_of(size, self.table.vlen)
         m.width = panel_width(m.vectors)
         m.panels = padded_vectors(m.vectors) // m.width
         m.outer, m.depth, m.last = 1, depth, depth
         b = weights_buffer(self.table, m)
-        self.owned.append(b)
+        buffers.append(b)
         if pack_units(self.table, b.data, w, row, column, size, m.panels * m.width, IN_ORDER, 1, m.width, depth):
             return -1
         m.data = b.data
         return 0
 
-    cdef int pack_transposed(self, matrix* m, cnp.ndarray w, const int* gate, isize gates, isize columns) except -1:
+    # Its memory is added to `buffers`.
+    cdef int pack_transposed(self, matrix* m, list buffers, cnp.ndarray w, const int* gate, isize gates,
+                             isize columns) except -1:
         cdef isize V = self.table.vlen
         cdef Buffer b
         m.vectors = vectors_of(columns, V)
@@ -277,7 +281,7 @@ cdef class Parameters:
         m.depth = self.cell.units * gates // m.outer * V
         m.last = vectors_of(self.cell.hidden, V) * gates * V - (m.outer - 1) * m.depth
         b = weights_buffer(self.table, m)
-        self.owned.append(b)
+        buffers.append(b)
         if pack_units_transposed(self.table, b.data, w, self.cell.hidden, self.cell.units, gate, gates, m.panels,
                                  m.width, columns):
             return -1
@@ -306,27 +310,51 @@ cdef class Parameters:
                         self.cell.w_ih.width, 1)
         return 0
 
+    # Packs what backward needs, once. Threads that come at the same time may all pack it; the first to have done so
+    # has its matrices used.
     cdef int transpose(self, bint need_input) except -1:
-        """Packs what backward needs, once.
+        cdef bint input_due, states_due
+        with cython.critical_section(self):
+            input_due, states_due = need_input and not self.input_transposed, not self.transposed
+        if input_due:
+            self.transpose_input()
+        if states_due:
+            self.transpose_states()
+        return 0
 
-        The GIL is released meanwhile, so another thread may do the same: each sets a pointer when its matrix is whole.
-        """
-        cdef isize H = self.cell.hidden, S = self.cell.state
-        if need_input and not self.input_transposed:
-            self.pack_transposed(&self.cell.w_ih_t, self.weight_ih, IN_ORDER, self.gates, self.cell.input)
-            self.input_transposed = True
-        if self.transposed:
-            return 0
-        if self.cell.kind == GRU:
-            self.pack_transposed(&self.cell.w_hh_t, self.weight_hh, GRU_RECURRENT, 3, S)
-        elif self.cell.kind == GRU_BEFORE:
-            self.pack_transposed(&self.cell.w_hh_t, self.weight_hh, IN_ORDER, 2, S)
-            self.pack_transposed(&self.cell.w_hn_t, self.weight_hh, GATE_N, 1, S)
+    cdef int transpose_input(self) except -1:
+        cdef matrix ih
+        cdef list buffers = []
+        memset(&ih, 0, sizeof(matrix))
+        self.pack_transposed(&ih, buffers, self.weight_ih, IN_ORDER, self.gates, self.cell.input)
+        with cython.critical_section(self):
+            if not self.input_transposed:
+                self.owned += buffers
+                self.cell.w_ih_t = ih
+                self.input_transposed = True
+        return 0
+
+    cdef int transpose_states(self) except -1:
+        cdef packed_cell* cell = &self.cell
+        cdef isize S = cell.state
+        cdef matrix hh, hn, hr
+        cdef list buffers = []
+        memset(&hh, 0, sizeof(matrix))
+        memset(&hn, 0, sizeof(matrix))      # of a cell without such a matrix it stays as it is
+        memset(&hr, 0, sizeof(matrix))
+        if cell.kind == GRU_BEFORE:
+            self.pack_transposed(&hh, buffers, self.weight_hh, IN_ORDER, 2, S)
+            self.pack_transposed(&hn, buffers, self.weight_hh, GATE_N, 1, S)
         else:
-            self.pack_transposed(&self.cell.w_hh_t, self.weight_hh, IN_ORDER, self.gates, S)
+            self.pack_transposed(&hh, buffers, self.weight_hh, GRU_RECURRENT if cell.kind == GRU else IN_ORDER,
+                                 self.gates, S)
         if self.weight_hr is not None:
-            self.pack_plain(&self.cell.w_hr_t, self.weight_hr, 1, H, H, S)
-        self.transposed = True
+            self.pack_plain(&hr, buffers, self.weight_hr, 1, cell.hidden, cell.hidden, S)
+        with cython.critical_section(self):
+            if not self.transposed:
+                self.owned += buffers
+                cell.w_hh_t, cell.w_hn_t, cell.w_hr_t = hh, hn, hr
+                self.transposed = True
         return 0
 
     def holds(self, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr):

@@ -417,10 +417,12 @@ cdef class Exclusive:
 
         Compiled, so that no signal handler can raise between marking the object as busy and the try that unmarks it.
         """
-        if self.busy == generation:
-            raise RuntimeError("another thread is in a call of this pool; give each thread its own pool, or a lock")
-        self.busy = generation
+        with cython.critical_section(self):
+            if self.busy == generation:
+                raise RuntimeError("another thread is in a call of this pool; give each thread its own pool, or a lock")
+            self.busy = generation
         try:
             return function(*arguments)
         finally:
-            self.busy = 0
+            with cython.critical_section(self):
+                self.busy = 0

@@ -5,6 +5,10 @@
 # layer, from the one set to the other; what it works in is kept for the next block. A step of much work is shared by
 # threads, where more than one may be used.
 #
+# Where Python has no GIL, the critical section of a stream takes its place: its methods run one after another but for
+# what they do without the GIL, and then `busy` keeps other threads out. Where there is a GIL a critical section is
+# nothing.
+#
 # Uses Buffer (buffers), Parameters, state_row, units_row (parameters), start_poll, generation, team_threads (threads),
 # ONE_THREAD, LEAST_ROWS, split, team_size, fewest_panels (calls), SharedStep (shared_steps), stream_layer, run_small,
 # run_layers, run_blocks, copy_rows, overlap (stream_passes), forward_args, poll_state (structs).
@@ -236,15 +240,16 @@ cdef class StreamCore:
                 self._check_out(out, [self.batch_size, self.output_size][2 - axes:])
             shape[0], shape[1] = self.batch_size, self.output_size
             target = cnp.PyArray_EMPTY(axes, &shape[2 - axes], self.typenum, 0)
-        self.enter()
-        if self.small:                  # nothing can go wrong or let another thread in
-            self.busy = 0
-            self.advance_small(cnp.PyArray_DATA(<cnp.ndarray>x), cnp.PyArray_DATA(target), mode)
-        else:
-            try:
-                self.advance(cnp.PyArray_DATA(<cnp.ndarray>x), cnp.PyArray_DATA(target))
-            finally:
+        with cython.critical_section(self):
+            self.enter()
+            if self.small:              # nothing can go wrong or let another thread in
                 self.busy = 0
+                self.advance_small(cnp.PyArray_DATA(<cnp.ndarray>x), cnp.PyArray_DATA(target), mode)
+            else:
+                try:
+                    self.advance(cnp.PyArray_DATA(<cnp.ndarray>x), cnp.PyArray_DATA(target))
+                finally:
+                    self.busy = 0
         if out is not None and target is not out:
             out[...] = target
             return out
@@ -355,13 +360,15 @@ cdef class StreamCore:
         cdef cnp.ndarray target = self.block_target(block, out)
         if target is None:
             return self._run_any(block, out)
-        self.enter()
-        try:
-            self.advance_block(<cnp.ndarray>block, target)
-        finally:
-            self.busy = 0
+        with cython.critical_section(self):
+            self.enter()
+            try:
+                self.advance_block(<cnp.ndarray>block, target)
+            finally:
+                self.busy = 0
         return target
 
+    @cython.critical_section
     def _call(self, x, state, out):
         """Run a block from a given state (None: zeros) and return the output and the new state, batched as x is.
 
@@ -403,6 +410,7 @@ cdef class StreamCore:
             self.busy = 0
         return target, (new_h, new_c) if lstm else new_h
 
+    @cython.critical_section
     def _step_from(self, x, state):
         """Take one step of a single layer from a given state (None: zeros) and return the new state, batched as x is.
 
@@ -528,20 +536,24 @@ cdef class StreamCore:
 
         Compiled, so that no signal handler can raise between marking the stream as busy and the try that unmarks it.
         """
-        self.enter()
+        with cython.critical_section(self):
+            self.enter()
         try:
             return function()
         finally:
-            self.busy = 0
+            with cython.critical_section(self):
+                self.busy = 0
 
     def _get_state(self):
         """Copy the state: h [L, N, S] and c [L, N, H] (None unless LSTM)."""
         cdef Parameters p = self.parameters[0]
         h = np.empty((self.count, self.batch_size, p.cell.state), p.dtype)
         c = np.empty((self.count, self.batch_size, p.cell.hidden), p.dtype) if p.cell.kind == LSTM else None
-        self.exchange(h, c, True)
+        with cython.critical_section(self):
+            self.exchange(h, c, True)
         return h, c
 
+    @cython.critical_section
     def _set_state(self, cnp.ndarray h not None, cnp.ndarray c):
         """Set the state from contiguous h [L, N, S] and, for LSTM, c [L, N, H]. Called within _exclusively."""
         cdef Parameters p = self.parameters[0]
@@ -582,6 +594,7 @@ cdef class StreamCore:
         else:
             copy_rows(<char*>padded, row, outside, size, size, N)
 
+    @cython.critical_section
     def _clear(self, list rows not None):
         """Zero the state of the rows with these indices. Called within _exclusively."""
         cdef Parameters p
