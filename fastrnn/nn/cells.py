@@ -175,7 +175,8 @@ class Cell(Parametrised, Generic[StateT, StateLikeT]):
         threads would share, and while another thread is in a step of that stream.
         """
         rows = x.shape[0] if x.ndim == 2 else 1
-        stepper, isa, values = self._stepper, dispatch.active_isa(), self._layer._parameters
+        values = self._layer._parameters
+        stepper, isa = self._stepper, dispatch.active_isa()
         if stepper is None or stepper[0] is not values or stepper[1] != isa or stepper[2] != rows:
             packed = self._layer._packed_for_steps(rows, values)
             small = rows * packed[0].multiply_adds <= _ONE_THREAD or dispatch.get_num_threads() == 1

@@ -368,7 +368,6 @@ cdef class StreamCore:
                 self.busy = 0
         return target
 
-    @cython.critical_section
     def _call(self, x, state, out):
         """Run a block from a given state (None: zeros) and return the output and the new state, batched as x is.
 
@@ -378,8 +377,6 @@ cdef class StreamCore:
         cdef bint lstm = (<Parameters>self.parameters[0]).cell.kind == LSTM
         cdef object h = state, c = None
         cdef cnp.ndarray target, new_h, new_c = None
-        if self.busy == generation:
-            return None
         target = self.block_target(x, out)
         if target is None:
             return None
@@ -398,19 +395,21 @@ cdef class StreamCore:
         new_h = self.new_state(target, self.output_size)
         if lstm:
             new_c = self.new_state(target, (<Parameters>self.parameters[0]).cell.hidden)
-        self.enter()
-        try:
-            self.exchange(h, c, False)
-            if cnp.PyArray_DIM(target, 0) == 1 and not self.batch_first:        # one step: what it writes is new_h, too
-                self.advance(cnp.PyArray_DATA(<cnp.ndarray>x), cnp.PyArray_DATA(target))
-            else:
-                self.advance_block(<cnp.ndarray>x, target)
-            self.exchange(new_h, new_c, True)
-        finally:
-            self.busy = 0
+        with cython.critical_section(self):
+            if self.busy == generation:
+                return None
+            self.busy = generation
+            try:
+                self.exchange(h, c, False)
+                if cnp.PyArray_DIM(target, 0) == 1 and not self.batch_first:    # one step: what it writes is new_h, too
+                    self.advance(cnp.PyArray_DATA(<cnp.ndarray>x), cnp.PyArray_DATA(target))
+                else:
+                    self.advance_block(<cnp.ndarray>x, target)
+                self.exchange(new_h, new_c, True)
+            finally:
+                self.busy = 0
         return target, (new_h, new_c) if lstm else new_h
 
-    @cython.critical_section
     def _step_from(self, x, state):
         """Take one step of a single layer from a given state (None: zeros) and return the new state, batched as x is.
 
@@ -422,7 +421,7 @@ cdef class StreamCore:
         cdef object h = state, c = None
         cdef cnp.ndarray new_h, new_c = None
         cdef cnp.npy_intp[2] shape
-        if axes == 0 or self.busy == generation:
+        if axes == 0:
             return None
         if state is not None:
             if lstm:
@@ -437,16 +436,19 @@ cdef class StreamCore:
         new_h = cnp.PyArray_EMPTY(axes, &shape[2 - axes], self.typenum, 0)
         if lstm:
             new_c = cnp.PyArray_EMPTY(axes, &shape[2 - axes], self.typenum, 0)
-        self.enter()
-        try:
-            self.copy_in(h, self.layers[0].h[self.current])
-            if lstm:
-                self.copy_in(c, self.layers[0].c[self.current])
-            self.advance(cnp.PyArray_DATA(<cnp.ndarray>x), cnp.PyArray_DATA(new_h))
-            if lstm:
-                self.copy_out(cnp.PyArray_DATA(new_c), self.layers[0].c[self.current])
-        finally:
-            self.busy = 0
+        with cython.critical_section(self):
+            if self.busy == generation:
+                return None
+            self.busy = generation
+            try:
+                self.copy_in(h, self.layers[0].h[self.current])
+                if lstm:
+                    self.copy_in(c, self.layers[0].c[self.current])
+                self.advance(cnp.PyArray_DATA(<cnp.ndarray>x), cnp.PyArray_DATA(new_h))
+                if lstm:
+                    self.copy_out(cnp.PyArray_DATA(new_c), self.layers[0].c[self.current])
+            finally:
+                self.busy = 0
         return (new_h, new_c) if lstm else new_h
 
     # Copies contiguous rows of output_size elements, or zeros, to padded rows, and back.
