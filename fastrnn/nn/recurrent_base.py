@@ -444,8 +444,13 @@ class Recurrent(Quantizable, Packed[Pack], Generic[StateT, StateLikeT]):
 
     # ---- Streaming -------------------------------------------------------------------------------
 
-    def _packed_for_steps(self, rows: int, values: Parameters) -> list[_core.Parameters]:
-        """Each layer's parameters packed, for a stream of `rows`; ValueError where this layer cannot be stepped."""
+    def _packed_for_steps(self, rows: int, values: Parameters | None = None) -> list[_core.Parameters]:
+        """Each layer's parameters packed, for a stream of `rows`; ValueError where this layer cannot be stepped.
+
+        Those of now, unless the caller gives the ones that it has read.
+        """
+        if values is None:
+            values = self._parameters
         if self.bidirectional or self.reverse:
             raise ValueError(f"a {'bidirectional' if self.bidirectional else 'reversed'} layer cannot stream: its "
                              "reversed direction starts at the sequence's end, which a stream has not seen")
