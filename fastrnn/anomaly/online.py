@@ -247,7 +247,7 @@ class OnlineDetector(Estimator, ABC):
                 check_attribute(type(self), name)
                 setattr(other, name, value)
             other._check_loaded()
-        parameters = {name: value for name, value in vars(self).items() if name in self._defaults()}
+        parameters = {name: value for name, value in vars(self).copy().items() if name in self._defaults()}
         self.__dict__ = {**parameters, **other._fitted_attributes()}        # all at once
 
     def _fitted_attributes(self) -> dict[str, Any]:

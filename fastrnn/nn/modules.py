@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import os
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -26,19 +24,6 @@ __all__ = ["Container", "Embedding", "Linear", "Pointwise", "Sequential", "recur
 
 # Each module's state in turn; None for a module without one.
 States = tuple[Any, ...]
-
-# Held while the parameters of all modules of a container are replaced, or looked at together: what is looked at is of
-# one version. A child of a fork has another one, since a thread that it has not got may hold this one.
-_together = threading.RLock()
-
-
-def _new_lock() -> None:
-    global _together
-    _together = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_new_lock)
 
 
 class Container(Quantizable):
@@ -85,9 +70,10 @@ class Container(Quantizable):
 
     @property
     def _parameters(self) -> Parameters:
-        with _together:
-            values = [module._parameters for module in self.modules]
-        return {f"{i}.{name}": value for i, own in enumerate(values) for name, value in own.items()}
+        leaves = list(_leaves(self.modules))
+        values = _core.attributes([leaf for _, leaf in leaves], "_parameters")      # of one version
+        return {f"{prefix}{name}": value for (prefix, _), own in zip(leaves, values, strict=True)
+                for name, value in own.items()}
 
     @_parameters.setter
     def _parameters(self, values: Parameters) -> None:
@@ -112,8 +98,10 @@ class Container(Quantizable):
 
     def __copy__(self) -> Self:
         twin = object.__new__(type(self))
-        with _together:
-            modules = tuple(map(copy.copy, self.modules))
+        modules = tuple(map(copy.copy, self.modules))
+        values = _core.attributes([leaf for _, leaf in _leaves(self.modules)], "_parameters")       # of one version
+        _core.set_attributes([(leaf, "_parameters", own)
+                              for (_, leaf), own in zip(_leaves(modules), values, strict=True)])
         twin.__dict__.update(self.__dict__, modules=modules)
         return twin
 
@@ -125,6 +113,15 @@ class Container(Quantizable):
 
     def _stream_part(self, batch_size: int) -> Any:
         return self.stream(batch_size)
+
+
+def _leaves(modules: Iterable[Module], prefix: str = "") -> Iterator[tuple[str, Module]]:
+    """The modules that hold parameters, those of inner containers among them, and what precedes their names."""
+    for i, module in enumerate(modules):
+        if isinstance(module, Container):
+            yield from _leaves(module.modules, f"{prefix}{i}.")
+        else:
+            yield f"{prefix}{i}.", module
 
 
 @dataclass(frozen=True)

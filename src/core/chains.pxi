@@ -22,10 +22,15 @@ cdef class Chain:
         self.cores = [part if isinstance(part, StreamCore) else None for part in parts]
 
     cdef inline int enter(self) except -1:
-        if self.busy == generation:
-            raise RuntimeError("another thread is in a step of this stream; give each thread its own stream")
-        self.busy = generation
+        with cython.critical_section(self):
+            if self.busy == generation:
+                raise RuntimeError("another thread is in a step of this stream; give each thread its own stream")
+            self.busy = generation
         return 0
+
+    cdef inline void leave(self) noexcept:
+        with cython.critical_section(self):
+            self.busy = 0
 
     def step(self, value):
         """Take a step of every part.
@@ -56,10 +61,11 @@ cdef class Chain:
             for k in range(i):          # the old state still lies in a stream's other set of buffers
                 core = self.cores[k]
                 if core is not None:
-                    core.current = 1 - core.current
+                    with cython.critical_section(core):
+                        core.current = 1 - core.current
             raise
         finally:
-            self.busy = 0
+            self.leave()
 
     def run(self, value):
         """Run a block of steps through every part, one after the other.
@@ -93,10 +99,10 @@ cdef class Chain:
             for k in range(min(i + 1, <isize>len(before))):
                 core = self.cores[k]
                 if core is not None:
-                    core.exchange(before[k][0], before[k][1], False)
+                    core._set_state(before[k][0], before[k][1])
             raise
         finally:
-            self.busy = 0
+            self.leave()
 
     def set_states(self, list states not None):
         """Set the states of all layers.
@@ -115,7 +121,7 @@ cdef class Chain:
             for core, (h, c) in zip(cores, states):
                 core._set_state(h, c)
         finally:
-            self.busy = 0
+            self.leave()
 
     def clear(self, list rows not None):
         """Zero the states of the rows with these indices."""
@@ -126,4 +132,4 @@ cdef class Chain:
                 if core is not None:
                     core._clear(rows)
         finally:
-            self.busy = 0
+            self.leave()

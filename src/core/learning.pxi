@@ -10,6 +10,47 @@ cdef void* element(cnp.ndarray a, isize i) noexcept:
     return NULL if a is None else cnp.PyArray_BYTES(a) + i * cnp.PyArray_ITEMSIZE(a)
 
 
+# Without a GIL, a lock sees to it that attributes which are set together are looked at together.
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    static PyMutex attributes_mutex = {0};
+    #define lock_attributes() PyMutex_Lock(&attributes_mutex)
+    #define unlock_attributes() PyMutex_Unlock(&attributes_mutex)
+    #else
+    #define lock_attributes() ((void)0)
+    #define unlock_attributes() ((void)0)
+    #endif
+    """
+    void lock_attributes()
+    void unlock_attributes()
+
+
+def attributes(list owners not None, str name not None):
+    """Look at an attribute of several objects, without a moment in between at which ``set_attributes`` could set them.
+
+    Parameters
+    ----------
+    owners : list of object
+        Each keeps the attribute in its ``__dict__``.
+    name : str
+        The attribute.
+
+    Returns
+    -------
+    list
+        Its value of each.
+    """
+    cdef list values = []
+    lock_attributes()
+    try:
+        for owner in owners:
+            values.append(getattr(owner, name))
+    finally:
+        unlock_attributes()
+    return values
+
+
 def set_attributes(list attributes not None):
     """Set attributes of several objects, without a moment in between at which a signal handler could raise.
 
@@ -21,8 +62,12 @@ def set_attributes(list attributes not None):
     attributes : list of (object, str, value)
         What is set: of which object, which attribute, to what.
     """
-    for owner, name, value in attributes:
-        setattr(owner, name, value)
+    lock_attributes()
+    try:
+        for owner, name, value in attributes:
+            setattr(owner, name, value)
+    finally:
+        unlock_attributes()
 
 
 def update_parameters(capsule, str rule, cnp.ndarray out, list values, list gradients, list kept, dict numbers,
