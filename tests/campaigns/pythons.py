@@ -2,7 +2,6 @@
 
     python tests/campaigns/pythons.py 3.13
     python tests/campaigns/pythons.py 3.13 --free-threaded
-    python tests/campaigns/pythons.py 3.13 --free-threaded --thread-sanitizer
 
 Prints the path of the interpreter, which is below build/pythons, and builds it first where it is not there: some
 minutes on two cores. Nothing is installed on this machine, and no list of its package manager is touched: apt-get gets
@@ -27,15 +26,10 @@ NEEDED = {"apt-get": "apt", "make": "make", "cc": "build-essential", "xz": "xz-u
 MODULES = ["zlib", "ctypes", "ssl", "bz2", "lzma"]      # pip needs the first three
 
 
-def name_of(version, free_threaded, thread_sanitizer):
-    """The name of a build: 3.13, 3.13t, 3.13t-tsan."""
-    return version + "t" * free_threaded + "-tsan" * thread_sanitizer
-
-
-def interpreter(version, free_threaded=False, thread_sanitizer=False):
+def interpreter(version, free_threaded=False):
     """Where the interpreter of a build is, or will be."""
-    folder = WORK / name_of(version, free_threaded, thread_sanitizer)
-    return folder / "bin" / f"python{version}{'t' * free_threaded}"
+    name = version + "t" * free_threaded
+    return WORK / name / "bin" / f"python{name}"
 
 
 def run(command, log=None, **options):
@@ -97,9 +91,9 @@ def unpack_source(version):
 
 # ---- The build ------------------------------------------------------------------------------------
 
-def build(version, free_threaded=False, thread_sanitizer=False):
+def build(version, free_threaded=False):
     """Builds that Python where it is not there, and returns the path of its interpreter."""
-    python = interpreter(version, free_threaded, thread_sanitizer)
+    python = interpreter(version, free_threaded)
     if (python.parents[1] / "ready").exists():
         return python
     missing = [f"{tool} (Debian: {package})" for tool, package in NEEDED.items() if not shutil.which(tool)]
@@ -107,22 +101,18 @@ def build(version, free_threaded=False, thread_sanitizer=False):
         raise RuntimeError(f"building CPython needs {', '.join(missing)}")
     WORK.mkdir(parents=True, exist_ok=True)
     source, prefix = unpack_source(version), python.parents[1]
-    name = name_of(version, free_threaded, thread_sanitizer)
-    folder, log = WORK / f"build-{name}", WORK / f"build-{name}.log"
+    folder, log = WORK / f"build-{prefix.name}", WORK / f"build-{prefix.name}.log"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(prefix, ignore_errors=True)
     folder.mkdir()
     log.unlink(missing_ok=True)
     options = [f"--prefix={prefix}", "--without-doc-strings", "--disable-test-modules", "--with-ensurepip=install"]
-    options += ["--disable-gil"] * free_threaded + ["--with-thread-sanitizer"] * thread_sanitizer
-    # Tests need no fast Python, but one that is soon there. The sanitizer's reports need lines; what a tool of the
-    # build does is not of interest here.
-    environment = os.environ | {"OPT": f"-DNDEBUG -O1 -fwrapv -g{int(thread_sanitizer)}",
-                                "TSAN_OPTIONS": "report_bugs=0"}
+    options += ["--disable-gil"] * free_threaded
+    environment = os.environ | {"OPT": "-DNDEBUG -O1 -fwrapv"}      # tests need one that is soon there, not a fast one
     run([source / "configure", *options], log, cwd=folder, env=environment)
     run(["make", f"-j{os.cpu_count()}"], log, cwd=folder, env=environment)
     run(["make", "altinstall"], log, cwd=folder, env=environment)
-    absent = [module for module in MODULES if not can_import(python, module, environment)]
+    absent = [module for module in MODULES if not can_import(python, module)]
     if set(absent) & set(MODULES[:3]):
         raise RuntimeError(f"CPython was built without {', '.join(absent)}: install their headers (Debian: zlib1g-dev "
                            "libffi-dev libssl-dev libbz2-dev liblzma-dev)")
@@ -131,19 +121,18 @@ def build(version, free_threaded=False, thread_sanitizer=False):
     return python
 
 
-def can_import(python, module, environment):
-    return subprocess.run([str(python), "-c", f"import {module}"], stderr=subprocess.DEVNULL, check=False,
-                          env=environment).returncode == 0
+def can_import(python, module):
+    return subprocess.run([str(python), "-c", f"import {module}"], stderr=subprocess.DEVNULL,
+                          check=False).returncode == 0
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("version", help="such as 3.13")
     parser.add_argument("--free-threaded", action="store_true", help="without the global interpreter lock")
-    parser.add_argument("--thread-sanitizer", action="store_true", help="with ThreadSanitizer, which finds data races")
     arguments = parser.parse_args()
     try:
-        print(build(arguments.version, arguments.free_threaded, arguments.thread_sanitizer))
+        print(build(arguments.version, arguments.free_threaded))
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return 1
