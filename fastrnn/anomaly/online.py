@@ -36,6 +36,7 @@ class OnlineDetector(Estimator, ABC):
     n_features_in_: int
     feature_names_in_: Array
     model_: Any
+    offset_: float
     time_features: str | Sequence[str]
 
     @abstractmethod

@@ -100,11 +100,28 @@ class BusyStream:
         self.expected = work(self.alone)
         self.background = Background(work, self.stream)
         time.sleep(0.02)
-        assert self.background.is_alive()
 
     def ends_well(self):
         assert_same_bits(self.background.result(), self.expected)
         assert self.stream.snapshot() == self.alone.snapshot()
+
+
+def while_busy(work, action):
+    """A stream that another thread was in before and after an action, and what the action gave or raised.
+
+    On a machine with other work this thread may come too late: then it is tried again with another stream.
+    """
+    for _ in range(20):
+        busy = BusyStream(work)
+        if busy.background.is_alive():
+            try:
+                result = action(busy)
+            except RuntimeError as error:
+                result = error
+            if busy.background.is_alive():
+                return busy, result
+        busy.background.join(60)
+    pytest.fail("each time the other thread had ended before this one came to it")
 
 
 @pytest.mark.slow
@@ -112,24 +129,21 @@ class BusyStream:
 @pytest.mark.parametrize("first", ["step", "run"])
 def test_one_stream_in_two_threads_at_once(first, second):
     """The second is refused while the first is under way; the first ends as if it had been alone."""
-    busy = BusyStream(first)
-    stream, x, state = busy.stream, busy.x, busy.alone.state
-    other = {"step": lambda: stream.step(x[1]), "step to out": lambda: stream.step(x[1], out=np.empty_like(x[1])),
-             "run": lambda: stream.run(x[:1]), "reset": stream.reset,
-             "state": lambda: setattr(stream, "state", state)}[second]
-    with pytest.raises(RuntimeError, match="another thread"):
-        other()
-    assert busy.background.is_alive()
+    others = {"step": lambda busy: busy.stream.step(busy.x[1]),
+              "step to out": lambda busy: busy.stream.step(busy.x[1], out=np.empty_like(busy.x[1])),
+              "run": lambda busy: busy.stream.run(busy.x[:1]), "reset": lambda busy: busy.stream.reset(),
+              "state": lambda busy: setattr(busy.stream, "state", busy.alone.state)}
+    busy, error = while_busy(first, others[second])
+    assert isinstance(error, RuntimeError) and "another thread" in str(error)
     busy.ends_well()
-    other()                             # and now it may
+    others[second](busy)                # and now it may
 
 
 @pytest.mark.parametrize("first", ["step", "run"])
 def test_the_state_of_a_stream_that_another_thread_steps(first):
     """Reading is allowed, and finds the state before the step: never a torn one."""
-    busy = BusyStream(first)
-    assert busy.stream.snapshot() == busy.before
-    assert busy.background.is_alive()
+    busy, snapshot = while_busy(first, lambda busy: busy.stream.snapshot())
+    assert snapshot == busy.before
     busy.ends_well()
 
 
