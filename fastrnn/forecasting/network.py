@@ -117,9 +117,11 @@ class ForecastNetwork(Container):
             if parameters is self.layer._parameters and network.head is self.head and (
                     network.layer.precision == precision):
                 return network
+        parameters = self.layer._parameters
         layer = copy.copy(self.layer)           # keeps the parameters of now, which another thread may replace
         network = ForecastNetwork(layer.quantized(cast("Precision", precision)), self.head)
-        self._narrow = layer._parameters, network
+        if self.layer._parameters is parameters:        # then the copy was of these
+            self._narrow = parameters, network
         return network
 
     def last(self, x: Array, lengths: IntArray) -> Array:

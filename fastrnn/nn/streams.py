@@ -77,7 +77,7 @@ class Stream(_core.StreamCore, Generic[StateT, StateLikeT]):
 
     def __new__(cls, layer: Recurrent[StateT, StateLikeT], batch_size: int = 1) -> Stream[StateT, StateLikeT]:
         packed_for_steps = getattr(layer, "_packed_for_steps", None)
-        if packed_for_steps is None:
+        if packed_for_steps is None or isinstance(layer, type):
             raise TypeError(f"layer: expected an RNN, LSTM or GRU, got {type(layer).__name__}")
         batch_size = check.size(batch_size, "batch_size")
         model = copy.copy(layer)            # keeps the parameters of now: an update replaces, never writes to them
