@@ -95,6 +95,20 @@ def test_one_step_of_factors_that_need_no_rounding_is_exact(isa, kind):
 
 
 @pytest.mark.parametrize("kind", LAYERS)
+def test_nothing_behind_an_odd_number_of_rows_counts(isa, kind):
+    """Products take rows in pairs: the last one alone, whether NaN follows in the caller's array or in used memory."""
+    layer, T, N = LAYERS[kind](6, 20), 5, 3
+    x, d_output = numbers(T, N, 6), numbers(T, N, layer.proj_size or 20, seed=1)
+    expected = forward_and_backward(layer, x, d_output)
+    behind = [np.full((T + 3, *a.shape[1:]), np.nan, np.float32) for a in (x, d_output)]
+    forward_and_backward(layer, *behind)            # leaves NaN in the memory that the next call takes
+    for a, b in zip(behind, (x, d_output)):
+        a[:T] = b
+    results = forward_and_backward(layer, behind[0][:T], behind[1][:T])
+    assert all((results[name] == a).all() for name, a in expected.items())
+
+
+@pytest.mark.parametrize("kind", LAYERS)
 def test_the_bits_do_not_depend_on_threads(kind):
     layer = LAYERS[kind](40, 96)
     x, d_output = numbers(40, 26, 40), numbers(40, 26, layer.proj_size or 96, seed=1)
