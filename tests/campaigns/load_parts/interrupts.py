@@ -24,9 +24,9 @@ SLICE = ("layer(x), small", "training.fit", "load_state_dict", "Sequential's str
 
 # Commands, run within a folder that has table.csv and model.npz.
 COMMANDS = {
-    "fastrnn forecast": ["forecast", "weather", "--target", "temp_air", "--horizon", "12", "--plot", "out.png"],
+    "fastrnn forecast": ["forecast", "weather", "--target", "temperature_degC", "--horizon", "12", "--plot", "out.png"],
     "fastrnn detect": ["detect", "weather"],
-    "fastrnn train": ["train", "weather", "--target", "temp_air", "--out", "out.npz"],
+    "fastrnn train": ["train", "weather", "--target", "temperature_degC", "--out", "out.npz"],
     "fastrnn gradients": ["gradients", "--hidden-size", "96", "--length", "300"],
     "fastrnn bench": ["bench"],
     "fastrnn demo": ["demo", "--plot", "out.png"],
