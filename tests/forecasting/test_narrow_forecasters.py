@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from helpers import assert_same_bits
 
 import fastrnn
 from fastrnn.forecasting import RNNForecaster
+from fastrnn.forecasting import network as network_module
 from fastrnn.nn.quantized import PRECISIONS
 
 Y = wave(160)
@@ -122,3 +124,21 @@ def test_a_network_keeps_its_last_narrow_one_and_no_older():
     scales = [one.with_precision("int8").layer.parameters["row_scale_ih_l0"] for one in (twin, network)]
     assert_same_bits(scales[0], 2 * scales[1])
     assert "_narrow" not in network.__getstate__()
+
+
+def test_a_narrow_network_is_not_kept_for_weights_that_it_was_not_made_of(monkeypatch):
+    """Weights that another thread replaces at that very moment, and that come back later, have their own narrow one."""
+    network = fitted(Y).models_[0]
+    before, expected = network.layer._parameters, copy.deepcopy(network).with_precision("int8")
+
+    def replaced_meanwhile(layer):
+        with network.updating() as parameters:
+            parameters["0.weight_ih_l0"] *= 2
+        return copy.copy(layer)
+
+    monkeypatch.setattr(network_module, "copy", SimpleNamespace(copy=replaced_meanwhile))
+    network.with_precision("int8")
+    monkeypatch.undo()
+    network.layer._parameters = before
+    scales = [one.layer.parameters["row_scale_ih_l0"] for one in (network.with_precision("int8"), expected)]
+    assert_same_bits(*scales)
