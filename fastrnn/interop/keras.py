@@ -144,7 +144,7 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, activation:
         given = {name: value for name, value in given.items() if value is not None}
         for name, records in _unclaimed(weights.left()):
             _take(name, found, reasons, _inferred, name, records, given, version)
-    return explained(found, path, missed, skipped, lambda: _about(config, weights))
+        return explained(found, path, missed, skipped, lambda: _about(config, weights))
 
 
 def _about(config: Any, weights: Named | Tree) -> str:

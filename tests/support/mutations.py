@@ -153,13 +153,14 @@ def assert_refuses_or_loads(load, data, path, times=16, plus=1 << 22, seconds=30
 
     Nothing else is admitted. Memory is held to `times` the file's size (for zip archives above ``reading.EXPANSION``)
     `plus` a constant, and where it is `capped` also to MOST_TIMES the file plus MOST_PLUS; the process's own time,
-    without what tracing its memory takes, to `hang` seconds.
+    without what tracing its memory takes, to `hang` seconds and one more for each MiB of the file.
     Returns the error, or None where the file was loaded.
     """
     path.unlink(missing_ok=True)        # writing over a file waits for the disk on some file systems
     path.write_bytes(data)
     most, usual = MOST_TIMES * len(data) + MOST_PLUS, times * len(data) + plus
     most = max(most, 0 if capped else usual)
+    hang += len(data) / (1 << 20)
     hang *= 8 if sys.gettrace() else 1      # `make coverage` traces every line, which takes several times as long
     start = time.process_time()
     with limited(most, seconds) if LIMIT else bounded(min(most, usual), seconds):
