@@ -123,7 +123,7 @@ class Build(build_ext):
                 flags += ["-O0", "--coverage"]
                 extension.extra_link_args = ["--coverage"]
             if SANITIZE:
-                flags += [f"-fsanitize={SANITIZE}", "-g1", "-O1", "-fno-omit-frame-pointer"]
+                flags += [f"-fsanitize={SANITIZE}", "-g1", "-O2", "-fno-omit-frame-pointer"]
                 extension.extra_link_args = [f"-fsanitize={SANITIZE}"]
             if CLANG_CL:
                 flags = [f"/clang:{flag}" for flag in flags]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from .._base.reading import ModelFormatError, refusing
-from .._base.trees import packed, unpacked
+from .._base.trees import digest_of, packed, unpacked
 from .base_stream import AdaptiveInterval, BaseStream
 from .categories import expanded, labels_of
 from .encoding import FLOOR, HARMONICS, LARGEST, LOGARITHMS, PERIODS, TINY, missing_at_end
@@ -284,7 +285,23 @@ class ForecastStream:
             if state.keys() != self._state().keys():
                 raise ModelFormatError(f"expected {', '.join(self._state())}, got {', '.join(state)}")
             other.__setstate__(state)
+            if digest_of(other._weights()) != digest_of(self._weights()):
+                raise ModelFormatError("of another model (weights differ)")
+            other._try()
         self.__dict__ = vars(other)         # all at once
+
+    def _try(self) -> None:
+        """Raise an error of any kind where what a snapshot holds cannot take a value and a missing one."""
+        trial = copy.deepcopy(self, {id(array): array for array in self._weights()})
+        rows = {name: [None] * len(encoded if self._labels is None else self._labels[name])
+                for name, encoded in (("known", self._encoding.known[0]), ("past", self._encoding.past[0]))}
+        known, past = (rows[name] or None for name in ("known", "past"))
+        last = float(self._value(np.array(self._z[self._at])))
+        with np.errstate(all="ignore"):
+            for value in (min(max(last, self._guard.low), self._guard.high), None):
+                forecasts = trial.step(value, known, past)      # type: ignore[arg-type]  # None: missing, in a row
+        if forecasts.shape != (self._encoding.horizon,):
+            raise ModelFormatError(f"{forecasts.shape} forecasts, of a horizon of {self._encoding.horizon}")
 
     def __repr__(self) -> str:
         return f"<ForecastStream after {self._count} observations, horizon {self._encoding.horizon}>"

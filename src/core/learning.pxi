@@ -62,9 +62,11 @@ def set_attributes(list attributes not None):
     attributes : list of (object, str, value)
         What is set: of which object, which attribute, to what.
     """
+    cdef list before = [None] * len(attributes)     # kept until the end: a finalizer may come back here
     lock_attributes()
     try:
-        for owner, name, value in attributes:
+        for i, (owner, name, value) in enumerate(attributes):
+            before[i] = getattr(owner, name, None)
             setattr(owner, name, value)
     finally:
         unlock_attributes()

@@ -156,15 +156,15 @@ cdef int look(poll_state* poll) noexcept nogil:
     cdef PyGILState_STATE gil = PyGILState_Ensure()
     restore_fp(poll.mode)
     if PyErr_CheckSignals():
-        poll.cancelled = 1
+        atomic_release(&poll.cancelled, 1)
     elif orphaned() and poll.cancelled == 0:
         PyErr_SetString(RuntimeError, "a signal handler forked in the midst of a call of several threads, which the "
                                       "child of the fork does not have: the call cannot be finished there")
-        poll.cancelled = 1
+        atomic_release(&poll.cancelled, 1)
     PyGILState_Release(gil)
     restore_fp(mode)
     poll.next = clock_seconds() + LOOK_INTERVAL
-    return poll.cancelled
+    return poll.cancelled != 0
 
 
 cdef void start_poll(poll_state* poll) noexcept nogil:
@@ -260,7 +260,7 @@ cdef int wait_longer(team_member* m) noexcept nogil:
     cdef int i
     if m.waits_since == 0:
         m.waits_since = now
-    if ((atomic_get(&m.team.alone) == 0 or m.phase < m.team.trial)
+    if ((atomic_get(&m.team.alone) == 0 or m.phase < atomic_get(&m.team.trial))
             and now - m.waits_since < SPIN + 0.5 * phase_seconds(m, now)):
         for i in range(32):
             pause_cpu()
@@ -315,7 +315,7 @@ cdef void end_of_trial_phase(team_member* m, double now) noexcept nogil:
         t.alone_best = 1e9
         atomic_release(&t.alone, 1)
     elif m.phase > ALONE_PHASES and m.took == m.phase + 1:
-        t.trial += 1                # another member is still to come: this phase says nothing
+        atomic_release(&t.trial, t.trial + 1)       # another member is still to come: this phase says nothing
     elif 1 < m.phase <= ALONE_PHASES:
         t.alone_best = min(t.alone_best, seconds)
     elif m.phase > ALONE_PHASES + 1:

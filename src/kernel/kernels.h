@@ -76,7 +76,7 @@ typedef struct {
 
 /* How the tasks of one call learn that they should stop. One of these is shared by all of them. [call] */
 typedef struct poll_state {
-    volatile int cancelled;
+    long long cancelled;        /* read while the caller's thread may write it: atomic_acquire, atomic_release (team.h) */
     double next;                /* seconds of clock_seconds() at which to look for signals again */
     int (*look)(struct poll_state *);   /* takes the GIL and runs signal handlers; nonzero: stop */
     unsigned long thread;       /* the caller's thread: the only one that looks */
@@ -101,7 +101,8 @@ typedef struct {
     int (*wait_longer)(struct team_member *);   /* some microseconds; nonzero: stop */
     void (*end_wait)(struct team_member *);     /* when a phase is over: after wait_longer, of a member alone, and of
                                    member 0 in the trial */
-    long long trial;            /* phases in which it is found out whether the team pays; 0: that is known */
+    long long trial;            /* phases in which it is found out whether the team pays; 0: that is known. Member 0
+                                   changes it */
     long long alone;            /* 1 + the member that goes on alone, or 0 */
     long long closed;           /* member 0 goes on alone to the end, and the others leave */
     char line[64];              /* what follows is member 0's */

@@ -13,6 +13,7 @@
 #endif
 #include "pythread.h"
 #include "kernels.h"
+#include "team.h"
 
 static inline double clock_seconds(void)
 {
@@ -29,7 +30,7 @@ static inline double clock_seconds(void)
  * GIL. */
 static inline int should_stop(poll_state *p)
 {
-    if (p->cancelled) return 1;
+    if (atomic_acquire(&p->cancelled)) return 1;
     if (PyThread_get_thread_ident() == p->thread && clock_seconds() > p->next) return p->look(p);
     return 0;
 }

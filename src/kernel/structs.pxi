@@ -45,7 +45,7 @@ cdef extern from "kernels.h" nogil:
         const void* peephole
 
     ctypedef struct poll_state:
-        int cancelled
+        long long cancelled
         double next
         int (*look)(poll_state*) noexcept nogil
         unsigned long thread

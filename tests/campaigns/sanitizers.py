@@ -41,7 +41,8 @@ OPTIONS = {
                              "quarantine_size_mb=64:malloc_context_size=20:fast_unwind_on_malloc={fast}",
              "UBSAN_OPTIONS": "halt_on_error=0:print_stacktrace=1"},
     # The reports decide, not the exit status: a child process of a test may meet a race of the interpreter's own.
-    "tsan": {"TSAN_OPTIONS": "exitcode=0:die_after_fork=0:history_size=4:second_deadlock_stack=1"},
+    "tsan": {"TSAN_OPTIONS": "exitcode=0:die_after_fork=0:history_size=4:second_deadlock_stack=1:"
+                             "allocator_may_return_null=1"},
 }
 FRAME = '"    #%n %F %S (%m)"'          # with the module, by which fastrnn's frames are known
 
@@ -152,7 +153,8 @@ def split_reports(folder):
     for file in sorted(folder.glob("*")):
         text = file.read_text(errors="replace")
         # A test asked for more memory than there is: it is refused, as it should be.
-        text = re.sub(r"^==\d+==WARNING: AddressSanitizer failed to allocate .*\n", "", text, flags=re.M)
+        text = re.sub(r"^==\d+==(?:WARNING: (?:Address|Thread)Sanitizer failed to allocate"
+                      r"|ERROR: ThreadSanitizer: requested allocation size) .*\n", "", text, flags=re.M)
         if "LeakSanitizer: detected" in text:
             yield from re.findall(r"^(?:Direct|Indirect) leak of .*?(?=^\s*$)", text, re.M | re.S)
         elif "WARNING: ThreadSanitizer" in text:

@@ -11,7 +11,7 @@ from forecasters import SMALL, fitted, wave
 
 import fastrnn
 from fastrnn import ModelFormatError
-from fastrnn._base import reading
+from fastrnn._base import reading, trees
 from fastrnn.forecasting import RNNForecaster
 
 ENDINGS = (".npz", ".safetensors")
@@ -325,6 +325,28 @@ def test_snapshots_that_are_refused():
         with pytest.raises(error, match=message):
             stream.restore(broken)
         assert stream.snapshot() == state
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+@pytest.mark.parametrize("about", OPTIONS)
+def test_forged_snapshots(about):
+    """Each attribute of another kind, the checksum right: the snapshot is refused, or the stream goes on."""
+    model = fitted(**OPTIONS[about], updates=1)
+    stream = model.stream(X=future(model), interval=0.8)
+    extra = {"known": [0.5, 1.0] if model.n_features_in_ else None, "past": [0.3] if "past" in OPTIONS[about] else None}
+    before, state, refused = stream.snapshot(), stream._state(), []
+    for name in state:
+        for other in (None, 7, "text", [0.5], np.ones(3)):
+            try:
+                stream.restore(trees.packed({**state, name: other}, "ForecastStream", stream._weights()))
+            except ModelFormatError:
+                refused.append(name)
+            else:
+                for value in (0.5, None):
+                    assert stream.step(value, **extra).shape == (model.horizon,), (name, other)
+            stream.restore(before)
+    assert {"_z", "_ring", "_encoding", "_streams", "_read", "_count", "_at", "_guard"} <= set(refused)
 
 
 @pytest.mark.slow
