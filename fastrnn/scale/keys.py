@@ -47,10 +47,12 @@ def encoded(key: Hashable, depth: int = 0) -> bytes:
                     f"of these, got {type(key).__name__}")
 
 
-def decoded(data: bytes) -> Hashable:
+def decoded(data: bytes, depth: int = 0) -> Hashable:
     """The key of which ``encoded`` made these bytes; ValueError for other bytes."""
     kind, content = data[:1], data[1:]
     key: Hashable = None
+    if depth > _DEEPEST:
+        raise ValueError(f"key: more than {_DEEPEST} tuples within each other")
     if kind == b"s":
         key = content.decode("utf-8", "surrogatepass")
     elif kind == b"i":
@@ -66,9 +68,13 @@ def decoded(data: bytes) -> Hashable:
             at += _LENGTH.size
             if length > len(content) - at:
                 raise ValueError("key: cut short")
-            parts.append(decoded(content[at:at + length]))
+            parts.append(decoded(content[at:at + length], depth + 1))
             at += length
         key = tuple(parts)
-    if encoded(key) != data:            # every key has one form alone
+    try:
+        again = encoded(key, depth)     # every key has one form alone
+    except TypeError as error:          # NaN
+        raise ValueError(str(error)) from None
+    if again != data:
         raise ValueError(f"key: expected the bytes of a key, got {data[:40]!r}")
     return key

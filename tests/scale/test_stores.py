@@ -1,9 +1,11 @@
 """Stores of evicted streams: what they keep, and that none is lost where one fails or a process is killed."""
 
+import math
 import os
 import shutil
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 
@@ -259,6 +261,17 @@ def test_bytes_of_no_key_are_refused(data):
         except ValueError:
             continue
         assert encoded(key) == each
+
+
+def test_bytes_of_keys_that_are_none_are_refused():
+    """NaN, which no stream could be found by, and tuples deep in one another."""
+    within = encoded(0.5)
+    nan = b"f" + struct.pack("<d", math.nan)
+    for _ in range(2000):
+        within = b"t" + struct.pack("<I", len(within)) + within
+    for data in (nan, b"t" + struct.pack("<I", len(nan)) + nan, within):
+        with pytest.raises(ValueError, match="key"):
+            decoded(data)
 
 
 def test_numbers_of_numpy_are_those_of_python():
