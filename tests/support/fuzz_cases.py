@@ -74,8 +74,8 @@ class Case:
 
 FORMS = ["float16", "int8", "uint8", "bool", "int64", "big_endian", "list", "nested", "object", "complex", "float64",
          "longdouble", "none", "text", "bfloat16"]
-RELATIONS = ["layouts", "layouts", "forms", "threads", "out", "out", "stream", "stream", "stream", "chunks", "rows",
-             "lengths", "cells", "copies", "refusals", "sequential", "packed", "isas",
+RELATIONS = ["layouts", "layouts", "forms", "threads", "out", "out", "stream", "stream", "stream", "pool", "chunks",
+             "rows", "lengths", "cells", "copies", "refusals", "sequential", "packed", "isas",
              "pointwise", "states"]
 
 

@@ -11,7 +11,7 @@ from fuzz_checks import check, refused, same, within
 from helpers import LAYOUTS, using_isa
 
 import fastrnn
-from fastrnn import _core
+from fastrnn import _core, scale
 from fastrnn.nn import reference
 
 # ---- Equal bits -----------------------------------------------------------------------------------
@@ -182,6 +182,33 @@ def stream(setting):
     same(results, np.ascontiguousarray(expected), "stream")
     same(parts_of(live), tuple(map(np.ascontiguousarray, finals)), "state of a stream")
     _reset_rows(setting, live)
+
+
+@check
+def pool(setting):
+    """Rows of a pool, of any keys and in any order: the bits of each key's own stream; or a pool refused by name."""
+    case, layer, rng = setting.case, setting.layer, setting.rng
+    if case.bidirectional or case.reverse:
+        refused(lambda: scale.StreamPool(layer, 2), ("a",), "pool")
+        return
+    capacity, store = int(rng.integers(1, 6)), {} if rng.random() < 0.5 else None
+    pool, alone = scale.StreamPool(layer, capacity, store=store), {}
+    names = ["a", 7, ("b", 1.5), None, b"c", 0.25][:6 if store is not None else capacity]
+    for t in range(case.T):
+        # as many keys as the pool holds, each perhaps more than once; the store has the others' streams
+        chosen = rng.choice(len(names), min(capacity, len(names)), replace=False)
+        keys = [names[i] for i in rng.choice(chosen, case.N)]
+        x = setting.x[t]
+        expected = np.array([alone.setdefault(key, layer.stream()).step(row) for key, row in zip(keys, x)],
+                            setting.dtype).reshape(case.N, setting.S)
+        target = np.full((case.N, setting.S), 7, setting.dtype) if rng.random() < 0.3 else None
+        result = pool.step(keys, LAYOUTS[case.other_layout](x), target)
+        assert target is None or result is target
+        same(result, expected, "pool")
+        if rng.random() < 0.2:
+            again = scale.StreamPool(layer, capacity, store=store)
+            again.restore(pool.snapshot())
+            pool = again
 
 
 def parts_of(live):
