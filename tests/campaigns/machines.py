@@ -367,8 +367,6 @@ def musl(short):
     def check():
         need_x86()
         need({"musl-gcc": "musl-tools", "apt-get": "apt", "make": "make", "xz": "xz-utils"})
-        if not Path(__file__).with_name("pythons.py").exists():
-            raise NotRun("needs tests/campaigns/pythons.py, which unpacks the source of CPython")
         folder = WORK / "musl"
         python, site = build_musl_python(folder), folder / "site"
         if not (site / "ready").exists():
