@@ -21,6 +21,7 @@ import argparse
 import concurrent.futures
 import contextlib
 import hashlib
+import importlib.util
 import os
 import random
 import re
@@ -272,15 +273,14 @@ def plant(copy, fault):
     if fault.compiled:
         yield
         return
-    text, status = file.read_text(), file.stat()
+    text, compiled = file.read_text(), Path(importlib.util.cache_from_source(file))
     try:
         file.write_text(planted(text, fault))
-        # Python compiles a file again where its time in seconds or its size differs.
-        os.utime(file, (status.st_atime, status.st_mtime - 1e6 * fault.number))
+        compiled.unlink(missing_ok=True)        # otherwise Python might take it to be that of the changed file
         yield
     finally:
         file.write_text(text)
-        os.utime(file, (status.st_atime, status.st_mtime))
+        compiled.unlink(missing_ok=True)
 
 
 # ---- Running -------------------------------------------------------------------------------------

@@ -95,11 +95,12 @@ class Bounded:
             error = np.where(beyond | special & ~np.isinf(error), 0, np.where(undecided, np.inf, error))
         return Bounded(value, error, np.abs(value), by)
 
-    def _result(self, value, error, size):
+    def _result(self, value, error, size, undecided=False):
+        """The result of an operation; undecided: where an operand was so."""
         if self.by.wild:
             unknown = np.isnan(error)
             if unknown.any():
-                error = np.where(unknown, np.where(np.isfinite(value), np.inf, 0), error)
+                error = np.where(unknown, np.where(np.isfinite(value) | undecided, np.inf, 0), error)
         return Bounded(value, error, size, self.by)
 
     def _sum(self, other, value):
@@ -108,7 +109,7 @@ class Bounded:
         if self.by.wild:    # infinity beside terms that may have overflowed to the other one: a NaN or not
             far = [np.isfinite(part.value) & (part.size > self.by.largest / 16) for part in (self, other)]
             error = np.where(~np.isfinite(value) & (far[0] | far[1]), np.inf, error)
-        return self._result(value, error, size)
+        return self._result(value, error, size, np.isinf(self.error) | np.isinf(other.error))
 
     def __add__(self, other):
         other = self._other(other)
@@ -132,7 +133,7 @@ class Bounded:
         if by.wild:     # infinite times a number whose sign is not certain
             loose = ~np.isfinite(x.value) & (y_size <= y.error) | ~np.isfinite(y.value) & (np.abs(x.value) <= x.error)
             error = np.where(loose & ((x.error > 0) | (y.error > 0)), np.inf, error)
-        return self._result(value, error, size)
+        return self._result(value, error, size, np.isinf(x.error) | np.isinf(y.error))
 
     __rmul__ = __mul__
 
@@ -147,7 +148,7 @@ class Bounded:
         size = np.abs(x.value) @ y_size
         error = np.abs(x.value) @ y.error + x.error @ (y_size + y.error)
         return self._result(x.value @ y.value, error + (self.by.terms + len(y.value)) * self.by.u * size
-                            + self.by.tiny, size)
+                            + self.by.tiny, size, np.isinf(x.error).any(-1, keepdims=True) | np.isinf(y.error).any(0))
 
     def rounded(self):
         """Rounded to bfloat16. Rounding keeps order, so that it takes a - e ... a + e to the ends' rounded values."""
@@ -217,7 +218,7 @@ class Weight:
         if by.wild:         # as in Bounded._sum
             others = np.where(np.isfinite(v.value), np.abs(v.value), 0) @ weight_size
             error = np.where(~np.isfinite(value) & (others > by.largest / 16), np.inf, error)
-        return v._result(value, error, size)
+        return v._result(value, error, size, np.isinf(v.error).any(-1, keepdims=True))
 
 
 class IntegerWeight:
