@@ -7,9 +7,9 @@
     python tests/campaigns/sanitizers.py asan --compiler gcc -- python fuzz.py      a program of one's own on that build
 
 asan runs the core's tests with vectors on. Those with the fixture `isa` go over every instruction set by themselves;
-the others run once for each. A second pass looks for leaks: there Python takes its memory from malloc, and
-LeakSanitizer looks when the tests of a process are over and the interpreter is still alive, so that only what nobody
-holds any more counts. tsan runs the tests with threads.
+the others run once for each. A last pass looks for leaks, in some cases of each test: there Python takes its memory
+from malloc, and LeakSanitizer looks when the tests of a process are over and the interpreter is still alive, so that
+only what nobody holds any more counts. tsan runs the tests with threads.
 
 What a sanitizer reports goes into files below build/KIND-COMPILER/reports, those of the tests' own child processes too.
 Nothing is suppressed there. The interpreter and NumPy are built without sanitizers, though: a leak or a race counts
@@ -38,7 +38,7 @@ RUNTIMES = {("asan", "gcc"): ["libasan.so", "libubsan.so", "libstdc++.so.6"],
             ("tsan", "clang"): ["libclang_rt.tsan-x86_64.so", "libclang_rt.tsan.so", "libstdc++.so.6"]}
 OPTIONS = {
     "asan": {"ASAN_OPTIONS": "detect_leaks={leaks}:leak_check_at_exit=0:allocator_may_return_null=1:"
-                             "quarantine_size_mb=64:malloc_context_size=20:fast_unwind_on_malloc={fast}",
+                             "quarantine_size_mb=64:malloc_context_size={calls}:fast_unwind_on_malloc={fast}",
              "UBSAN_OPTIONS": "halt_on_error=0:print_stacktrace=1"},
     # The reports decide, not the exit status: a child process of a test may meet a race of the interpreter's own.
     "tsan": {"TSAN_OPTIONS": "exitcode=0:die_after_fork=0:history_size=4:second_deadlock_stack=1:"
@@ -67,6 +67,7 @@ class Pass(NamedTuple):
     isa: str = ""               # of the tests that do not go over all of them; the widest
     leaks: bool = False
     one_isa: bool = False       # without the tests that go over all of them
+    sample: int = 0             # so many cases of each test function at most; 0: all
 
 
 def passes(kind, isas, tests, piece):
@@ -78,7 +79,8 @@ def passes(kind, isas, tests, piece):
         return [Pass("threads", tests), *(Pass(isa, tests, isa, one_isa=True) for isa in isas[1:])]
     return [Pass("every-isa", tests or [*CORE, *READERS]),
             *(Pass(isa, tests or CORE, isa, one_isa=True) for isa in isas[1:]),
-            Pass("leaks", tests or LEAKS, leaks=True)]
+            # Each allocation is noted with the calls that led to it, which takes long: all functions, of each some cases.
+            Pass("leaks", tests or LEAKS, leaks=True, sample=6)]
 
 
 # ---- A build --------------------------------------------------------------------------------------------
@@ -122,7 +124,7 @@ def build(kind, name, isas=None):
 
 def environment(kind, name, reports, leaks=False):
     """The environment variables with which Python uses that build; what is reported goes into the folder `reports`."""
-    values = {"leaks": int(leaks), "fast": int(not leaks)}
+    values = {"leaks": int(leaks), "fast": int(not leaks), "calls": 12 if leaks else 20}
     common = f":log_path={reports / kind}:stack_trace_format={FRAME}"
     lib = str(build_folder(kind, name) / "lib")
     symbolizer = shutil.which("llvm-symbolizer", path=os.path.dirname(os.path.realpath(find_compiler(name))))
@@ -181,9 +183,9 @@ def run_pass(kind, name, run, arguments, reports):
     variables |= {"FASTRNN_ISA": run.isa} if run.isa else {}
     words = " and ".join(f"not {word}" for word in MEASURED)
     processes = ["-n", arguments.workers, "--dist", "worksteal"] if arguments.workers != "0" else []
-    if arguments.sample:
+    if sample := arguments.sample or run.sample:
         processes += ["-p", "sampled"]
-        variables["FASTRNN_SAMPLE"] = str(arguments.sample)
+        variables["FASTRNN_SAMPLE"] = str(sample)
     command = [*fixed_addresses(kind), sys.executable, "-m", "pytest", "-q", "-p", "sanitized", "-p", "no:faulthandler",
                "-p", "no:cacheprovider", "-k", words, *(["-m", "not slow"] if kind == "asan" else []), *processes,
                *run.tests]
