@@ -79,7 +79,7 @@ def passes(kind, isas, tests, piece):
         return [Pass("threads", tests), *(Pass(isa, tests, isa, one_isa=True) for isa in isas[1:])]
     return [Pass("every-isa", tests or [*CORE, *READERS]),
             *(Pass(isa, tests or CORE, isa, one_isa=True) for isa in isas[1:]),
-            # Each allocation is noted with the calls that led to it, which takes long: all functions, of each some cases.
+            # Some cases of each function: each allocation is noted with the calls that led to it, which takes long.
             Pass("leaks", tests or LEAKS, leaks=True, sample=6)]
 
 
