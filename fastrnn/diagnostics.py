@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["GradientFlow", "LayerFlow", "gradient_flow"]
 
 _ROWS_PER_CALL = 2 ** 14        # rows of one kernel call that computes Jacobians; bounds the memory
+# Sum of size ** 3 of the Jacobians of one call: some milliseconds' work, after which Ctrl-C is answered.
+_NORMS_PER_CALL = 2 ** 24
 
 
 @dataclass(frozen=True)
@@ -381,7 +383,7 @@ class _Walk:
         size = sum(sizes)
         identity = np.split(np.eye(size), np.cumsum(sizes)[:-1], axis=1)
         points = np.argwhere(self.valid[:, :rows])
-        points_per_call = max(1, _ROWS_PER_CALL // size)
+        points_per_call = max(1, min(_ROWS_PER_CALL // size, _NORMS_PER_CALL // size ** 3))
         for chunk in np.split(points, range(points_per_call, len(points), points_per_call)):
             t, n = chunk.T
             before = tuple(np.repeat(np.stack([self.states[i][part][j] for i, j in chunk]), size, 0)

@@ -142,8 +142,8 @@ class Estimator:
         Parameters
         ----------
         path : str or path-like
-            The ending tells the format: ``.npz`` (NumPy alone) or ``.safetensors`` (``pip install
-            fastrnn[safetensors]``). An existing file is replaced atomically: readers never see a partial file.
+            The ending tells the format: ``.npz`` or ``.safetensors``. An existing file is replaced atomically: readers
+            never see a partial file.
 
         Raises
         ------
@@ -192,8 +192,6 @@ class Estimator:
             The path ends otherwise.
         OSError
             The file cannot be read.
-        ImportError
-            The file is a .safetensors file, and the package safetensors is missing.
 
         Examples
         --------

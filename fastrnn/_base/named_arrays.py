@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from .pieces import as_stored, write_in_pieces
 from .reading import Archive, ModelFormatError, parse_json, parse_npy, read_bytes, refusing
-from .writing import replacing, write_in_pieces
+from .writing import replacing
 
 if TYPE_CHECKING:
     from .typing import Array, PathLike
@@ -29,9 +30,7 @@ def write(path: PathLike, tensors: Mapping[str, Array], metadata: dict[str, Any]
             # The cast is for NumPy's stubs, in which `allow_pickle` might be among the names.
             np.savez(file, **cast("dict[str, Any]", dict(tensors)), fastrnn=np.frombuffer(text.encode(), np.uint8))
     else:
-        data = safetensors_package().numpy.save(dict(tensors), metadata={"fastrnn": text})
-        with replacing(path) as file:
-            write_in_pieces(file, data)
+        write_safetensors(path, tensors, text)
 
 
 def read(path: PathLike) -> Contents:
@@ -77,8 +76,36 @@ def parse_configuration(text: str | bytes) -> dict[str, Any]:
     return metadata
 
 
-_SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
-                "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}
+# ---- .safetensors -----------------------------------------------------------------------------------
+
+# Types by the names that the format has for them, in its order, wider ones last: their bits, and NumPy's type.
+_TYPES: dict[str, tuple[int, str | None]] = {
+    "BOOL": (8, "?"), "F4": (4, None), "F6_E2M3": (6, None), "F6_E3M2": (6, None), "U8": (8, "u1"), "I8": (8, "i1"),
+    "F8_E5M2": (8, None), "F8_E4M3": (8, None), "F8_E8M0": (8, None), "F8_E4M3FNUZ": (8, None),
+    "F8_E5M2FNUZ": (8, None), "I16": (16, "<i2"), "U16": (16, "<u2"), "F16": (16, "<f2"), "BF16": (16, None),
+    "I32": (32, "<i4"), "U32": (32, "<u4"), "F32": (32, "<f4"), "C64": (64, None), "F64": (64, "<f8"),
+    "I64": (64, "<i8"), "U64": (64, "<u8")}
+_TYPE_NAMES = {np.dtype(dtype): name for name, (_, dtype) in _TYPES.items() if dtype}
+_RANKS = {name: rank for rank, name in enumerate(_TYPES)}
+_LONGEST_HEADER = 100_000_000       # bytes, by the format
+_AXES = 64                          # the most that NumPy has
+
+
+def write_safetensors(path: PathLike, tensors: Mapping[str, Array], text: str) -> None:
+    """Write arrays and a configuration, atomically and to the byte as the package safetensors does."""
+    kinds = {name: _TYPE_NAMES[a.dtype.newbyteorder("<")] for name, a in tensors.items()}
+    header: dict[str, Any] = {"__metadata__": {"fastrnn": text}}
+    start = 0
+    for name in sorted(tensors, key=lambda name: (-_RANKS[kinds[name]], name)):
+        end = start + tensors[name].nbytes
+        header[name] = {"dtype": kinds[name], "shape": tensors[name].shape, "data_offsets": (start, end)}
+        start = end
+    data = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    data += b" " * (-len(data) % 8)                 # so that the numbers are aligned
+    with replacing(path) as file:
+        file.write(len(data).to_bytes(8, "little") + data)
+        for name in list(header)[1:]:
+            write_in_pieces(file, as_stored(tensors[name]))
 
 
 def read_safetensors(path: PathLike) -> Contents:
@@ -87,31 +114,51 @@ def read_safetensors(path: PathLike) -> Contents:
     bfloat16, which NumPy does not have, is read as float32. Of other types that NumPy does not have, the bytes are
     read, in a field that bears the type's name.
     """
-    deserialize = safetensors_package().deserialize
     data = read_bytes(path)
     with refusing(path):
-        # The library checks lengths, offsets, overlaps and coverage, but not that a name stands there once only.
-        entries = dict(deserialize(data))
-        header = parse_json(data[8:8 + int.from_bytes(data[:8], "little")])
-        text = (header.pop("__metadata__", None) or {}).get("fastrnn")
-        tensors = {name: _tensor(**entries[name]) for name in header}         # in the file's order
+        start = 8 + int.from_bytes(data[:8], "little")
+        if len(data) < 8 or start > min(len(data), 8 + _LONGEST_HEADER):
+            raise ModelFormatError(f"the header claims to end at byte {start} of {len(data)}")
+        header = parse_json(data[8:start].decode())
+        metadata = header.pop("__metadata__", None)
+        metadata = {} if metadata is None else metadata
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+            raise ModelFormatError("__metadata__: expected texts by name")
+        _check_places(header, len(data) - start)
+        numbers = memoryview(data)[start:]
+        tensors = {name: _tensor(numbers[slice(*entry["data_offsets"])], entry["dtype"], entry["shape"])
+                   for name, entry in header.items()}         # in the file's order
+        text = metadata.get("fastrnn")
         return tensors, None if text is None else parse_configuration(text)
 
 
-def _tensor(data: bytes, dtype: str, shape: list[int]) -> Array:
+def _check_places(header: Mapping[str, Any], size: int) -> None:
+    """Refuse entries that are not as large as type and shape ask for, or do not cover `size` bytes one by one."""
+    for name, entry in header.items():
+        name.encode()               # not half of a surrogate pair, which no message could show
+        kind, shape, place = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if not isinstance(kind, str) or kind not in _TYPES:
+            raise ModelFormatError(f"{name!r:.200}: a type {kind!r:.200}, which the format does not have")
+        if (not isinstance(shape, list) or len(shape) > _AXES or not isinstance(place, list) or len(place) != 2
+                or any(type(number) is not int or not 0 <= number < 2**64 for number in shape + place)):
+            raise ModelFormatError(f"{name!r:.200}: expected sizes and a place, got {shape!r:.200} and {place!r:.200}")
+        if math.prod(shape) * _TYPES[kind][0] != 8 * (place[1] - place[0]):
+            raise ModelFormatError(f"{name!r:.200}: {kind} {shape!r:.200} does not take the bytes {place}")
+    reached = 0
+    for start, end in sorted(entry["data_offsets"] for entry in header.values()):
+        if start != reached:
+            raise ModelFormatError(f"an entry begins at byte {start} of the data, where one ends at {reached}")
+        reached = end
+    if reached != size:
+        raise ModelFormatError(f"the entries end at byte {reached} of {size} bytes of data")
+
+
+def _tensor(data: memoryview, kind: str, shape: list[int]) -> Array:
     """The array of one entry."""
-    if dtype == "BF16":             # the upper half of a float32
+    if kind == "BF16":              # the upper half of a float32
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
-    if dtype not in _SAFETENSORS:
-        a = np.frombuffer(data, [(dtype, "u1")])
+    dtype = _TYPES[kind][1]
+    if dtype is None:
+        a = np.frombuffer(data, [(kind, "u1")])
         return a.reshape(shape) if a.size == math.prod(shape) else a
-    return np.frombuffer(data, _SAFETENSORS[dtype]).reshape(shape)
-
-
-def safetensors_package() -> Any:
-    """The package safetensors; where it is missing, an ImportError that says what to install."""
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError("safetensors files need the package safetensors: pip install fastrnn[safetensors]") from error
-    return safetensors
+    return np.frombuffer(data, dtype).reshape(shape)

@@ -16,9 +16,11 @@ import re
 import stat
 import struct
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
+
+from .pieces import read_in_pieces
 
 if TYPE_CHECKING:
     from zipfile import ZipInfo
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 # A compressed entry may grow to this many times the size of its archive (weights hardly compress; zeros do).
 EXPANSION = 64
-PIECE = 2**24           # bytes that are read at once: some ten milliseconds' work
 # A JSON text may have so many lists and objects, and one more for each PART_SIZE bytes.
 SMALL_PARTS, PART_SIZE = 100_000, 8
 # A .npy header of numbers, as NumPy writes it (with L behind its numbers in Python 2). All others are left to NumPy's
@@ -74,17 +75,6 @@ def read_bytes(path: PathLike, offset: int = 0, length: int | None = None) -> by
             raise ModelFormatError("not a regular file")
         file.seek(offset)
         return read_in_pieces(file, status.st_size if length is None else length)
-
-
-def read_in_pieces(file: IO[bytes], size: int) -> bytes:
-    """Up to `size` bytes. Between two pieces Ctrl-C is answered: the system does not interrupt one call."""
-    if size <= PIECE:
-        return file.read(size)
-    pieces, left = [], size
-    while left > 0 and (piece := file.read(min(left, PIECE))):
-        pieces.append(piece)
-        left -= len(piece)
-    return b"".join(pieces)
 
 
 @contextlib.contextmanager

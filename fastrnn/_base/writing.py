@@ -9,7 +9,8 @@ import stat
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
 
-from .reading import PIECE, lacks_memory
+from .pieces import PIECE
+from .reading import lacks_memory
 
 if TYPE_CHECKING:
     from .typing import PathLike
@@ -59,13 +60,6 @@ def _named(path: PathLike) -> Iterator[None]:
         raise
 
 
-def write_in_pieces(file: IO[bytes], data: bytes | memoryview) -> None:
-    """Write bytes, and answer Ctrl-C between two pieces of them: the system does not interrupt one call."""
-    view = memoryview(data)
-    for start in range(0, len(view), PIECE):
-        file.write(view[start:start + PIECE])
-
-
 def _sync(file: IO[bytes]) -> None:
     """Have the disk take what was written. For a large file another thread waits, so that Ctrl-C is answered here."""
     file.flush()
@@ -85,7 +79,11 @@ def _sync(file: IO[bytes]) -> None:
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join()
+    try:
+        thread.join()
+    except BaseException:       # what is left to be written need not be: a process waits for it before it ends
+        os.ftruncate(file.fileno(), 0)
+        raise
     if errors:
         raise errors[0]
 

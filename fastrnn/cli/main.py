@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import sys
@@ -89,6 +90,7 @@ def _main(argv: list[str]) -> int:
         with _warnings_as_notes():
             return command(name)(argv[1:])
     except KeyboardInterrupt:
+        gc.freeze()         # the process ends sooner where nobody looks for garbage once more
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:

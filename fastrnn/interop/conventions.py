@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
+from .._base.pieces import copy_into
 from .._base.reading import ModelFormatError, refusing
 from .._base.registry import CONTAINERS
 from ..nn import GRU, LSTM, RNN
@@ -66,8 +67,12 @@ def reorder(a: Array, cell: str, source: str, target: str = "torch") -> Array:
     >>> reorder(np.array([0, 1, 2]), "gru", "keras")            # z, r, h to r, z, n
     array([1, 0, 2])
     """
-    gates = dict(zip(GATE_ORDERS[source][cell], np.split(a, len(GATE_ORDERS[source][cell])), strict=True))
-    return np.concatenate([gates[gate] for gate in GATE_ORDERS[target][cell]])
+    before, after = GATE_ORDERS[source][cell], GATE_ORDERS[target][cell]
+    gates = a.reshape(len(before), len(a) // len(before), *a.shape[1:])
+    result = np.empty(gates.shape, a.dtype.newbyteorder("="))
+    for rows, gate in zip(result, after, strict=True):
+        copy_into(rows, gates[before.index(gate)])
+    return result.reshape(a.shape)
 
 
 def as_float(a: Array) -> Array:

@@ -19,13 +19,14 @@ import numpy as np
 
 from .._base import validation as check
 from .._base.named_arrays import parse_configuration
+from .._base.pieces import as_stored, copied, stacked, write_in_pieces
 from .._base.reading import ModelFormatError, read_bytes, refusing
-from .._base.writing import replacing, write_in_pieces
+from .._base.writing import replacing
 from ..nn import GRU, LSTM, RNN
 from ..nn.files import build, configuration
-from ..nn.parameters import ACTIVATIONS, PLAIN, layer_suffix
+from ..nn.parameters import ACTIVATIONS, PLAIN, blocks, layer_suffix
 from .conventions import GATE_ORDERS, as_float, explained, reorder
-from .formats.protobuf import decimal
+from .formats.protobuf import GRAPH, INITIALIZER, RAW, decimal, field_start
 from .onnx_graph import Model
 from .onnx_loops import LOOP, loop_layer
 from .onnx_nodes import check_call, contents_of
@@ -410,9 +411,10 @@ def export(layer: Layer, path: PathLike) -> None:
         import onnx
     except ImportError as error:
         raise ImportError("writing ONNX models needs the package onnx: pip install fastrnn[onnx]") from error
-    data = _model(onnx, layer).SerializeToString()
+    parts = _model(onnx, layer)
     with replacing(path) as file:
-        write_in_pieces(file, data)
+        for part in parts:
+            write_in_pieces(file, part)
 
 
 def _is_int8_lstm(layer):
@@ -420,18 +422,18 @@ def _is_int8_lstm(layer):
 
 
 def _model(onnx, layer):
-    """The onnx.ModelProto of a layer."""
+    """The onnx.ModelProto of a layer, serialised: bytes and arrays, one behind the other."""
     helper, op_type = onnx.helper, type(layer).__name__
     L, D, H, dtype = layer.num_layers, 1 + layer.bidirectional, layer.hidden_size, TENSORS[layer.dtype]
     states = ("h", "c") if op_type == "LSTM" else ("h",)
-    parameters, attributes, nodes, constants = _mirrored(layer.parameters, layer), _attributes(layer), [], []
+    parameters, attributes, nodes, constants = _mirrored(layer.parameters, layer), _attributes(layer), [], {}
     quantized, operator_sets = _is_int8_lstm(layer), [helper.make_opsetid("", 14)]
     if quantized:
         attributes["domain"] = DOMAIN
         operator_sets.append(helper.make_opsetid(DOMAIN, 1))
 
     def constant(name, a):
-        constants.append(onnx.numpy_helper.from_array(np.ascontiguousarray(a), name))
+        constants[name] = a
         return name
 
     def node(operator, inputs, outputs, **attributes):
@@ -465,19 +467,31 @@ def _model(onnx, layer):
         shapes |= {s + ending: [L * D, "N", H] for s in states}
         return [helper.make_tensor_value_info(name, dtype, shape) for name, shape in shapes.items()]
 
-    graph = helper.make_graph(nodes, op_type, values("x", layer.input_size, "_0"), values("output", D * H, "_n"),
-                              constants)
-    model = helper.make_model(graph, producer_name="fastrnn", ir_version=7, opset_imports=operator_sets)
-    helper.set_model_props(model, {"fastrnn": json.dumps(configuration(layer))})
-    return model
+    # A message is its fields, one behind the other, so what protobuf serialises can be joined. The arrays are left out
+    # of that: it would copy all of them at once, several times.
+    graph = [helper.make_graph(nodes, op_type, [], []).SerializeToString(),
+             *(part for name, a in constants.items() for part in _initializer(onnx, name, a)),
+             onnx.GraphProto(input=values("x", layer.input_size, "_0"),
+                             output=values("output", D * H, "_n")).SerializeToString()]
+    metadata = onnx.StringStringEntryProto(key="fastrnn", value=json.dumps(configuration(layer)))
+    return [onnx.ModelProto(ir_version=7, producer_name="fastrnn").SerializeToString(),
+            field_start(GRAPH, sum(memoryview(part).nbytes for part in graph)), *graph,
+            onnx.ModelProto(opset_import=operator_sets, metadata_props=[metadata]).SerializeToString()]
+
+
+def _initializer(onnx, name, a):
+    """A constant of a graph, serialised: the TensorProto without its numbers, and these."""
+    tensor = onnx.TensorProto(name=name, data_type=onnx.helper.np_dtype_to_tensor_dtype(a.dtype), dims=a.shape)
+    head = tensor.SerializeToString() + field_start(RAW, a.nbytes)
+    return field_start(INITIALIZER, len(head) + a.nbytes) + head, as_stored(a)
 
 
 def _weights(op_type, parameters, k, directions):
     """W, R, B and P of layer k, as far as it has them."""
     def gathered(name):
         cell = "peephole" if name == "peephole" else op_type.lower()
-        return np.stack([reorder(parameters[name + layer_suffix(k, d)], cell, "torch", "onnx")
-                         for d in range(directions)])
+        return stacked([reorder(parameters[name + layer_suffix(k, d)], cell, "torch", "onnx")
+                        for d in range(directions)])
 
     found = {"W": gathered("weight_ih"), "R": gathered("weight_hh")}
     if f"bias_ih_l{k}" in parameters:
@@ -526,8 +540,11 @@ def _mirrored(parameters, layer):
         return parameters
     if any(name != "sigmoid" for name, _, _ in (layer.activations or ())[::2]):
         raise ValueError(f"layer: with update='mirror' ONNX can express sigmoid gates alone, got {layer!r}")
-    signs = np.repeat(np.array([1, -1, 1], layer.dtype), layer.hidden_size)     # r, z, n
-    return {name: (a.T * signs).T for name, a in parameters.items()}
+    result = {name: copied(a) for name, a in parameters.items()}
+    for a in result.values():
+        for block in blocks(np.split(a, 3)[1]):     # r, z, n
+            block *= -1
+    return result
 
 
 def _restacked(found, config, model):

@@ -64,8 +64,6 @@ def layers(path: PathLike, skipped: dict[str, str] | None = None, *, batch_first
         The file is broken, or parameters make no layer.
     OSError
         The file cannot be read.
-    ImportError
-        The package safetensors is missing: ``pip install fastrnn[safetensors]``.
 
     Notes
     -----

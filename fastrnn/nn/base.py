@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 
 from .._base import dispatch
 from .._base import validation as check
+from .._base.pieces import copied
 from .._base.typing import (
     Array,
     ArrayLike,
@@ -111,7 +112,7 @@ class Parametrised:
         >>> list(fastrnn.GRUCell(2, 3, rng=0).state_dict())
         ['weight_ih', 'weight_hh', 'bias_ih', 'bias_hh']
         """
-        return {name: value.copy() for name, value in self._parameters.items()}
+        return {name: copied(value) for name, value in self._parameters.items()}
 
     def load_state_dict(self, mapping: ParametersLike, strict: bool = True) -> None:
         """Take parameters from a mapping such as ``state_dict()`` or torch's, turned to NumPy.
@@ -147,8 +148,7 @@ class Parametrised:
         Parameters
         ----------
         path : str or path-like
-            The ending tells the format: ``.npz`` (NumPy alone) or ``.safetensors``
-            (``pip install fastrnn[safetensors]``). An existing file is replaced atomically.
+            The ending tells the format: ``.npz`` or ``.safetensors``. An existing file is replaced atomically.
 
         Raises
         ------

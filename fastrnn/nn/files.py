@@ -26,8 +26,8 @@ def save(model: Parametrised, path: PathLike) -> None:
     model : layer, cell, Linear, Embedding or Sequential
         The model.
     path : str or path-like
-        The ending tells the format: ``.npz`` (NumPy alone) or ``.safetensors`` (``pip install fastrnn[safetensors]``).
-        An existing file is replaced atomically: readers never see a partial file.
+        The ending tells the format: ``.npz`` or ``.safetensors``. An existing file is replaced atomically: readers
+        never see a partial file.
 
     Raises
     ------
@@ -83,8 +83,6 @@ def load(path: PathLike) -> Any:
         The file is broken, or not one of fastrnn's.
     OSError
         The file cannot be read.
-    ImportError
-        The file is a .safetensors file, and the package safetensors is missing.
 
     Examples
     --------

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from .._base import validation as check
+from .._base.pieces import copied
 from .._base.typing import Activation, Array, FloatDType, Parameters, ParametersLike
 
 # Gates of each kind of cell: the rows of its weight matrices are this many times hidden_size.
@@ -191,6 +192,5 @@ def load(mapping: ParametersLike, current: Mapping[str, Array], dtype: FloatDTyp
         if name in values:
             stored = current[name].dtype        # the model's dtype, but of narrow weights
             value = _stored(values[name], name, stored, dtype)
-            loaded[name] = freeze(np.array(check.shaped(value, name, current[name].shape), stored, order="C",
-                                           copy=True))
+            loaded[name] = freeze(copied(check.shaped(value, name, current[name].shape), stored))
     return loaded

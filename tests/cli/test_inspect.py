@@ -250,10 +250,9 @@ def test_a_folder_and_a_place_that_cannot_be_written_exit_1(several, tmp_path, c
 
 
 def test_a_missing_package_exits_1_naming_the_extra(several, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    code, out, err = call(capsys, "inspect", several)
-    assert (code, out) == (1, "") and "pip install fastrnn[safetensors]" in err
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    code, out, err = call(capsys, "convert", several, several.with_name("rnn.onnx"), "--layer", "rnn")
+    assert (code, out) == (1, "") and "pip install fastrnn[onnx]" in err
 
 
 @pytest.mark.parametrize("command", ["inspect", "convert"])

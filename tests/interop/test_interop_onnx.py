@@ -467,6 +467,7 @@ def test_export(cls, options, dtype, tmp_path):
     layer = cls(3, 5, dtype=dtype, rng=1, **options)
     export(layer, path)
     model = onnx.load(path)
+    assert path.read_bytes() == model.SerializeToString()           # as protobuf itself writes it
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node].count(cls.__name__) == layer.num_layers
     for shape in ((6, 4), (1, 2), (3, 1)):              # T and N are free

@@ -1,5 +1,8 @@
 """Layers of .safetensors and .npz files that others wrote: told by torch's names and by shapes; real models."""
 
+import json
+import random
+import struct
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from safetensors.torch import save_file
 
 import fastrnn
 from fastrnn import interop
+from fastrnn._base import named_arrays
 from fastrnn.interop import conventions
 
 WRITERS = {"safetensors": safetensors.numpy.save_file, "npz": lambda arrays, path: np.savez(path, **arrays)}
@@ -165,3 +169,71 @@ def test_resemblyzer(data_dir):
     with np.load(folder / "golden.npz") as golden:
         _, (h, c) = lstm(golden["mel"])
         assert_close({"h": h, "c": c}, {"h": golden["h"], "c": golden["c"]}, 1e-5)     # c reaches 36
+
+
+# ---- The package safetensors --------------------------------------------------------------------------
+
+def arrays_of_every_type():
+    rng = np.random.default_rng(0)
+    arrays = {f"{order}.{dtype}": rng.integers(0, 2, (3, order)).astype(dtype) for order in (2, 1) for dtype in (
+        "?", "u1", "i1", "i2", "u2", "f2", "i4", "u4", "f4", "f8", "i8", "u8")}
+    return arrays | {"none": np.zeros((0, 3), np.float32), "one": np.array(1.5),
+                     "Größe \"\\\n\x01\x7f\U0001f600": np.ones(1)}
+
+
+def test_files_are_those_that_the_package_writes(tmp_path):
+    arrays, text, path = arrays_of_every_type(), json.dumps({"a": "ä\n"}), tmp_path / "a.safetensors"
+    for some in (arrays, {"a": np.ones(3, np.int8)}, {}):
+        named_arrays.write_safetensors(path, some, text)
+        assert path.read_bytes() == safetensors.numpy.save(some, metadata={"fastrnn": text})
+    named_arrays.write_safetensors(path, {"a": np.arange(6.0).reshape(2, 3).T, "b": np.arange(3, dtype=">i4")}, text)
+    assert_same_bits(safetensors.numpy.load_file(path), {"a": np.arange(6.0).reshape(2, 3).T.copy(),
+                                                         "b": np.arange(3, dtype=np.int32)})
+
+
+VALUES = (0, 1, 2, 3, 8, 16, 24, -1, 2**62, 2**64 - 1, 2**64, 2.0, True, None, "", "F32", "F4", "F6_E2M3", "BF16",
+          "C64", "F8_E8M0", "BOOL", "U8", "Q", [], [0], [2], [0, 8], {}, {"a": "b"}, {"a": 1})
+
+
+def changed(header, rng):
+    """A header with one thing changed."""
+    name = rng.choice(list(header))
+    entry = header[name]
+    kind = rng.randrange(5)
+    if kind == 0:
+        header[rng.choice(("new", "__metadata__", "\ud800", "a"))] = rng.choice(VALUES)
+    elif kind == 1:
+        del header[name]
+    elif kind == 2:
+        entry.pop(rng.choice(list(entry)), None)
+    elif kind == 3 and isinstance(entry.get("shape"), list) and entry["shape"]:
+        numbers = entry[rng.choice(("shape", "data_offsets"))]
+        numbers[rng.randrange(len(numbers))] = rng.choice(VALUES[:13])
+    else:
+        entry[rng.choice(("dtype", "shape", "data_offsets", "extra"))] = rng.choice(VALUES)
+
+
+def test_what_is_read_and_what_is_refused_is_what_the_package_does(tmp_path):
+    path, rng, accepted = tmp_path / "a.safetensors", random.Random(0), 0
+    good = safetensors.numpy.save({"a": np.ones((2, 3), np.float32), "b": np.arange(4), "c": np.zeros((0, 3), np.uint8),
+                                   "d": np.array(True)}, metadata={"x": "y"})
+    start = 8 + struct.unpack("<Q", good[:8])[0]
+    for _ in range(600):
+        header = json.loads(good[8:start])
+        changed(header, rng)
+        text = json.dumps(header).encode() + b" " * rng.randrange(3)
+        data = struct.pack("<Q", len(text)) + text + good[start:]
+        path.write_bytes(data)
+        try:
+            expected = dict(safetensors.deserialize(data))
+        except safetensors.SafetensorError:
+            with pytest.raises(fastrnn.ModelFormatError, match=r"a\.safetensors"):
+                named_arrays.read_safetensors(path)
+            continue
+        accepted += 1
+        arrays, _ = named_arrays.read_safetensors(path)
+        assert arrays.keys() == expected.keys()
+        for name, a in arrays.items():
+            if expected[name]["dtype"] != "BF16":           # read as float32
+                assert a.tobytes() == bytes(expected[name]["data"])
+    assert 30 < accepted < 300

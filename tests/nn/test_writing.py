@@ -45,6 +45,32 @@ def test_a_file_is_made_and_replaced(drafts, tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.parametrize("where", ["join", "after"])
+def test_an_interrupt_while_the_disk_takes_a_large_file(drafts, where, tmp_path, monkeypatch):
+    """Before the draft is in its place the old file stays; an interrupt a moment later finds the new one, whole."""
+    path, contents = tmp_path / "a", os.urandom(100_000)
+    write(path, b"old")
+    monkeypatch.setattr(writing, "PIECE", 1000)
+    join, replace = threading.Thread.join, os.replace
+
+    def interrupted(thread):
+        join(thread)
+        raise KeyboardInterrupt
+
+    def replaced(*names):
+        replace(*names)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(*((threading.Thread, "join", interrupted) if where == "join" else (os, "replace", replaced)))
+    with pytest.raises(KeyboardInterrupt):
+        write(path, contents)
+    monkeypatch.undo()
+    assert path.read_bytes() == (b"old" if where == "join" else contents)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+    write(path, contents)
+    assert path.read_bytes() == contents
+
+
 @posix
 def test_permissions(drafts, tmp_path):
     """A new file has those that any new file has, and one that is replaced keeps its own."""

@@ -37,6 +37,7 @@ NAMES = 1 << 14                                 # inputs and outputs of one node
 ATTRIBUTES = 256                                # of one node; strings in one attribute
 RANK = 32                                       # of a tensor
 
+GRAPH, INITIALIZER = 7, 5                       # fields of ModelProto and of GraphProto
 RAW, FLOATS, DOUBLES = 9, 4, 10                 # fields of TensorProto with numbers; integers are in 5, 7 and 11
 # TensorProto.data_type -> how its raw_data is laid out, and the field that may hold its numbers instead. bfloat16 (16),
 # the upper half of a float32, is read as float32.
@@ -367,6 +368,16 @@ class Reference(str):
     """The name of an attribute of the function in whose body this one stands."""
 
     __slots__ = ()
+
+
+def field_start(number: int, size: int) -> bytes:
+    """What stands before the `size` bytes of a message, string or packed numbers in a field of number 1 to 15."""
+    result = bytearray([number << 3 | BYTES])
+    while size > 127:
+        result.append(size & 127 | 128)
+        size >>= 7
+    result.append(size)
+    return bytes(result)
 
 
 def signed(number: int) -> int:

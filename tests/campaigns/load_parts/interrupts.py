@@ -162,7 +162,8 @@ def interrupt_command(name, count, rng, folder):
             _, status, used = os.wait4(process.pid, 0)
             at, process.returncode = time.monotonic(), os.waitstatus_to_exitcode(status)
             errors = process.communicate()[1]
-            if process.returncode == 0:
+            # Python ends by the signal itself, and says nothing, where the command is over and its interpreter ends.
+            if process.returncode == 0 or (process.returncode == -signal.SIGINT and not errors):
                 result.late += 1
                 continue
             result.add(at - sent, used.ru_utime + used.ru_stime - cpu)
