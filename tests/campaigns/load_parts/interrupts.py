@@ -43,13 +43,13 @@ def run_call(name):
     restore_interrupts()
     with tempfile.TemporaryDirectory() as folder:
         call, check = CALLS[name](Path(folder))
-        call()                  # the first takes longer
-        check()
-        begin = time.monotonic()
-        call()
-        took = time.monotonic() - begin
-        check()
-        tell({"took": took})
+        durations = []
+        for _ in range(3):      # the first takes longer, and so does another on a busy machine
+            begin = time.monotonic()
+            call()
+            durations.append(time.monotonic() - begin)
+            check()
+        tell({"took": min(durations)})
         while input():
             answer(call, check)
 
@@ -60,7 +60,8 @@ def answer(call, check):
         print("begin", flush=True)
         call()
         over = True
-        time.sleep(60)          # the signal is on its way
+        while True:             # the signal is on its way, or came in the call's last instruction: then a sleep goes on
+            time.sleep(0.01)
     except KeyboardInterrupt:
         at, cpu = time.monotonic(), time.process_time()
     fault = None
@@ -163,7 +164,7 @@ def interrupt_command(name, count, rng, folder):
             at, process.returncode = time.monotonic(), os.waitstatus_to_exitcode(status)
             errors = process.communicate()[1]
             # Python ends by the signal itself, and says nothing, where the command is over and its interpreter ends.
-            if process.returncode == 0 or (process.returncode == -signal.SIGINT and not errors):
+            if process.returncode == 0 or (process.returncode == -signal.SIGINT and "Traceback" not in errors):
                 result.late += 1
                 continue
             result.add(at - sent, used.ru_utime + used.ru_stime - cpu)
