@@ -135,8 +135,12 @@ machines-slice: $(VENV)/.test  ## every cell, option, direction and precision on
 
 pythons: $(VENV)/.test  ## Python 3.11 to 3.14, each with the oldest NumPy it may have and with the newest
 	$(BIN)/python tests/campaigns/machines.py pythons
+
 free-threaded: $(VENV)/.test  ## tests of threads and the suite's core on a Python without a GIL, which is built where there is none
 	$(BIN)/python tests/campaigns/free_threaded.py
+
+free-threaded-tsan: $(VENV)/.test  ## tests with threads on a Python without a GIL under ThreadSanitizer; clang builds both
+	$(BIN)/python tests/campaigns/free_threaded.py --tsan
 
 free-threaded-slice: $(VENV)/.test  ## the tests of threads on a Python without a GIL, where there is one on the PATH
 	$(BIN)/python tests/campaigns/free_threaded.py --slice --found

@@ -2,6 +2,7 @@
 
     python tests/campaigns/pythons.py 3.13
     python tests/campaigns/pythons.py 3.13 --free-threaded
+    python tests/campaigns/pythons.py 3.13 --free-threaded --compiler clang-19 --tsan
 
 Prints the path of the interpreter, which is below build/pythons, and builds it first where it is not there: some
 minutes on two cores. Nothing is installed on this machine, and no list of its package manager is touched: apt-get gets
@@ -26,10 +27,10 @@ NEEDED = {"apt-get": "apt", "make": "make", "cc": "build-essential", "xz": "xz-u
 MODULES = ["zlib", "ctypes", "ssl", "bz2", "lzma"]      # pip needs the first three
 
 
-def interpreter(version, free_threaded=False):
+def interpreter(version, free_threaded=False, tsan=False):
     """Where the interpreter of a build is, or will be."""
     name = version + "t" * free_threaded
-    return WORK / name / "bin" / f"python{name}"
+    return WORK / (name + "-tsan" * tsan) / "bin" / f"python{name}"
 
 
 def run(command, log=None, **options):
@@ -91,9 +92,12 @@ def unpack_source(version):
 
 # ---- The build ------------------------------------------------------------------------------------
 
-def build(version, free_threaded=False):
-    """Builds that Python where it is not there, and returns the path of its interpreter."""
-    python = interpreter(version, free_threaded)
+def build(version, free_threaded=False, tsan=False, compiler=None):
+    """Builds that Python where it is not there, and returns the path of its interpreter.
+
+    With tsan, ThreadSanitizer sees what the interpreter itself does: its memory, its locks and its reference counts.
+    """
+    python = interpreter(version, free_threaded, tsan)
     if (python.parents[1] / "ready").exists():
         return python
     missing = [f"{tool} (Debian: {package})" for tool, package in NEEDED.items() if not shutil.which(tool)]
@@ -106,12 +110,17 @@ def build(version, free_threaded=False):
     shutil.rmtree(prefix, ignore_errors=True)
     folder.mkdir()
     log.unlink(missing_ok=True)
-    options = [f"--prefix={prefix}", "--without-doc-strings", "--disable-test-modules", "--with-ensurepip=install"]
-    options += ["--disable-gil"] * free_threaded
-    environment = os.environ | {"OPT": "-DNDEBUG -O1 -fwrapv"}      # tests need one that is soon there, not a fast one
+    options = [f"--prefix={prefix}", "--without-doc-strings", "--disable-test-modules"]
+    options += ["--with-ensurepip=" + ("no" if tsan else "install")]        # pip takes minutes there
+    options += ["--disable-gil"] * free_threaded + ["--with-thread-sanitizer"] * tsan
+    # tests need one that is soon there, not a fast one; with debugging information, reports name lines
+    environment = os.environ | {"OPT": "-DNDEBUG -O1 -fwrapv" + " -g1" * tsan}
+    environment |= {"CC": compiler} if compiler else {}
+    environment |= {"TSAN_OPTIONS": "report_bugs=0"} if tsan else {}        # what the build runs is not tried here
     run([source / "configure", *options], log, cwd=folder, env=environment)
     run(["make", f"-j{os.cpu_count()}"], log, cwd=folder, env=environment)
-    run(["make", "altinstall"], log, cwd=folder, env=environment)
+    # compileall prints its options and stops: a module of the library is compiled when it is first imported
+    run(["make", "altinstall", "COMPILEALL_OPTS=--help"], log, cwd=folder, env=environment)
     absent = [module for module in MODULES if not can_import(python, module)]
     if set(absent) & set(MODULES[:3]):
         raise RuntimeError(f"CPython was built without {', '.join(absent)}: install their headers (Debian: zlib1g-dev "
@@ -130,9 +139,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("version", help="such as 3.13")
     parser.add_argument("--free-threaded", action="store_true", help="without the global interpreter lock")
+    parser.add_argument("--tsan", action="store_true", help="with ThreadSanitizer")
+    parser.add_argument("--compiler", help="the C compiler; the default is configure's")
     arguments = parser.parse_args()
     try:
-        print(build(arguments.version, arguments.free_threaded))
+        print(build(arguments.version, arguments.free_threaded, arguments.tsan, arguments.compiler))
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return 1

@@ -122,16 +122,21 @@ def build(kind, name, isas=None):
                         "FASTRNN_ISAS": ",".join(isas or [])})
 
 
-def environment(kind, name, reports, leaks=False):
-    """The environment variables with which Python uses that build; what is reported goes into the folder `reports`."""
+def report_options(kind, name, reports, leaks=False):
+    """The environment variables with options of the sanitizers; what is reported goes into the folder `reports`."""
     values = {"leaks": int(leaks), "fast": int(not leaks), "calls": 12 if leaks else 20}
     common = f":log_path={reports / kind}:stack_trace_format={FRAME}"
-    lib = str(build_folder(kind, name) / "lib")
     symbolizer = shutil.which("llvm-symbolizer", path=os.path.dirname(os.path.realpath(find_compiler(name))))
     if symbolizer and name == "clang":
         common += f":external_symbolizer_path={symbolizer}"
+    return {option: value.format(**values) + common for option, value in OPTIONS[kind].items()}
+
+
+def environment(kind, name, reports, leaks=False):
+    """The environment variables with which Python uses that build; what is reported goes into the folder `reports`."""
+    lib = str(build_folder(kind, name) / "lib")
     return {
-        **{option: value.format(**values) + common for option, value in OPTIONS[kind].items()},
+        **report_options(kind, name, reports, leaks),
         "LD_PRELOAD": " ".join(find_runtimes(kind, name)),
         # The folder of the checkout holds a fastrnn, too: it must not come before this one.
         "PYTHONPATH": os.pathsep.join([lib, str(ROOT / "tests/support")]), "PYTHONSAFEPATH": "1",
