@@ -381,6 +381,8 @@ def test_signal_while_waiting_for_a_worker(raises):
 def test_every_allocation_may_fail(call):
     """Whichever allocation of a call fails, the error is a MemoryError, and the next call is right."""
     pytest.importorskip("_testcapi", reason="needs CPython's own test module, which makes allocations fail")
+    if call in ("save", "load") and sys.version_info >= (3, 12):
+        pytest.skip("CPython 3.12 and 3.13 crash in their own zipfile where an allocation fails, without fastrnn, too")
     assert python("""
         import tempfile
         import _testcapi
