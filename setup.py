@@ -33,6 +33,7 @@ from pathlib import Path
 if sys.maxsize <= 2**32 or sysconfig.get_config_var("SIZEOF_VOID_P") == 4:
     raise SystemExit("fastrnn needs a 64-bit Python: its kernels are neither built nor tested for 32-bit machines")
 
+import Cython
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -93,10 +94,16 @@ class Build(build_ext):
         super().build_extensions()
 
     def write_c(self):
-        """Has Cython write the C of every extension below build/, where its source is newer."""
+        """Has Cython write the C of every extension below build/, where its source is newer.
+
+        Written by another Cython, or from another NumPy's declarations, it is written anew.
+        """
         folder = "build/debug" if DEBUG else "build/coverage" if COVERAGE else "build"
-        written = cythonize(self.extensions, include_path=["src"], build_dir=folder,
-                            compiler_directives=DIRECTIVES)
+        stamp, versions = Path(folder, "written-by"), f"Cython {Cython.__version__}, NumPy {numpy.__version__}\n"
+        written = cythonize(self.extensions, include_path=["src"], build_dir=folder, compiler_directives=DIRECTIVES,
+                            force=not stamp.exists() or stamp.read_text() != versions)
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(versions)
         for extension, with_c in zip(self.extensions, written):
             extension.sources = with_c.sources
 
