@@ -293,13 +293,13 @@ class ForecastStream:
     def _try(self) -> None:
         """Raise an error of any kind where what a snapshot holds cannot take a value and a missing one."""
         trial = copy.deepcopy(self, {id(array): array for array in self._weights()})
-        rows = {name: [None] * len(encoded if self._labels is None else self._labels[name])
-                for name, encoded in (("known", self._encoding.known[0]), ("past", self._encoding.past[0]))}
-        known, past = (rows[name] or None for name in ("known", "past"))
+        counts = [len(statistics[0] if self._labels is None else self._labels[name]) for name, statistics in
+                  (("known", self._encoding.known), ("past", self._encoding.past))]
+        known, past = (np.full(count, None) if count else None for count in counts)     # missing in every column
         last = float(self._value(np.array(self._z[self._at])))
         with np.errstate(all="ignore"):
             for value in (min(max(last, self._guard.low), self._guard.high), None):
-                forecasts = trial.step(value, known, past)      # type: ignore[arg-type]  # None: missing, in a row
+                forecasts = trial.step(value, known, past)
         if forecasts.shape != (self._encoding.horizon,):
             raise ModelFormatError(f"{forecasts.shape} forecasts, of a horizon of {self._encoding.horizon}")
 

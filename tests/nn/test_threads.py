@@ -11,7 +11,7 @@ from helpers import KINDS, assert_same_bits, make_layer
 from together import together
 
 import fastrnn
-from fastrnn import GRU, LSTM, Linear, Sequential, losses, optim, training
+from fastrnn import GRU, LSTM, Linear, Sequential, _core, losses, optim, training
 
 WORKERS = 6
 VERSIONS = 4
@@ -138,6 +138,22 @@ def test_a_linear_map_that_is_replaced_in_the_midst_of_forward(monkeypatch):
     output, _, cache = layer.forward(x)
     assert_same_bits(output, old(x)[0])
     assert_same_bits(layer.backward(cache, output).input, old.backward(old.forward(x)[2], output).input)
+
+
+def test_what_is_replaced_is_dropped_after_all_is_set():
+    """A finalizer of an old value runs Python code: it finds all attributes set."""
+    class Owner:
+        pass
+
+    class Value:
+        def __del__(self):
+            seen.append([owner.value for owner in owners])
+
+    seen, owners = [], [Owner(), Owner()]
+    for owner in owners:
+        owner.value = Value()
+    _core.set_attributes([(owner, "value", number) for number, owner in enumerate(owners)])
+    assert seen == [[0, 1], [0, 1]]
 
 
 def test_modules_of_a_sequential_are_looked_at_together():
