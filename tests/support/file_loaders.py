@@ -13,6 +13,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import tempfile
 import warnings
 import zipfile
@@ -199,7 +200,7 @@ def inspect(path):
         except SystemExit as error:
             status = error.code
     text = output.getvalue() + errors.getvalue()
-    strange = [c for c in text if (ord(c) < 32 and c != "\n") or 127 <= ord(c) < 160]
+    strange = re.findall(r"[\0-\x09\x0b-\x1f\x7f-\x9f]", text)
     assert not strange, f"control characters {strange[:5]!r} in what is printed"
     assert "Traceback" not in text and "not enough memory" not in text, text[-400:]
     if status != 0:
