@@ -120,6 +120,8 @@ def read_safetensors(path: PathLike) -> Contents:
         if len(data) < 8 or start > min(len(data), 8 + _LONGEST_HEADER):
             raise ModelFormatError(f"the header claims to end at byte {start} of {len(data)}")
         header = parse_json(data[8:start].decode())
+        if not isinstance(header, dict):
+            raise ModelFormatError("the header: expected entries by name")
         metadata = header.pop("__metadata__", None)
         metadata = {} if metadata is None else metadata
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -136,6 +138,8 @@ def _check_places(header: Mapping[str, Any], size: int) -> None:
     """Refuse entries that are not as large as type and shape ask for, or do not cover `size` bytes one by one."""
     for name, entry in header.items():
         name.encode()               # not half of a surrogate pair, which no message could show
+        if not isinstance(entry, dict) or not entry.keys() >= {"dtype", "shape", "data_offsets"}:
+            raise ModelFormatError(f"{name!r:.200}: expected dtype, shape and data_offsets, got {entry!r:.200}")
         kind, shape, place = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(kind, str) or kind not in _TYPES:
             raise ModelFormatError(f"{name!r:.200}: a type {kind!r:.200}, which the format does not have")

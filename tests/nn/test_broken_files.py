@@ -440,13 +440,17 @@ TENSORS = {
     "length past the end": struct.pack("<Q", 3) + b"{}", "length 100 MB": struct.pack("<Q", 10**8) + b"{}",
     "length 0": struct.pack("<Q", 0) + b"{}", "length into the data": safetensors({A: tensor()}, b"{}      ")[:-2],
 }
+# What is said where a part of the header is not there, or something else is in its place.
+TENSOR_WORDS = {"no offsets": f"'{A}': expected dtype, shape and data_offsets, got {{'dtype': 'F32', 'shape': ",
+                "no object": f"'{A}': expected dtype, shape and data_offsets, got 3",
+                "list": "the header: expected entries by name"}
 
 
 @pytest.mark.parametrize("about", TENSORS)
 def test_tensor_headers_that_lie(about, tmp_path):
     path = tmp_path / "model.safetensors"
     for load in (fastrnn.load, interop.safetensors.layers):
-        mutations.assert_refuses(load, TENSORS[about], path)
+        mutations.assert_refuses(load, TENSORS[about], path, TENSOR_WORDS.get(about, ""))
 
 
 @pytest.mark.slow
