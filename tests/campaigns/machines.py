@@ -16,7 +16,8 @@ aarch64
     Built by a cross compiler against Debian's Python for arm64, which is unpacked below build/machines with NumPy and
     pytest from PyPI, and run in an emulator, on a CPU without sdot and on one that has it. Nothing is installed.
 musl
-    CPython built from Debian's source against musl, NumPy's wheel for musl, and fastrnn built by that Python.
+    CPython and zlib built from Debian's sources against its newest musl, NumPy's wheel for musl, and fastrnn built by
+    that Python.
 pythons
     Every Python from 3.11 to 3.14 with the oldest NumPy that has a wheel for it and with the newest. A Python is looked
     for on PATH and among pyenv's; one that is missing is unpacked below build/machines from Debian's newest suite.
@@ -338,35 +339,55 @@ def i386(short):
 
 # ---- Other Pythons --------------------------------------------------------------------------------
 
+MUSL_COMPILER = """#!/bin/sh
+# What this machine's compiler calls its system is not what it builds for here.
+[ "$1" = --print-multiarch ] && exec echo x86_64-linux-musl
+exec {compiler} "$@" -specs {specs}
+"""
+
+
+def musl_compiler(folder):
+    """This machine's gcc with the headers, the library and the loader of Debian's newest musl, below `folder`.
+
+    The releases before 1.2.4 do not know the relocations in which the libraries of NumPy's wheel are written.
+    """
+    unpack_python(folder, "amd64", ["musl-dev"], NEWEST_SUITE)
+    usr, compiler = folder / "root/usr", folder / "musl-cc"
+    specs = next((usr / "lib").rglob("musl-gcc.specs"))
+    text = specs.read_text().replace("/lib/ld-musl", f"{usr}/lib/ld-musl")
+    specs.write_text(re.sub(r"(?<=[ :L])/usr(?=/)", str(usr), text))
+    compiler.write_text(MUSL_COMPILER.format(compiler=shutil.which("gcc"), specs=specs))
+    compiler.chmod(0o755)
+    return compiler
+
+
 def build_musl_python(folder):
-    """A CPython of Debian's source that is linked with musl, once."""
+    """A CPython of Debian's source that is linked with musl, with zlib, once."""
     import pythons
 
-    python = folder / f"installed/bin/python{MUSL_PYTHON}"
-    if not python.exists():
+    if not (folder / "ready").exists():
         pythons.WORK.mkdir(parents=True, exist_ok=True)
-        source, objects = pythons.unpack_source(MUSL_PYTHON), folder / "objects"
         shutil.rmtree(folder, ignore_errors=True)
-        objects.mkdir(parents=True)
-        # musl-gcc gives the name of this machine's C library where configure asks for that of its target.
-        compiler = folder / "musl-cc"
-        compiler.write_text('#!/bin/sh\n'
-                            '[ "$1" = --print-multiarch ] && exec echo x86_64-linux-musl\n'
-                            'exec musl-gcc "$@"\n')
-        compiler.chmod(0o755)
+        compiler, zlib = musl_compiler(folder), folder / "zlib"
         # The libraries of this machine are those of another C library: pkg-config must not name them.
-        settings = {"CC": str(compiler), "PKG_CONFIG": "false"}
-        options = [f"--prefix={folder / 'draft'}", "--without-ensurepip", "--disable-test-modules"]
-        for step in [source / "configure", *options], ["make", f"-j{os.cpu_count()}"], ["make", "altinstall"]:
-            run(["env", "-C", objects, *step], **settings)
-        (folder / "draft").rename(folder / "installed")
-    return python
+        settings = {"CC": str(compiler), "CFLAGS": "-O2 -fPIC", "PKG_CONFIG": "false",
+                    "ZLIB_CFLAGS": f"-I{zlib}/include", "ZLIB_LIBS": f"{zlib}/lib/libz.a"}
+        for package, target, options in (
+                ("zlib", zlib, ["--static"]),
+                (f"python{MUSL_PYTHON}", folder / "installed", ["--without-ensurepip", "--disable-test-modules"])):
+            source, objects = pythons.unpack_source(package), folder / f"objects-{package}"
+            shutil.copytree(source, objects)            # zlib leaves what it builds beside its sources
+            for step in (["./configure", f"--prefix={target}", *options], ["make", f"-j{os.cpu_count()}"],
+                         ["make", "install" if package == "zlib" else "altinstall"]):
+                run(["env", "-C", objects, *step], **settings)
+        (folder / "ready").touch()
+    return folder / f"installed/bin/python{MUSL_PYTHON}"
 
 
 def musl(short):
     def check():
         need_x86()
-        need({"musl-gcc": "musl-tools", "apt-get": "apt", "make": "make", "xz": "xz-utils"})
+        need({"gcc": "gcc", "make": "make", "xz": "xz-utils", **APT})
         folder = WORK / "musl"
         python, site = build_musl_python(folder), folder / "site"
         if not (site / "ready").exists():
@@ -375,7 +396,7 @@ def musl(short):
             (site / "ready").touch()
         build(folder, python, [site])
         place = Place([python], [folder / "lib", site])
-        library = run([python, "-c", "import platform, sysconfig; print(sysconfig.get_config_var('SOABI'))"]).strip()
+        library = run([python, "-c", "import sysconfig; print(sysconfig.get_config_var('SOABI'))"]).strip()
         if "musl" not in library:
             raise RuntimeError(f"not a Python on musl: {library}")
         return f"{library}: {compare_goldens(place)}; {run_tests(place, KERNEL_TESTS)}"

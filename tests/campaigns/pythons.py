@@ -63,27 +63,27 @@ def apt_get(folder):
     return command
 
 
-def unpack_source(version):
-    """The folder of CPython's source as its authors released it, of the first suite that has it."""
-    target = WORK / f"source-{version}"
+def unpack_source(package):
+    """The folder of a package's source as its authors released it, of the first suite that has it."""
+    target = WORK / f"source-{package}"
     if target.exists():
         return target
     folder = WORK / "apt"
     command = apt_get(folder)
     run([*command, "update"])
-    archives, errors = WORK / f"archives-{version}", []
+    archives, errors = WORK / f"archives-{package}", []
     archives.mkdir(exist_ok=True)
     for suite in SUITES:
         try:
-            run([*command, "source", "--download-only", f"python{version}/{suite}"], cwd=archives)
+            run([*command, "source", "--download-only", f"{package}/{suite}"], cwd=archives)
             break
         except RuntimeError as error:       # a mirror may list what it does not hold
             errors.append(f"{suite}: {str(error).splitlines()[-1]}")
     else:
-        raise RuntimeError(f"no source of CPython {version} in {MIRROR}:\n" + "\n".join(errors))
-    draft = WORK / f"draft-{version}"
+        raise RuntimeError(f"no source of {package} in {MIRROR}:\n" + "\n".join(errors))
+    draft = WORK / f"draft-{package}"
     shutil.rmtree(draft, ignore_errors=True)
-    with tarfile.open(max(archives.glob("*.orig.tar.xz"))) as archive:
+    with tarfile.open(max(archives.glob("*.orig.tar.?z"))) as archive:
         archive.extractall(draft)           # its checksum is in the list that Debian's key has signed
     next(draft.iterdir()).rename(target)
     draft.rmdir()
@@ -104,7 +104,7 @@ def build(version, free_threaded=False, tsan=False, compiler=None):
     if missing:
         raise RuntimeError(f"building CPython needs {', '.join(missing)}")
     WORK.mkdir(parents=True, exist_ok=True)
-    source, prefix = unpack_source(version), python.parents[1]
+    source, prefix = unpack_source(f"python{version}"), python.parents[1]
     folder, log = WORK / f"build-{prefix.name}", WORK / f"build-{prefix.name}.log"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(prefix, ignore_errors=True)
