@@ -21,6 +21,7 @@ from .._base import named_arrays, reading, writing
 from .._base import validation as check
 from ..losses import Loss
 from ..nn import files, parameters
+from .data import cut
 
 if TYPE_CHECKING:
     from .._base.typing import Array
@@ -69,15 +70,13 @@ def resume(path: str, data: bytes, run: Run) -> None:
 
 
 def _restore(run: Run, metadata: dict[str, Any], arrays: dict[str, Array]) -> None:
+    """Takes over what a checkpoint has; model and optimizer, which are the caller's, only when all of it is right."""
     groups: dict[str, dict[str, Array]] = {}
     for name, value in arrays.items():
         group, _, rest = name.partition(".")
         groups.setdefault(group, {})[rest] = value
     best = groups.get("best")
     run.best = None if best is None else parameters.load(best, run.model.parameters, run.model.dtype, True)
-    run.optimizer.load_state_dict({**groups.get("optimizer", {}), "steps": metadata["steps"],
-                                   "learning_rate": arrays["learning_rate"].item()})
-    run.model.load_state_dict(groups["model"])
     run.seed = check.size(metadata["seed"], "seed", least=0)
     for name in _POSITION:
         setattr(run, name, check.size(metadata["position"][name], name, least=0))
@@ -85,7 +84,37 @@ def _restore(run: Run, metadata: dict[str, Any], arrays: dict[str, Array]) -> No
     run.sums = type(run.sums)(*check.shaped(arrays["sums"], "sums", (count,)).tolist())
     run.history = type(run.history)({name: check.shaped(groups["history"][name], name, (run.epoch,)).tolist()
                                      for name in metadata["history"]})
-    run.gradients.carry(_state_from_json(metadata["carried"], groups.get("carried", {})))
+    carried = _state_from_json(metadata["carried"], groups.get("carried", {}))
+    _check_position(run, carried)
+    run.gradients.carry(carried)
+    loaded = parameters.load(groups["model"], run.model.parameters, run.model.dtype, True)
+    run.optimizer.load_state_dict({**groups.get("optimizer", {}), "steps": metadata["steps"],
+                                   "learning_rate": arrays["learning_rate"].item()})
+    run.model.load_state_dict(loaded)
+
+
+def _check_position(run: Run, carried: Any) -> None:
+    """Refuse a position that the data do not have, or a state that the model does not have there."""
+    batches = run.batches()
+    if run.batch > len(batches) or (run.start and run.batch == len(batches)):
+        raise reading.ModelFormatError(f"it is at minibatch {run.batch} of {len(batches)}")
+    expected, steps = None, 0
+    if run.start:
+        x = run.data.take(batches[run.batch])[0]
+        steps = x.shape[1 if run.batch_first else 0]
+        expected = run.model.forward(cut(x, 0, 0, run.batch_first))[1]      # of these rows, before any step
+    if run.start > steps:
+        raise reading.ModelFormatError(f"it is at step {run.start} of {steps}")
+    if _shapes(carried) != _shapes(expected):
+        raise reading.ModelFormatError(
+            f"carried: expected {_shapes(expected)!r:.200} at step {run.start}, got {_shapes(carried)!r:.200}")
+
+
+def _shapes(state: Any) -> Any:
+    """The shapes and dtypes of a state, in its tuples."""
+    if isinstance(state, tuple):
+        return tuple(_shapes(part) for part in state)
+    return None if state is None else (*state.shape, state.dtype.name)
 
 
 def description(run: Run) -> dict[str, Any]:

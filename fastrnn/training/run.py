@@ -408,9 +408,13 @@ class Run:
         self.sums.seconds += now - self.clock
         self.clock = now
 
-    def _train_epoch(self) -> None:
+    def batches(self) -> list[IntArray]:
+        """The row numbers of each minibatch of this epoch."""
         order = np.random.default_rng((self.seed, 0, self.epoch)) if self.options.shuffle else None
-        batches = self.data.batches(self.options.batch_size, order)
+        return self.data.batches(self.options.batch_size, order)
+
+    def _train_epoch(self) -> None:
+        batches = self.batches()
         while self.batch < len(batches):
             self._train_batch(batches[self.batch])
             self.batch, self.start = self.batch + 1, 0

@@ -32,8 +32,12 @@ def sequences(seed=0, rows=9):
 X, Y = sequences()
 
 
-def train(path=None, *, stop=None, seed=0, dropout=0.3, optimizer=optim.AdamW, learning_rate=0.01, **options):
-    """A training that uses everything a checkpoint keeps; an error stops it before its loss number `stop`."""
+def train(path=None, *, stop=None, seed=0, dropout=0.3, optimizer=optim.AdamW, learning_rate=0.01, made=None,
+          **options):
+    """A training that uses everything a checkpoint keeps; an error stops it before its loss number `stop`.
+
+    Its model and its optimizer are appended to the list `made`.
+    """
     model, seen = net(seed, dropout), []
 
     class Loss(losses.Huber):
@@ -43,6 +47,8 @@ def train(path=None, *, stop=None, seed=0, dropout=0.3, optimizer=optim.AdamW, l
                 raise Stopped
             return super().__call__(*arguments)
     optimizer = optimizer(model, learning_rate, schedule=optim.cosine(40))
+    if made is not None:
+        made += model, optimizer
     options = {"epochs": 4, "batch_size": 4, "tbptt": 4, "clip_norm": 0.5, "validation": sequences(1), "patience": 3,
                "checkpoint_every": None if path is None else 1, "rng": seed} | options
     x, y = options.pop("data", (X, Y))
@@ -276,8 +282,12 @@ def test_broken_checkpoints_are_refused_or_go_on(tmp_path):
 
 @pytest.mark.parametrize("lie", [
     {"epoch": -1}, {"batch": "3"}, {"start": 1.5}, {"seed": -1}, {"steps": None}, {"carried": {"h": 0}},
-    {"carried": [0, 99]}, {"history": ["loss", "colour"]}, {"position": []}, {"run": None}, {"class": "GRU"}], ids=str)
+    {"carried": [0, 99]}, {"history": ["loss", "colour"]}, {"position": []}, {"run": None}, {"class": "GRU"},
+    {"batch": 3}, {"batch": 99}, {"batch": 4, "start": 0}, {"start": 99}, {"start": 0}, {"carried": None},
+    {"carried": []}, {"carried": [[], [], []]}, {"carried": [None, None, None]}, {"carried": [[0, 1], 1, None]},
+    {"carried": [0, 2, None]}, {"carried": [[1, 0], 2, 2]}, {"carried": [[0, 0, 0], 2, None]}], ids=str)
 def test_a_checkpoint_that_lies(lie, tmp_path):
+    """It is refused by its name, and changes neither the model nor the optimizer."""
     import json
     path = tmp_path / "checkpoint.npz"
     with pytest.raises(Stopped):
@@ -288,13 +298,21 @@ def test_a_checkpoint_that_lies(lie, tmp_path):
     for name, value in lie.items():
         (metadata["position"] if name in metadata["position"] else metadata)[name] = value
     np.savez(path, **arrays | {"fastrnn": np.frombuffer(json.dumps(metadata).encode(), np.uint8)})
+    assert_changes_nothing(path)
+
+
+def assert_changes_nothing(path):
+    made = []
     with pytest.raises(ModelFormatError, match=r"checkpoint\.npz"):
-        train(path)
+        train(path, made=made)
+    model, optimizer = made
+    fresh = net(dropout=0.3)
+    assert_same_bits(result(model, optimizer, {}), result(fresh, optim.AdamW(fresh, 0.01), {}))
 
 
 @pytest.mark.parametrize("wrong, change", [
     *product(["model.0.bias_ih_l0", "best.2.weight", "optimizer.mean.2.bias", "history.loss", "sums"],
-             ["missing", "shape"]), ("carried.0", "missing")])
+             ["missing", "shape"]), *product(["carried.0", "carried.2"], ["missing", "shape", "rows", "dtype"])])
 def test_a_checkpoint_whose_arrays_do_not_fit(wrong, change, tmp_path):
     path = tmp_path / "checkpoint.npz"
     with pytest.raises(Stopped):
@@ -302,9 +320,11 @@ def test_a_checkpoint_whose_arrays_do_not_fit(wrong, change, tmp_path):
     with np.load(path) as file:
         arrays = dict(file)
     value = arrays.pop(wrong)
-    np.savez(path, **arrays | ({} if change == "missing" else {wrong: np.ones((*value.shape, 2), value.dtype)}))
-    with pytest.raises(ModelFormatError, match=r"checkpoint\.npz"):
-        train(path)
+    changed = {"missing": {}, "shape": {wrong: np.ones((*value.shape, 2), value.dtype)}}
+    if wrong.startswith("carried"):
+        changed |= {"rows": {wrong: value[:, 1:]}, "dtype": {wrong: value.astype(np.float64)}}
+    np.savez(path, **arrays | changed[change])
+    assert_changes_nothing(path)
 
 
 def test_a_model_is_not_loaded_from_a_checkpoint(tmp_path):
