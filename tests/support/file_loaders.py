@@ -217,9 +217,16 @@ class Checkpoints:
 
     def fit(self, path, epochs=2):
         net = fastrnn.Sequential(fastrnn.LSTM(1, 2, rng=0), fastrnn.Linear(2, 1, rng=0))
-        return training.fit(net, self.x, self.y, loss=losses.MSE(), optimizer=optim.Adam(net, 0.01), epochs=epochs,
-                            batch_size=4, tbptt=2, checkpoint=path, rng=0, validation=(self.x, self.y), patience=5,
-                            checkpoint_every=1, progress=False)
+        optimizer = optim.Adam(net, 0.01)
+        before = list(net.parameters.values())
+        try:
+            training.fit(net, self.x, self.y, loss=losses.MSE(), optimizer=optimizer, epochs=epochs, batch_size=4,
+                         tbptt=2, checkpoint=path, rng=0, validation=(self.x, self.y), patience=5, checkpoint_every=1,
+                         progress=False)
+        except reading.ModelFormatError:
+            same = all(a is b for a, b in zip(net.parameters.values(), before, strict=True))
+            assert same and optimizer.steps == 0, "a refused checkpoint changed the model or the optimizer"
+            raise
 
     def read(self, path):
         with warnings.catch_warnings():
