@@ -174,7 +174,15 @@ def _made(parts: Any) -> Any:
     metadata, tensors = parts
     if not isinstance(metadata, dict) or not isinstance(tensors, dict):
         raise ModelFormatError("a model: expected its configuration and its parameters")
-    return build(metadata, tensors, "a model")
+    model = build(metadata, tensors, "a model")
+    # Read-only arrays are parameters of another model, which the tree has not kept: the two share them, as before.
+    model._parameters = {name: tensors[name] if _is_one(value, tensors[name]) else value
+                         for name, value in model.parameters.items()}
+    return model
+
+
+def _is_one(own: Array, other: Array) -> bool:
+    return not other.flags.writeable and (own.dtype, own.shape) == (other.dtype, other.shape)
 
 
 trees.add_kind("model", lambda value: MODELS.get(type(value).__name__) is type(value), _parts, _made)

@@ -299,6 +299,7 @@ def test_a_snapshot_brings_a_stream_back(about):
     forecasts = [stream.step(value, **extra) for value in values[25:]]
     for each in (stream, other):
         each.restore(snapshot)
+        assert each.snapshot() == snapshot
         assert repr(each) == shown and np.array_equal(each.forecast, forecast)
         assert np.array_equal(each.forecast_interval, interval)
         assert np.array_equal(np.array([each.step(value, **extra) for value in values[25:]]), np.array(forecasts))
@@ -306,9 +307,13 @@ def test_a_snapshot_brings_a_stream_back(about):
 
 
 def test_snapshots_leave_the_weights_out():
+    """And streams that are restored have those of the forecaster, not their own."""
     stream = fitted(Y, hidden_size=64, updates=1).stream()
-    weights = sum(value.nbytes for network in stream._streams for value in network._model.parameters.values())
-    assert len(stream.snapshot()) < weights / 5
+    weights = [value for network in stream._streams for value in network._model.parameters.values()]
+    assert len(stream.snapshot()) < sum(value.nbytes for value in weights) / 5
+    stream.restore(stream.snapshot())
+    after = [value for network in stream._streams for value in network._model.parameters.values()]
+    assert all(np.shares_memory(a, b) for a, b in zip(weights, after, strict=True))
 
 
 def test_snapshots_that_are_refused():

@@ -121,14 +121,16 @@ def assert_same_model(model, again):
 
 
 def use_estimator(estimator):
-    """An estimator takes what comes next, and is saved and loaded."""
-    if isinstance(estimator, RNNForecaster):
-        estimator.predict()
-    elif isinstance(estimator, RNNAnomalyDetector):
-        estimator.score_one([0.0] * estimator.n_features_in_)
-    else:
+    """An estimator takes what comes next if it was fitted, and is saved and loaded."""
+    if not isinstance(estimator, (RNNForecaster, RNNAnomalyDetector)):
         use_model(estimator)
         return
+    if not estimator.__sklearn_is_fitted__():
+        pass
+    elif isinstance(estimator, RNNForecaster):
+        estimator.predict()
+    else:
+        estimator.score_one([0.0] * estimator.n_features_in_)
     with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
         path = os.path.join(folder, "again.npz")
         estimator.save(path)
