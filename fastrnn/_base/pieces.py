@@ -6,7 +6,7 @@ One call of the system or of NumPy is not interrupted, and takes a tenth of a se
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +58,17 @@ def copied(a: Array, dtype: np.dtype[Any] | None = None) -> Array:
         return np.array(a, dtype, order="C", copy=True)
     result = np.empty(a.shape, a.dtype if dtype is None else dtype)
     copy_into(result, a)
+    return result
+
+
+def mapped(function: Callable[[Array], Array], a: Array, dtype: np.dtype[Any]) -> Array:
+    """What a function gives for the numbers of an array, each by itself, as an array of a dtype."""
+    if a.nbytes <= PIECE:
+        return function(a).astype(dtype, copy=False)
+    result = np.empty(a.shape, dtype)
+    rows = max(1, PIECE * len(a) // max(1, a.nbytes))
+    for start in range(0, len(a), rows):
+        result[start:start + rows] = function(a[start:start + rows])
     return result
 
 

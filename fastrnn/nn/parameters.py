@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from .._base import validation as check
-from .._base.pieces import copied
+from .._base.pieces import copied, mapped
 from .._base.typing import Activation, Array, FloatDType, Parameters, ParametersLike
 
 # Gates of each kind of cell: the rows of its weight matrices are this many times hidden_size.
@@ -136,6 +136,10 @@ def to_bfloat16(value: Array) -> Array:
 
     Rounded to nearest, ties to even. Finite numbers stay finite, at most the largest bfloat16 number; NaN stays NaN.
     """
+    return mapped(_bfloat16_bits, value, np.dtype(np.uint16))
+
+
+def _bfloat16_bits(value: Array) -> Array:
     with np.errstate(over="ignore"):
         bits = value.astype(np.float32).view(np.uint32)
     size = bits & 0x7FFFFFFF
@@ -143,14 +147,13 @@ def to_bfloat16(value: Array) -> Array:
     rounded = rounded + 0x7FFF + (rounded >> 16 & 1)
     quiet = np.where(size > 0x7F800000, size | 0x00400000, size)
     rounded = np.where(size >= 0x7F800000, quiet, rounded) | (bits & 0x80000000)
-    result: Array = (rounded >> 16).astype(np.uint16)
+    result: Array = rounded >> 16
     return result
 
 
 def from_bfloat16(value: Array) -> Array:
     """The float32 numbers of bfloat16 bits."""
-    result: Array = (value.astype(np.uint32) << 16).view(np.float32)
-    return result
+    return mapped(lambda bits: (bits.astype(np.uint32) << 16).view(np.float32), value, np.dtype(np.float32))
 
 
 def to_float16(value: Array, name: str) -> Array:

@@ -89,3 +89,16 @@ def test_copies(shape, dtype):
         stored = pieces.as_stored(a)
         assert stored.tobytes() == a.astype(a.dtype.newbyteorder("<")).tobytes() and stored.flags.c_contiguous
         assert not shape or np.array_equal(pieces.stacked([a, a, a]), np.stack([a, a, a]))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1000,), (30, 7), (3, 50, 2), (0, 5), (5, 0)])
+def test_functions_of_every_number(shape):
+    a, sizes = np.asarray(np.random.default_rng(0).standard_normal(shape), np.float32), []
+
+    def function(piece):
+        sizes.append(piece.size)
+        return piece * 2 - 1
+
+    result = pieces.mapped(function, a, np.dtype(np.float64))
+    assert result.dtype == np.float64 and np.array_equal(result, (a * 2 - 1).astype(np.float64))
+    assert max(sizes) <= max(16, np.prod(shape[1:]))            # numbers in a piece of 64 bytes, or one row
