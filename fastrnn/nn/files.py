@@ -11,7 +11,7 @@ from .._base.named_arrays import VERSION
 from .._base.reading import ModelFormatError, refusing
 from .._base.registry import CONTAINERS, MODELS, estimator_class, model_class
 from .._base.typing import Array, PathLike
-from .parameters import UNDRAWN
+from .parameters import UNDRAWN, freeze
 
 if TYPE_CHECKING:
     from .base import Parametrised
@@ -175,14 +175,14 @@ def _made(parts: Any) -> Any:
     if not isinstance(metadata, dict) or not isinstance(tensors, dict):
         raise ModelFormatError("a model: expected its configuration and its parameters")
     model = build(metadata, tensors, "a model")
-    # Read-only arrays are parameters of another model, which the tree has not kept: the two share them, as before.
-    model._parameters = {name: tensors[name] if _is_one(value, tensors[name]) else value
+    # The tree's own arrays in place of copies: two models of one tree share them after reading as they did before.
+    model._parameters = {name: freeze(tensors[name]) if _is_one(value, tensors[name]) else value
                          for name, value in model.parameters.items()}
     return model
 
 
 def _is_one(own: Array, other: Array) -> bool:
-    return not other.flags.writeable and (own.dtype, own.shape) == (other.dtype, other.shape)
+    return (own.dtype, own.shape) == (other.dtype, other.shape) and other.flags.c_contiguous
 
 
 trees.add_kind("model", lambda value: MODELS.get(type(value).__name__) is type(value), _parts, _made)

@@ -279,6 +279,7 @@ class Rounds(Data):
         passes = max(1.0, rounds * windows / max(1.0, every))
         self.share = min(len(self.present), math.ceil(len(self.present) * passes / rounds))     # partitions of a round
         self.drawn: Drawn | None = None
+        self.loaded = -1                                    # the number of the round in memory
         self.futures: dict[int, list[Any]] = {}
 
     def axes(self, name: str) -> tuple[int, ...]:
@@ -287,6 +288,8 @@ class Rounds(Data):
 
     def load(self, number: int) -> None:
         """Bring the windows of a round into memory, and have those of the next one drawn meanwhile."""
+        if number == self.loaded:
+            return
         executor = self.trainer.setting.executor
         if executor is None:
             results = [draw(self.what, *call) for call in self.calls(number)]
@@ -297,7 +300,7 @@ class Rounds(Data):
                     self.futures[each] = [executor.submit(draw, self.what, *call, **options)
                                           for call in self.calls(each)]
             results = [future.result() for future in self.futures.pop(number)]
-        self.drawn = _joined([result for result in results if result is not None])
+        self.drawn, self.loaded = _joined([result for result in results if result is not None]), number
         self.places = np.arange(self.windows) % len(self.drawn.lengths)     # several times, where there are too few
         self.rows, self.lengths = self.windows, self.drawn.lengths[self.places]
 
@@ -328,9 +331,10 @@ class RoundRun(Run):
 
     data: Rounds
 
-    def _train_epoch(self) -> None:
+    def batches(self) -> list[IntArray]:
+        """The window numbers of each minibatch of this round, which is brought into memory."""
         self.data.load(self.epoch)
-        super()._train_epoch()
+        return super().batches()
 
 
 def _joined(parts: list[Drawn]) -> Drawn:

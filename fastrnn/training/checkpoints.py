@@ -24,7 +24,9 @@ from ..nn import files, parameters
 from .data import cut
 
 if TYPE_CHECKING:
-    from .._base.typing import Array
+    from collections.abc import Sequence
+
+    from .._base.typing import Array, IntArray
     from .data import Data
     from .run import Run
 
@@ -65,37 +67,38 @@ def resume(path: str, data: bytes, run: Run) -> None:
                    for name, value in run.description.items() if description.get(name) != value]
     if differences:
         raise ValueError(f"checkpoint: {os.fsdecode(path)} is of another training: {'; '.join(differences)}")
-    with reading.refusing(path):
-        _restore(run, metadata, arrays)
-
-
-def _restore(run: Run, metadata: dict[str, Any], arrays: dict[str, Array]) -> None:
-    """Takes over what a checkpoint has; model and optimizer, which are the caller's, only when all of it is right."""
     groups: dict[str, dict[str, Array]] = {}
     for name, value in arrays.items():
         group, _, rest = name.partition(".")
         groups.setdefault(group, {})[rest] = value
+    with reading.refusing(path):
+        _restore_run(run, metadata, groups)
+        carried = _state_from_json(metadata["carried"], groups.get("carried", {}))
+    batches = run.batches() if run.batch or run.start else []       # what fails here is no fault of the checkpoint's
+    with reading.refusing(path):
+        _check_position(run, batches, carried)
+        run.gradients.carry(carried)
+        # Model and optimizer are the caller's: they change when all else is right, and both or none of them.
+        loaded = parameters.load(groups["model"], run.model.parameters, run.model.dtype, True)
+        run.optimizer.load_state_dict({**groups.get("optimizer", {}), "steps": metadata["steps"],
+                                       "learning_rate": groups["learning_rate"][""].item()})
+        run.model.load_state_dict(loaded)
+
+
+def _restore_run(run: Run, metadata: dict[str, Any], groups: dict[str, dict[str, Array]]) -> None:
     best = groups.get("best")
     run.best = None if best is None else parameters.load(best, run.model.parameters, run.model.dtype, True)
     run.seed = check.size(metadata["seed"], "seed", least=0)
     for name in _POSITION:
         setattr(run, name, check.size(metadata["position"][name], name, least=0))
     count = len(dataclasses.fields(run.sums))
-    run.sums = type(run.sums)(*check.shaped(arrays["sums"], "sums", (count,)).tolist())
+    run.sums = type(run.sums)(*check.shaped(groups["sums"][""], "sums", (count,)).tolist())
     run.history = type(run.history)({name: check.shaped(groups["history"][name], name, (run.epoch,)).tolist()
                                      for name in metadata["history"]})
-    carried = _state_from_json(metadata["carried"], groups.get("carried", {}))
-    _check_position(run, carried)
-    run.gradients.carry(carried)
-    loaded = parameters.load(groups["model"], run.model.parameters, run.model.dtype, True)
-    run.optimizer.load_state_dict({**groups.get("optimizer", {}), "steps": metadata["steps"],
-                                   "learning_rate": arrays["learning_rate"].item()})
-    run.model.load_state_dict(loaded)
 
 
-def _check_position(run: Run, carried: Any) -> None:
+def _check_position(run: Run, batches: Sequence[IntArray], carried: Any) -> None:
     """Refuse a position that the data do not have, or a state that the model does not have there."""
-    batches = run.batches()
     if run.batch > len(batches) or (run.start and run.batch == len(batches)):
         raise reading.ModelFormatError(f"it is at minibatch {run.batch} of {len(batches)}")
     expected, steps = None, 0

@@ -217,3 +217,33 @@ def test_snapshots_whose_checksum_is_right_and_whose_content_is_not(change, tmp_
     detector.save(path)
     with pytest.raises(ModelFormatError, match=r"detector\.npz"):
         fastrnn.load(path)
+
+
+@pytest.mark.parametrize("way", ["snapshot", "file"])
+def test_a_state_that_would_be_written_over_a_weight(way, tmp_path):
+    """Weights are read-only, and what is restored or loaded shares them: nothing that changes may be one of them."""
+    detector = RNNAnomalyDetector(hidden_size=4, cell="rnn", random_state=0).fit(rows()[:100])
+    before, path = detector.snapshot(), tmp_path / "detector.npz"
+    forged = copy.deepcopy(detector)
+    forged._state.h = forged.model_.parameters["bias_ih_l0"]
+    if way == "file":
+        forged.save(path)
+        with pytest.raises(ModelFormatError, match=r"detector\.npz"):
+            fastrnn.load(path)
+        return
+    with pytest.raises(ModelFormatError, match="snapshot"):
+        detector.restore(trees.packed(forged._fitted_attributes(), "RNNAnomalyDetector",
+                                      list(forged.model_.parameters.values())))
+    assert detector.snapshot() == before
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_file_does_not_grow_when_it_is_loaded_and_saved(ending, tmp_path):
+    """The network of the detector and that of its stream have the same arrays, in memory and in the file."""
+    path = tmp_path / f"detector{ending}"
+    RNNAnomalyDetector(hidden_size=16, random_state=0).fit(rows()[:100]).save(path)
+    data, again = path.read_bytes(), fastrnn.load(path)
+    for name, value in again.model_.parameters.items():
+        assert again._state.stream._model.parameters[name] is value
+    again.save(path)
+    assert path.read_bytes() == data
