@@ -437,7 +437,7 @@ def packed(tree: Any, name: str, shared: Sequence[Array] = ()) -> bytes:
     value, arrays = flatten(tree, name, shared)
     counts = {dtype: len(elements) for dtype, elements in arrays.items()}
     text = json.dumps([name, counts, value], allow_nan=False, separators=(",", ":")).encode()
-    data = b"".join([_HEADER.pack(_MAGIC, _VERSION, len(text), digest_of(shared)), text,
+    data = b"".join([_HEADER.pack(_MAGIC, _VERSION, len(text), _digest_of(shared)), text,
                      *(elements.tobytes() for elements in arrays.values())])
     return data + struct.pack("<I", zlib.crc32(data))
 
@@ -459,7 +459,7 @@ def unpacked(data: bytes, name: str, shared: Sequence[Array] = ()) -> Any:
         what, counts, value = parse_json(data[_HEADER.size:_HEADER.size + size])
         if what != name:
             raise ModelFormatError(f"expected one of {name}, got one of {what!r:.200}")
-        if digest != digest_of(shared):
+        if digest != _digest_of(shared):
             raise ModelFormatError("of another model (weights differ)")
         arrays, start = {}, _HEADER.size + size
         for dtype, count in counts.items():
@@ -471,7 +471,7 @@ def unpacked(data: bytes, name: str, shared: Sequence[Array] = ()) -> Any:
         return rebuild(value, arrays, shared)
 
 
-def digest_of(arrays: Sequence[Array]) -> bytes:
+def _digest_of(arrays: Sequence[Array]) -> bytes:
     """A hash of arrays: of their types, shapes and values."""
     import hashlib  # here: it loads OpenSSL, which most programs never need
     digest = hashlib.sha256()

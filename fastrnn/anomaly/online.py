@@ -265,8 +265,8 @@ class OnlineDetector(Estimator, ABC):
         if not isinstance(self.model_, Recurrent) or not isinstance(self.offset_, float):
             raise ModelFormatError("expected a layer as model_ and a number as offset_")
         state = cast("State", self._state)
-        weights = [*self.model_.parameters.values(), *state.stream._model.parameters.values()]
-        state = copy.deepcopy(state, {id(array): array for array in weights})
+        network = state.stream._model
+        state = copy.deepcopy(state, {id(each): each for each in (network, *network.parameters.values())})
         counts = {len(state.channels), len(getattr(self, "feature_names_in_", state.channels))}
         if counts != {self.n_features_in_}:
             raise ModelFormatError(f"{self.n_features_in_} channels, but the state or the names of {sorted(counts)}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from .._base.reading import ModelFormatError, refusing
-from .._base.trees import digest_of, packed, unpacked
+from .._base.trees import packed, unpacked
 from .base_stream import AdaptiveInterval, BaseStream
 from .categories import expanded, labels_of
 from .encoding import FLOOR, HARMONICS, LARGEST, LOGARITHMS, PERIODS, TINY, missing_at_end
@@ -285,14 +285,15 @@ class ForecastStream:
             if state.keys() != self._state().keys():
                 raise ModelFormatError(f"expected {', '.join(self._state())}, got {', '.join(state)}")
             other.__setstate__(state)
-            if digest_of(other._weights()) != digest_of(self._weights()):
-                raise ModelFormatError("of another model (weights differ)")
+            if [*map(id, other._weights())] != [*map(id, self._weights())]:
+                raise ModelFormatError("it has weights of its own")
             other._try()
         self.__dict__ = vars(other)         # all at once
 
     def _try(self) -> None:
         """Raise an error of any kind where what a snapshot holds cannot take a value and a missing one."""
-        trial = copy.deepcopy(self, {id(array): array for array in self._weights()})
+        lasting = (*self._weights(), *(stream._model for stream in self._streams))
+        trial = copy.deepcopy(self, {id(each): each for each in lasting})
         counts = [len(statistics[0] if self._labels is None else self._labels[name]) for name, statistics in
                   (("known", self._encoding.known), ("past", self._encoding.past))]
         known, past = (np.full(count, None) if count else None for count in counts)     # missing in every column
