@@ -390,6 +390,20 @@ def test_lying_shapes(broken, rows, options, written):
     assert_refused(patched(data, dataspace(data, (77, 3)), rows), broken, "far larger|array of shape|bytes")
 
 
+@pytest.mark.parametrize("kind", ["strings", "v110", "latest"])
+def test_nothing_is_kept_of_a_huge_shape_without_elements(kind, broken):
+    """Of no rows, and as many columns as would fill the memory if they were counted: strings, and grids of chunks."""
+    if kind == "strings":
+        data = h5_bytes(lambda file: file.create_dataset("d", (0, 2 ** 30), dtype=h5py.string_dtype()))
+    else:
+        data = h5_bytes(lambda file: file.create_dataset("d", (3, 4000), "f4", chunks=(1, 1)), libver=kind)
+        at = dataspace(data, (3, 4000))
+        data = patched(patched(data, at, 0), at + 8, 2 ** 30)
+    broken.write_bytes(data)
+    with mutations.bounded(1 << 20, 30):
+        assert hdf5.File(reading.read_bytes(broken)).root["d"].read().shape == (0, 2 ** 30)
+
+
 def test_a_chunk_that_unpacks_to_far_more(broken):
     data = h5_bytes(lambda file: file.create_dataset("d", data=np.zeros((2000, 1000), "f4"), chunks=(2000, 1000),
                                                      compression="gzip"))

@@ -408,11 +408,11 @@ class Type:
         a = np.frombuffer(raw, self.stored, math.prod(shape)).reshape(shape)
         if self.dtype != object:
             return a
-        strings = np.empty(shape, object)
-        for at in np.ndindex(shape):
-            element = Cursor(self._file, memoryview(a[at].tobytes()))
-            strings[at] = self._file.heap_string(element.uint(4), element.offset(), element.uint(4))
-        return strings
+        strings = np.empty(a.size, object)
+        for n, each in enumerate(a.reshape(-1)):
+            element = Cursor(self._file, memoryview(each.tobytes()))
+            strings[n] = self._file.heap_string(element.uint(4), element.offset(), element.uint(4))
+        return strings.reshape(shape)
 
 
 class Dataset:
@@ -518,7 +518,7 @@ class Dataset:
         kind, file = body.uint(1), self._file
         if kind not in (1, 2, 3) or flags & 1:
             file.unsupported(f"chunk index {CHUNK_INDEXES.get(kind, kind)}, flags {flags}")
-        offsets = ([i * c for i, c in zip(at, chunk, strict=True)] for at in np.ndindex(*grid))
+        offsets = _offsets(grid, chunk)
         if kind == 1:
             stored, mask = (body.length(), body.uint(4)) if flags & 2 else (size, 0)
             entries = [(body.offset(), stored, mask)]
@@ -532,6 +532,16 @@ class Dataset:
             file.charge(structure=file.offset_size)             # what an entry takes, be it written or not
             if address is not None:
                 yield at, address, stored, mask
+
+
+def _offsets(grid, chunk):
+    """Where the chunks of a grid begin, the last axis fastest. Nothing is kept of a grid that claims to be huge."""
+    for n in range(math.prod(grid)):
+        offsets = []
+        for count, size in zip(reversed(grid), reversed(chunk), strict=True):
+            n, i = divmod(n, count)
+            offsets.append(i * size)
+        yield offsets[::-1]
 
 
 # ---- Filters ---------------------------------------------------------------------------------------------
