@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 from typing import TYPE_CHECKING, Any, cast
@@ -104,6 +105,12 @@ def load(path: PathLike) -> Any:
     return build(metadata, tensors, path)
 
 
+@functools.cache
+def _options(name: str) -> list[str]:
+    """The arguments of a model's constructor but rng."""
+    return [option for option in inspect.signature(MODELS[name]).parameters if option != "rng"]
+
+
 def configuration(model: Parametrised) -> dict[str, Any]:
     """What the JSON in a file says of a model: its class, and every argument of its constructor but rng."""
     name = type(model).__name__
@@ -113,8 +120,7 @@ def configuration(model: Parametrised) -> dict[str, Any]:
         modules = cast("Container", model).modules
         return {"version": VERSION, "class": name, "modules": [configuration(module) for module in modules]}
     layer = getattr(model, "_layer", model)         # a cell's options are those of its layer
-    options = {option: getattr(layer, option) for option in inspect.signature(type(model)).parameters
-               if option != "rng"}
+    options = {option: getattr(layer, option) for option in _options(name)}
     metadata = {"version": VERSION, "class": name, **options, "dtype": layer.dtype.name}
     precision = getattr(model, "_precision", None)
     return metadata if precision is None else {**metadata, "precision": precision}
