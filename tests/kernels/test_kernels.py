@@ -1,5 +1,6 @@
 """Every cell's kernels, on every instruction set, against the oracle; and gradients against central differences."""
 
+import copy
 import dataclasses
 
 import hypothesis
@@ -88,6 +89,7 @@ def agrees_with_the_oracle(case):
     resets = rng.random((T, N)) < 0.2 if case.resets else None
     with np.errstate(all="ignore" if case.options else "raise"):
         expected, margin = oracle(layer, x, state, d_output, d_state, lengths, resets)
+    exact = dict(expected)
     grown = case.options and not all(np.max(np.abs(value), initial=0) < (20 if name in ("output", "cells") else 1e4)
                                      for name, value in expected.items())
     if margin < 32 * np.finfo(layer.dtype).eps or grown:
@@ -114,12 +116,35 @@ def agrees_with_the_oracle(case):
             actual = run(layer, arrange[0](external(x, case)), states[0], arrange[3](external(d_output, case)),
                          states[1], **options)
         assert {value.dtype for value in actual.values()} == {layer.dtype}
-        assert_close(actual, expected, TOLERANCE[case.dtype], scales, title=isa)
+        try:
+            assert_close(actual, expected, TOLERANCE[case.dtype], scales, title=isa)
+        except AssertionError:
+            # A state that grows amplifies every rounding: then the result is as good as four roundings of the input.
+            moved = moved_by_rounding(layer, x, state, d_output, d_state, lengths, resets, exact, scales)
+            assert_close(actual, expected, max(TOLERANCE[case.dtype], 4 * moved), scales, title=isa)
     return True
+
+
+def moved_by_rounding(layer, x, state, d_output, d_state, lengths, resets, exact, scales):
+    """How far the oracle's results move, relative to their sizes, where every number that is given is rounded once."""
+    rng, unit = np.random.default_rng(0), np.finfo(layer.dtype).eps / 2
+
+    def rounded(a):
+        return a * (1 + unit * rng.choice([-1.0, 1.0], a.shape))
+
+    near, most = copy.deepcopy(layer), 0.0
+    for _ in range(4):
+        near._parameters = {name: rounded(value) for name, value in layer.parameters.items()}
+        results = oracle(near, rounded(x), tuple(map(rounded, state)), d_output, d_state, lengths, resets)[0]
+        for name, value in exact.items():
+            difference = np.max(np.abs(results[name] - value), initial=0)
+            most = max(most, difference / np.max(np.abs(value), initial=scales.get(name, 1.0)))
+    return most
 
 
 @hypothesis.settings(max_examples=1000)
 @hypothesis.given(cases())
+@hypothesis.example(Case("rnn_tanh", "float32", 130, 1, 9, 14, num_layers=3, bias=False, seed=2448414))     # it grows
 def test_agrees_with_the_oracle(case):
     hypothesis.assume(agrees_with_the_oracle(case))
 
