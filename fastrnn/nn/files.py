@@ -182,12 +182,12 @@ def _made(parts: Any) -> Any:
         raise ModelFormatError("a model: expected its configuration and its parameters")
     model = build(metadata, tensors, "a model")
     # The tree's own arrays in place of copies: two models of one tree share them after reading as they did before.
-    model._parameters = {name: freeze(tensors[name]) if _is_one(value, tensors[name]) else value
+    model._parameters = {name: freeze(tensors[name]) if _alike(value, tensors[name]) else value
                          for name, value in model.parameters.items()}
     return model
 
 
-def _is_one(own: Array, other: Array) -> bool:
+def _alike(own: Array, other: Array) -> bool:
     return (own.dtype, own.shape) == (other.dtype, other.shape) and other.flags.c_contiguous
 
 
