@@ -3,10 +3,12 @@
 import contextlib
 import copy
 import signal
+import sys
 
 import numpy as np
 import pytest
 from interruptions import interrupted_everywhere
+from load_parts import interrupted
 
 import fastrnn
 from fastrnn import _core, optim
@@ -305,3 +307,16 @@ def test_fits_are_whole():
             delattr(unfitted, name)
 
     assert interrupted_everywhere(lambda: unfitted.fit(old), check_unfitted, 40009) > 1
+
+
+# ---- What `make load` interrupts -----------------------------------------------------------------------
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the campaign needs Linux")
+@pytest.mark.parametrize("name", interrupted.CALLS)
+def test_the_calls_of_the_campaign_run(name, tmp_path):
+    """Each ends, and leaves what its check expects; the campaign has them interrupted at random moments."""
+    call, check = interrupted.CALLS[name](tmp_path)
+    call()
+    check()

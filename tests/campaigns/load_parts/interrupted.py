@@ -460,7 +460,7 @@ def forecaster_backtest(folder):
 
     def check():
         assert same(model.predict(), expected)
-    return (lambda: model.backtest(None, y, start=300, step=6)), check
+    return (lambda: model.backtest(None, y, start=300, stride=6)), check
 
 
 def snapshot_or_none(stepped):
