@@ -89,6 +89,22 @@ def test_a_random_state_goes_on():
 def test_models_come_back(model):
     again = through_json({"model": model})["model"]
     assert repr(again) == repr(model) and same(again.state_dict(), model.state_dict())
+    assert not any(value.flags.writeable for value in again.parameters.values())
+
+
+@pytest.mark.parametrize("kept, shared", [(True, True), (False, False)], ids=["as it stands", "in Fortran's order"])
+def test_models_of_the_same_arrays_share_them(kept, shared):
+    """Parameters lie row by row: others are copied."""
+    model = fastrnn.GRU(2, 3, rng=0)
+    value, arrays = flatten([model, dict(model.parameters)])
+    if not kept:
+        weights = value[0]["model"][1]["dict"]["weight_hh_l0"]["array"]
+        weights.append("F")
+    first, parameters = rebuild(value, arrays)
+    weight = first.parameters["weight_hh_l0"]
+    assert (weight is parameters["weight_hh_l0"]) == shared
+    assert weight.flags.c_contiguous and not weight.flags.writeable
+    assert first(np.ones((3, 1, 2), np.float32))[0].shape == (3, 1, 3)
 
 
 @pytest.mark.parametrize("layer", [fastrnn.GRU(2, 3, 2, rng=0), fastrnn.LSTM(2, 3, rng=0)], ids=repr)
