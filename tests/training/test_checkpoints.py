@@ -284,8 +284,9 @@ def test_broken_checkpoints_are_refused_or_go_on(tmp_path):
     {"epoch": -1}, {"batch": "3"}, {"start": 1.5}, {"seed": -1}, {"steps": None}, {"carried": {"h": 0}},
     {"carried": [0, 99]}, {"history": ["loss", "colour"]}, {"position": []}, {"run": None}, {"class": "GRU"},
     {"batch": 3}, {"batch": 99}, {"batch": 4, "start": 0, "carried": None}, {"start": 99}, {"start": 0},
-    {"carried": None}, {"carried": []}, {"carried": [[], [], []]}, {"carried": [None, None, None]}, {"carried": [[0, 1], 1, None]},
-    {"carried": [0, 2, None]}, {"carried": [[1, 0], 2, 2]}, {"carried": [[0, 0, 0], 2, None]}], ids=str)
+    {"carried": None}, {"carried": []}, {"carried": [[], [], []]}, {"carried": [None, None, None]},
+    {"carried": [[0, 1], 1, None]}, {"carried": [0, 2, None]}, {"carried": [[1, 0], 2, 2]},
+    {"carried": [[0, 0, 0], 2, None]}], ids=str)
 def test_a_checkpoint_that_lies(lie, tmp_path):
     """It is refused by its name, and changes neither the model nor the optimizer."""
     import json
