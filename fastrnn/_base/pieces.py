@@ -6,7 +6,7 @@ One call of the system or of NumPy is not interrupted, and takes a tenth of a se
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,11 +45,16 @@ def write_in_pieces(file: IO[bytes], data: bytes | memoryview | Array) -> None:
         file.write(view[start:start + PIECE])
 
 
+def _pieces(a: Array) -> Iterator[slice]:
+    """The rows of an array, as many at a time as make a piece, or one."""
+    rows = max(1, PIECE * len(a) // max(1, a.nbytes))
+    return (slice(start, start + rows) for start in range(0, len(a), rows))
+
+
 def copy_into(target: Array, source: Array) -> None:
     """Write the numbers of an array into another one of the same shape, one axis or more, some rows at a time."""
-    rows = max(1, PIECE * len(target) // max(1, target.nbytes))
-    for start in range(0, len(target), rows):
-        target[start:start + rows] = source[start:start + rows]
+    for rows in _pieces(target):
+        target[rows] = source[rows]
 
 
 def copied(a: Array, dtype: np.dtype[Any] | None = None) -> Array:
@@ -66,9 +71,8 @@ def mapped(function: Callable[[Array], Array], a: Array, dtype: np.dtype[Any]) -
     if a.nbytes <= PIECE:
         return function(a).astype(dtype, copy=False)
     result = np.empty(a.shape, dtype)
-    rows = max(1, PIECE * len(a) // max(1, a.nbytes))
-    for start in range(0, len(a), rows):
-        result[start:start + rows] = function(a[start:start + rows])
+    for rows in _pieces(a):
+        result[rows] = function(a[rows])
     return result
 
 
