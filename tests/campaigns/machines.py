@@ -241,11 +241,10 @@ def clang(short):
 
 # ---- Debian's Python of another architecture -----------------------------------------------------------
 
-def unpack_python(folder, architecture, packages, suite=None):
+def unpack_packages(folder, architecture, packages, suite=None):
     """
-    Debian's Python with its libraries, and apart from them its headers; by an apt of this folder's own.
-
-    The packages are those of a suite of Debian, or of the suites that this machine uses.
+    Packages of Debian and what they depend on, and apart from them the headers of a Python; by an apt of this folder's
+    own. They are those of a suite of Debian, or of the suites that this machine uses.
     """
     state, archives = folder / "apt", folder / "apt/archives"
     for name in ("lists/partial", "archives/partial"):
@@ -293,7 +292,7 @@ def prepare_arm():
     folder = WORK / "aarch64"
     if not (folder / "ready").exists():
         shutil.rmtree(folder, ignore_errors=True)
-        unpack_python(folder, "arm64", ["python3-minimal", "libpython3-stdlib", "libpython3-dev", "libstdc++6"])
+        unpack_packages(folder, "arm64", ["python3-minimal", "libpython3-stdlib", "libpython3-dev", "libstdc++6"])
         install_wheels(folder / "site", ARM_PLATFORMS, unpacked_python(folder)[1], ["numpy>=2.0", *WHEELS])
         (folder / "ready").touch()
     build_for_arm(folder)
@@ -323,7 +322,7 @@ def i386(short):
         folder = WORK / "i386"
         if not (folder / "ready").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            unpack_python(folder, "i386", ["python3-minimal", "libpython3-stdlib"])
+            unpack_packages(folder, "i386", ["python3-minimal", "libpython3-stdlib"])
             (folder / "ready").touch()
         root = folder / "root"
         libraries = os.pathsep.join(str(root / name) for name in ("lib/i386-linux-gnu", "usr/lib/i386-linux-gnu"))
@@ -351,7 +350,7 @@ def musl_compiler(folder):
 
     The releases before 1.2.4 do not know the relocations in which the libraries of NumPy's wheel are written.
     """
-    unpack_python(folder, "amd64", ["musl-dev"], NEWEST_SUITE)
+    unpack_packages(folder, "amd64", ["musl-dev"], NEWEST_SUITE)
     usr, compiler = folder / "root/usr", folder / "musl-cc"
     specs = next((usr / "lib").rglob("musl-gcc.specs"))
     text = specs.read_text().replace("/lib/ld-musl", f"{usr}/lib/ld-musl")
@@ -426,7 +425,7 @@ def unpack_newer_python(version):
         need_x86()
         need({"patchelf": "patchelf", **APT})
         shutil.rmtree(folder, ignore_errors=True)
-        unpack_python(folder, "amd64", [f"python{version}-minimal", f"libpython{version}-stdlib",
+        unpack_packages(folder, "amd64", [f"python{version}-minimal", f"libpython{version}-stdlib",
                                         f"libpython{version}-dev", "libstdc++6"], NEWEST_SUITE)
         loader = next(root.glob("**/x86_64-linux-gnu/ld-linux-x86-64.so.2"))
         libraries = [root / name for name in ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu")]
