@@ -156,9 +156,9 @@ def test_columns_of_a_frame_are_names_of_series():
         model = RNNForecaster(horizon=3, blend=["naive"]).fit(each)
         assert model.stream("south").forecast[0] == frame["south"].iloc[-1]
         assert model.stream("south").step(pandas.NA)[0] == frame["south"].iloc[-1]
-        assert model.backtest(table, start=-9, refit=False).names == ("north", "south")
+        assert model.backtest(each, start=-9, refit=False).names == ("north", "south")
         with refuses(ValueError, "y", "y of series 'south': expected 2 samples"):
-            RNNForecaster(horizon=3).fit(table.assign(south=np.nan))
+            RNNForecaster(horizon=3).fit(each.assign(south=np.nan))
 
 
 def test_an_index_that_tells_nothing_is_left_aside():
