@@ -23,10 +23,14 @@ SIZES = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", "pr
 # Hooks that compute parameters from others, whose names tell how.
 HOOKS = ("torch.nn.utils.weight_norm.WeightNorm", "torch.nn.utils.spectral_norm.SpectralNorm", "torch.nn.utils.prune.")
 _SCRIPT = "__torch__."
+# TorchScript's literals. A whole number of more digits is none of a layer's, and int() refuses one of 4,301.
+_INTEGER = r"[0-9]{1,18}"
+_REAL = rf"{_INTEGER}(?:\.[0-9]{{0,30}})?(?:e[+-]?[0-9]{{1,4}})?"
+_LITERALS = {bool: r"True|False", int: _INTEGER, float: _REAL, str: r"\"\w*\""}
+_KINDS = {"batch_first": bool, "dropout": float, "mode": str, "nonlinearity": str, "bias": bool, "bidirectional": bool}
 _FINAL = re.compile(r"^  (\w+) : Final\[\w+\] = (.+)$", re.MULTILINE)
-_CALL = re.compile(r"torch\.(lstm|gru|rnn_tanh|rnn_relu)\(.*, (True|False), (\d+), ([\d.e+-]+), (?:True|False|\w+), "
-                   r"(True|False), (True|False)\)$", re.MULTILINE)
-_VALUE = re.compile(r"True|False|\d{1,18}|[\d.]+(?:e[+-]?\d+)?|\"\w*\"")
+_CALL = re.compile(rf"torch\.(lstm|gru|rnn_tanh|rnn_relu)\(.*, (True|False), ({_INTEGER}), ({_REAL}), "
+                   r"(?:True|False|\w+), (True|False), (True|False)\)$", re.MULTILINE)
 
 
 def attributes(module: Opaque, code: Callable[[str], str] | None) -> dict[str, Any]:
@@ -76,7 +80,7 @@ def _of_code(module: Opaque, cls: str, code: Callable[[str], str] | None) -> dic
     if start is None:
         raise ModelFormatError(f"the code of {shown(module.name)} is not in the archive")
     text = re.split(r"^class ", text[start.end():], maxsplit=1, flags=re.MULTILINE)[0]
-    result = {key: _literal(value) for key, value in _FINAL.findall(text) if key in OPTIONS + SIZES}
+    result = {key: _literal(key, value) for key, value in _FINAL.findall(text) if key in OPTIONS + SIZES}
     calls = _CALL.findall(text)
     if "batch_first" not in result and not cls.endswith("Cell"):
         if len(set(calls)) != 1:
@@ -91,12 +95,12 @@ def _of_code(module: Opaque, cls: str, code: Callable[[str], str] | None) -> dic
     return result
 
 
-def _literal(text: str) -> Any:
-    if not _VALUE.fullmatch(text):
-        return None
-    if text in ("True", "False"):
-        return text == "True"
-    return text.strip('"') if text.startswith('"') else float(text) if re.search(r"[.e]", text) else int(text)
+def _literal(key: str, text: str) -> bool | int | float | str:
+    """The constant of a TorchScript class, of the type that torch's layers have there."""
+    kind = _KINDS.get(key, int)
+    if not re.fullmatch(_LITERALS[kind], text):
+        raise ModelFormatError(f"{key} is {shown(text)} in its code, expected {kind.__name__}")
+    return text == "True" if kind is bool else text.strip('"') if kind is str else kind(text)
 
 
 def check_sizes(layer: Layer, known: dict[str, Any]) -> None:

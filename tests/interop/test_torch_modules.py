@@ -1,6 +1,7 @@
 """Whole pickled modules and TorchScript archives: tensors and options are read from them, nothing is run."""
 
 import io
+import re
 import types
 import warnings
 import zipfile
@@ -196,6 +197,48 @@ def test_a_scripted_class_of_ones_own_is_refused(tmp_path):
     torch.jit.save(torch.jit.trace(Mine(3, 4).eval(), torch.ones(5, 2, 3)), tmp_path / "model.pt")
     with pytest.raises(fastrnn.ModelFormatError, match="Mine may compute anything"):
         interop.layers(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("number", ["-.", "..", "1.2.3", "e5", "-0.5", "2.5", "1e999", 5000 * "1"],
+                         ids=lambda number: number[:5])
+@pytest.mark.parametrize("place", ["dropout of a call", "layers of a call", "dropout", "num_layers", "proj_size",
+                                   "batch_first"])
+def test_numbers_in_code_that_are_none_of_a_layers(tmp_path, place, number):
+    """Text that only looks like a number, or one that no layer has, is refused; so is a bool that is a number."""
+    path, key = tmp_path / "model.pt", place.partition(" ")[0]
+    if place.endswith("call"):
+        torch.jit.save(torch.jit.trace(Net(nn.LSTM(3, 4, 2)).eval(), torch.ones(5, 2, 3)), path)
+        pattern = r"(torch\.lstm\(.*, True, )" + (r"(\d+)(, )" if key == "layers" else r"(\d+, )([\d.]+)")
+        fill = rf"\g<1>{number}\3" if key == "layers" else rf"\g<1>\g<2>{number}"
+    else:
+        torch.jit.save(torch.jit.script(nn.LSTM(3, 4, 2)), path)
+        pattern, fill = rf"(  {key} : Final\[\w+\] = )(.+)", rf"\g<1>{number}"
+    assert edit_code(path, pattern, fill) == 1
+    with pytest.raises(fastrnn.ModelFormatError, match=rf"model\.pt: (the model|inner\.1): ({key}\b|.* does not tell)"):
+        interop.layers(path)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1, 1e-5, 2.0**-20, 0.9999999999999999, 1.0])
+def test_dropout_in_code(tmp_path, dropout):
+    torch.jit.save(torch.jit.script(nn.GRU(3, 4, 2, dropout=dropout)), tmp_path / "script.pt")
+    torch.jit.save(torch.jit.trace(Net(nn.GRU(3, 4, 2, dropout=dropout)).eval(), torch.ones(5, 2, 3)),
+                   tmp_path / "trace.pt")
+    for name, key in (("script", ""), ("trace", "inner.1")):
+        assert interop.layers(tmp_path / f"{name}.pt")[key].dropout == dropout
+
+
+def edit_code(path, pattern, replacement):
+    """How many places of an archive's code were replaced."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry: archive.read(entry) for entry in archive.namelist()}
+    total = 0
+    with zipfile.ZipFile(path, "w") as archive:
+        for entry, data in entries.items():
+            if entry.endswith(".py"):
+                text, count = re.subn(pattern, replacement, data.decode())
+                data, total = text.encode(), total + count
+            archive.writestr(entry, data)
+    return total
 
 
 def test_tensors_of_whole_modules_by_name(tmp_path):
