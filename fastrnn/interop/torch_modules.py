@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CLASSES = re.compile(r"(?:torch\.nn\.modules\.rnn|fastrnn\.pytorch(?:\.modules)?)\.((?:LSTM|GRU|RNN)(?:Cell)?)")
 OPTIONS = ("batch_first", "dropout", "mode", "nonlinearity")
+MODES = {"RNN": ("RNN_TANH", "RNN_RELU"), "LSTM": ("LSTM",), "GRU": ("GRU",)}
 SIZES = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", "proj_size")
 # Hooks that compute parameters from others, whose names tell how.
 HOOKS = ("torch.nn.utils.weight_norm.WeightNorm", "torch.nn.utils.spectral_norm.SpectralNorm", "torch.nn.utils.prune.")
@@ -52,12 +53,15 @@ def attributes(module: Opaque, code: Callable[[str], str] | None) -> dict[str, A
     else:
         _check_hooks(module)
         result = {key: module.attribute(key) for key in OPTIONS + SIZES}
-    mode = result.pop("mode", None)
     result = {key: value for key, value in result.items() if value is not None}
-    if mode in ("RNN_RELU", "RNN_TANH"):
-        result["nonlinearity"] = mode[4:].lower()
-    for key, kinds in (("batch_first", bool), ("dropout", (int, float)), ("nonlinearity", str)):
-        if key in result and not isinstance(result[key], kinds):
+    mode = result.pop("mode", None)
+    if mode is not None:                        # what torch computes by, whatever the class and the nonlinearity say
+        if mode not in MODES.get(match[1], ()):
+            raise ModelFormatError(f"mode is {shown(mode)}, which is none of {match[1]}'s")
+        if match[1] == "RNN":
+            result["nonlinearity"] = mode[4:].lower()
+    for key, kinds in (("batch_first", (bool,)), ("dropout", (int, float)), ("nonlinearity", (str,))):
+        if key in result and type(result[key]) not in kinds:
             raise ModelFormatError(f"{key} is a {type(result[key]).__name__}")
     result["class"] = match[1]
     return result
@@ -107,8 +111,8 @@ def check_sizes(layer: Layer, known: dict[str, Any]) -> None:
     """Refuses a layer whose weights contradict its module's attributes."""
     for key in SIZES:
         expected, actual = known.get(key), getattr(layer, key)
-        if type(expected) in (int, bool) and expected != actual:
-            raise ModelFormatError(f"{key} is {expected}, but the weights are of {actual}")
+        if type(expected) in (int, bool, float, str) and expected != actual:
+            raise ModelFormatError(f"{key} is {shown(expected)}, but the weights are of {actual}")
     kind = type(layer).__name__
     if known["class"].removesuffix("Cell") != kind:
         raise ModelFormatError(f"class {known['class']}, but the weights are of a {kind}")

@@ -119,8 +119,8 @@ def double(module, arguments):
     return (2 * arguments[0],)
 
 
-def contradicted(**attributes):
-    layer = nn.LSTM(3, 4, 2)
+def contradicted(cls=nn.LSTM, **attributes):
+    layer = cls(3, 4) if issubclass(cls, nn.RNNCellBase) else cls(3, 4, 2)
     for name, value in attributes.items():
         setattr(layer, name, value)
     return layer
@@ -131,7 +131,17 @@ def contradicted(**attributes):
     (lambda: contradicted(hidden_size=5), "hidden_size is 5"), (lambda: contradicted(num_layers=1), "num_layers is 1"),
     (lambda: contradicted(bidirectional=True), "bidirectional is True"),
     (lambda: contradicted(batch_first=3), "batch_first is a int"),
-    (lambda: contradicted(mode="GRU", proj_size=1), "proj_size is 1"),
+    (lambda: contradicted(proj_size=1), "proj_size is 1"), (lambda: contradicted(hidden_size="4"), "hidden_size is 4"),
+    (lambda: contradicted(num_layers=2.5), r"num_layers is 2\.5"),
+    (lambda: contradicted(dropout=True), "dropout is a bool"),
+    (lambda: contradicted(dropout=float("nan")), "dropout: expected a finite number"),
+    (lambda: contradicted(mode="GRU"), "mode is GRU, which is none of LSTM's"),
+    (lambda: contradicted(mode=["LSTM"]), "mode is a list"),
+    (lambda: contradicted(nn.RNN, mode="RNN_ELU"), "mode is RNN_ELU"),
+    (lambda: contradicted(nn.RNN, mode="LSTM"), "mode is LSTM"),
+    (lambda: contradicted(nn.GRU, mode="RNN_TANH"), "none of GRU's"),
+    (lambda: contradicted(nn.RNNCell, nonlinearity="elu"), "nonlinearity: .*elu"),
+    (lambda: contradicted(nn.RNNCell, nonlinearity=1), "nonlinearity is a int"),
 ])
 def test_what_may_compute_otherwise_is_refused(make, match, tmp_path):
     net, path, skipped = nn.ModuleDict({"good": nn.GRU(2, 3), "bad": make()}), tmp_path / "model.pt", {}
@@ -151,6 +161,16 @@ def test_weight_norm_of_a_whole_module(tmp_path):
             torch.save(layer, tmp_path / "model.pt")
         found = interop.layers(tmp_path / "model.pt")[""]
         assert_close({"output": found(x.numpy())[0]}, {"output": layer(x)[0].detach().numpy()}, 1e-5)
+
+
+def test_the_mode_is_what_torch_computes_by(tmp_path):
+    """A nonlinearity that was set later has no effect in torch, which looks at the mode."""
+    x = np.random.default_rng(0).standard_normal((5, 2, 3), np.float32)
+    for mode in ("RNN_TANH", "RNN_RELU"):
+        layer = contradicted(nn.RNN, mode=mode, nonlinearity="elu")
+        torch.save(layer, tmp_path / "model.pt")
+        found = interop.layers(tmp_path / "model.pt")[""]
+        assert_close({"output": found(x)[0]}, {"output": layer(torch.from_numpy(x))[0].detach().numpy()}, 1e-5)
 
 
 def test_wrappers_leave_the_names(tmp_path):
