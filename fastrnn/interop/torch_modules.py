@@ -32,6 +32,8 @@ _KINDS = {"batch_first": bool, "dropout": float, "mode": str, "nonlinearity": st
 _FINAL = re.compile(r"^  (\w+) : Final\[\w+\] = (.+)$", re.MULTILINE)
 _CALL = re.compile(rf"torch\.(lstm|gru|rnn_tanh|rnn_relu)\(.*, (True|False), ({_INTEGER}), ({_REAL}), "
                    r"(?:True|False|\w+), (True|False), (True|False)\)$", re.MULTILINE)
+# A trace has the parts of a cell: torch.tanh(...).
+_CELL_CALL = re.compile(r"\btorch\.(?:rnn_)?(tanh|relu)(?:_cell|_)?\(")
 
 
 def attributes(module: Opaque, code: Callable[[str], str] | None) -> dict[str, Any]:
@@ -63,6 +65,9 @@ def attributes(module: Opaque, code: Callable[[str], str] | None) -> dict[str, A
     for key, kinds in (("batch_first", (bool,)), ("dropout", (int, float)), ("nonlinearity", (str,))):
         if key in result and type(result[key]) not in kinds:
             raise ModelFormatError(f"{key} is a {type(result[key]).__name__}")
+    for key, classes in (("batch_first", tuple(MODES)), ("nonlinearity", ("RNN", "RNNCell"))):
+        if match[1] in classes and key not in result:
+            raise ModelFormatError(f"{key} is not among what the file tells of it")
     result["class"] = match[1]
     return result
 
@@ -91,11 +96,12 @@ def _of_code(module: Opaque, cls: str, code: Callable[[str], str] | None) -> dic
             raise ModelFormatError(f"the code of {shown(module.name)} does not tell batch_first and the other options")
         operator, bias, num_layers, dropout, bidirectional, batch_first = calls[0]
         result = {"bias": bias == "True", "num_layers": int(num_layers), "dropout": float(dropout),
-                  "bidirectional": bidirectional == "True", "batch_first": batch_first == "True"}
-        if operator.startswith("rnn_"):
-            result["nonlinearity"] = operator[4:]
+                  "bidirectional": bidirectional == "True", "batch_first": batch_first == "True",
+                  "mode": operator.upper()}
     elif cls == "RNNCell" and "nonlinearity" not in result:
-        result["nonlinearity"] = "relu" if "relu" in text else "tanh"
+        called = set(_CELL_CALL.findall(text))
+        if len(called) == 1:
+            result["nonlinearity"] = called.pop()
     return result
 
 

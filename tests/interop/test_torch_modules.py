@@ -142,6 +142,8 @@ def contradicted(cls=nn.LSTM, **attributes):
     (lambda: contradicted(nn.GRU, mode="RNN_TANH"), "none of GRU's"),
     (lambda: contradicted(nn.RNNCell, nonlinearity="elu"), "nonlinearity: .*elu"),
     (lambda: contradicted(nn.RNNCell, nonlinearity=1), "nonlinearity is a int"),
+    (lambda: contradicted(nn.RNN, mode=None, nonlinearity=None), "nonlinearity is not among"),
+    (lambda: contradicted(nn.GRU, batch_first=None), "batch_first is not among"),
 ])
 def test_what_may_compute_otherwise_is_refused(make, match, tmp_path):
     net, path, skipped = nn.ModuleDict({"good": nn.GRU(2, 3), "bad": make()}), tmp_path / "model.pt", {}
@@ -236,6 +238,24 @@ def test_numbers_in_code_that_are_none_of_a_layers(tmp_path, place, number):
     assert edit_code(path, pattern, fill) == 1
     with pytest.raises(fastrnn.ModelFormatError, match=rf"model\.pt: (the model|inner\.1): ({key}\b|.* does not tell)"):
         interop.layers(path)
+
+
+@pytest.mark.parametrize("make, pattern, replacement, match", [
+    (lambda: torch.jit.trace(Net(nn.RNN(3, 4, nonlinearity="relu")).eval(), torch.ones(5, 2, 3)),
+     r"torch\.rnn_relu\(", "torch.gru(", "mode is GRU, which is none of RNN's"),
+    (lambda: torch.jit.trace(Net(nn.GRU(3, 4)).eval(), torch.ones(5, 2, 3)),
+     r"torch\.gru\(", "torch.rnn_tanh(", "mode is RNN_TANH, which is none of GRU's"),
+    (lambda: torch.jit.trace(Net(nn.RNNCell(3, 4, nonlinearity="relu")).eval(), torch.ones(2, 3)),
+     r"torch\.relu\(", "torch.elu(", "nonlinearity is not among"),
+    (lambda: torch.jit.script(nn.RNN(3, 4, nonlinearity="relu")),
+     r"  mode : Final.*\n", "", "nonlinearity is not among"),
+], ids=["other operator", "another operator", "other cell", "no mode"])
+def test_code_that_does_not_tell_what_is_computed(tmp_path, make, pattern, replacement, match):
+    torch.jit.save(make(), tmp_path / "model.pt")
+    assert interop.layers(tmp_path / "model.pt")
+    assert edit_code(tmp_path / "model.pt", pattern, replacement) == 1
+    with pytest.raises(fastrnn.ModelFormatError, match=match):
+        interop.layers(tmp_path / "model.pt")
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1, 1e-5, 2.0**-20, 0.9999999999999999, 1.0])
