@@ -247,9 +247,11 @@ def test_numbers_in_code_that_are_none_of_a_layers(tmp_path, place, number):
      r"torch\.gru\(", "torch.rnn_tanh(", "mode is RNN_TANH, which is none of GRU's"),
     (lambda: torch.jit.trace(Net(nn.RNNCell(3, 4, nonlinearity="relu")).eval(), torch.ones(2, 3)),
      r"torch\.relu\(", "torch.elu(", "nonlinearity is not among"),
+    (lambda: torch.jit.trace(Net(nn.RNNCell(3, 4)).eval(), torch.ones(2, 3)),
+     r"torch\.tanh\((\w+)\)", r"torch.relu(torch.tanh(\1))", "nonlinearity is not among"),
     (lambda: torch.jit.script(nn.RNN(3, 4, nonlinearity="relu")),
      r"  mode : Final.*\n", "", "nonlinearity is not among"),
-], ids=["other operator", "another operator", "other cell", "no mode"])
+], ids=["other operator", "another operator", "other cell", "both cells", "no mode"])
 def test_code_that_does_not_tell_what_is_computed(tmp_path, make, pattern, replacement, match):
     torch.jit.save(make(), tmp_path / "model.pt")
     assert interop.layers(tmp_path / "model.pt")
